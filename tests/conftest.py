@@ -1,0 +1,39 @@
+"""What every test may ask for: what this machine has, and real media."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+SHARED_MEDIA = Path(__file__).parents[2] / "shared" / "media"
+
+
+def lacking(what: str) -> None:
+    """Skips the test for want of `what`; under TVARR_REQUIRE_ALL=1 fails it instead."""
+    if os.environ.get("TVARR_REQUIRE_ALL") == "1":
+        pytest.fail(f"TVARR_REQUIRE_ALL is set and this machine lacks {what}", pytrace=False)
+    pytest.skip(f"needs {what}")
+
+
+def program(name: str) -> str:
+    """The path of a program that a test needs."""
+    path = shutil.which(name)
+    if path is None:
+        lacking(f"the program {name}")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def media_dir() -> Path:
+    """The folder with real captures, `../shared/media`."""
+    if not SHARED_MEDIA.is_dir():
+        lacking("the folder ../shared/media")
+    return SHARED_MEDIA
+
+
+@pytest.fixture(scope="session")
+def ffprobe() -> str:
+    return program("ffprobe")

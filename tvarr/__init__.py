@@ -1,0 +1,3 @@
+"""tvarr: a distributed live transcoder."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,149 @@
+"""The words of placement: what a daemon can do, what a job needs.
+
+The same facts travel as messages of `proto/tvarr/v1/ffmpegd.proto`; `tvarr.wire.convert` is the one translation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tvarr.media.model import Codec, Track
+
+
+class Family(StrEnum):
+    """A family of encoders that share their flags (`tvarr.hwaccel.families`)."""
+
+    SOFTWARE = "software"
+    NVENC = "nvenc"
+    VAAPI = "vaapi"
+    QSV = "qsv"
+    AMF = "amf"
+    V4L2M2M = "v4l2m2m"
+    RKMPP = "rkmpp"
+    VULKAN = "vulkan"
+    VIDEOTOOLBOX = "videotoolbox"
+
+
+class LimitSource(StrEnum):
+    """Where a session limit comes from; shown wherever the limit is."""
+
+    OVERRIDE = "override"
+    LEARNED = "learned"
+    DRIVER_TABLE = "driver_table"
+    UNLIMITED = "unlimited"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """One encoder of one ffmpeg on one device, and whether a trial encode worked."""
+
+    name: str  # ffmpeg's name: h264_nvenc, libx264
+    codec: Codec
+    family: Family
+    device: str = ""  # a GPU's `id`, or empty for software
+    usable: bool = True
+    verified: bool = False  # a trial encode ran; False where it was only listed
+    reason: str = ""  # why it is not usable, in words
+    options: tuple[str, ...] = ()  # what the trial found it needs: "low_power"
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One graphics device."""
+
+    id: str  # NVIDIA's UUID, or the render node's PCI address
+    name: str
+    vendor: str  # nvidia, intel, amd, or the driver's name
+    index: int = 0  # NVML's index now; not stable
+    driver: str = ""
+    memory_bytes: int = 0
+    architecture: str = ""
+    pool: str = ""  # id of the encode session pool it draws from; empty: none needed
+    node: str = ""  # /dev/dri/renderD128
+    engines: int = 0  # hardware encoders on the chip
+    restricted: bool = False  # counts against the host's GeForce limit
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPool:
+    """Encoder sessions that GPUs draw from: one pool a host for restricted NVIDIA cards, one a GPU otherwise."""
+
+    id: str
+    limit: int | None  # sessions; None: no limit
+    source: LimitSource = LimitSource.UNKNOWN
+    detail: str = ""  # "driver 550.54: 8"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a daemon reports when it registers."""
+
+    ffmpeg_version: str = ""
+    encoders: tuple[Encoder, ...] = ()
+    decoders: frozenset[str] = frozenset()  # ffmpeg's decoder names
+    hwaccels: tuple[str, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
+    pools: tuple[SessionPool, ...] = ()
+    max_jobs: int = 0  # all jobs together
+    max_cpu_jobs: int = 0  # jobs that encode video in software
+    cpu_count: int = 0
+    cpu_model: str = ""
+    memory_bytes: int = 0
+    os: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What becomes of one track in a job. Zero and empty: as in the source, or the encoder's default."""
+
+    track: Track
+    codec: Codec
+    bitrate_kbps: int = 0
+    width: int = 0  # the picture keeps its aspect ratio and fits into width x height
+    height: int = 0
+    fps: float = 0.0
+    crf: int | None = None
+    preset: str = ""
+    gop_s: float = 2.0  # keyframes at the multiples of this on the relay's timeline
+    deinterlace: str = "auto"  # auto, on, off
+    channels: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a job asks of a daemon."""
+
+    targets: tuple[Target, ...]  # only the tracks that change
+    hw_accel: str = "auto"  # auto, none, or a `Family`
+    policy: str = "fallback"  # when sessions are exhausted: queue, fallback, reject
+    source: str = ""  # the channel's id
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """One daemon that was looked at, and the verdict in words."""
+
+    daemon_id: str
+    daemon_name: str
+    chosen: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a job goes, and why."""
+
+    daemon_id: str
+    encoder: Encoder | None  # of the video track; None where only audio changes
+    reason: str
+    considered: tuple[Considered, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No daemon can take the job now."""
+
+    reason: str
+    considered: tuple[Considered, ...] = ()

@@ -1,0 +1,1 @@
+"""The coordinator: sources in, jobs out to daemons, streams to viewers."""

@@ -1,0 +1,104 @@
+"""The one tree of errors.
+
+Everything tvarr raises on purpose is a `TvarrError`; each class says who is told and how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+
+class TvarrError(Exception):
+    """Base of all errors that have words for a user; `str()` is one line without a trailing full stop."""
+
+
+class ConfigError(TvarrError):
+    """A flag or environment variable has a value that can't be used: exit code 2."""
+
+
+class StartError(TvarrError):
+    """A role can't start (port in use, no ffmpeg): exit code 1."""
+
+
+class MediaError(TvarrError):
+    """Bytes that are not the container or codec they should be."""
+
+
+class NotTransportStream(MediaError):
+    """No MPEG-TS sync within the documented number of bytes."""
+
+
+class NotMp4(MediaError):
+    """Not an MP4 file, or one whose boxes contradict each other."""
+
+
+class CannotCarry(MediaError):
+    """A container has no mapping for a codec: HTTP 406."""
+
+
+class SourceError(TvarrError):
+    """A channel's source can't be reached or read: HTTP 502 with the cause."""
+
+
+class NotFound(TvarrError):
+    """No such channel, profile, relay or daemon: HTTP 404."""
+
+
+class Conflict(TvarrError):
+    """The name is taken, or the thing may not be changed: HTTP 409."""
+
+
+class InvalidRequest(TvarrError):
+    """A request's content can't be used: HTTP 400."""
+
+
+class NoPlacement(TvarrError):
+    """No daemon can do the job now: HTTP 503 with `reasons`, one line for each daemon considered."""
+
+    def __init__(self, message: str, reasons: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.reasons = tuple(reasons)
+
+
+class ErrorCode(StrEnum):
+    """Why a transcode failed; the names are those of `TranscodeError.Code` on the wire, in lower case."""
+
+    BAD_REQUEST = "bad_request"  # the job itself makes no sense: an unknown codec, no tracks
+    UNSUPPORTED = "unsupported"  # this daemon's ffmpeg has no such encoder or decoder
+    CAPACITY = "capacity"  # the daemon's own job or session limit is reached
+    SESSION_LIMIT = "session_limit"  # the driver refuses another encoder session; the GPU is healthy
+    GPU_UNAVAILABLE = "gpu_unavailable"  # device, driver or library is missing or broken
+    DRIVER_TOO_OLD = "driver_too_old"  # this ffmpeg needs a newer driver
+    PERMISSION = "permission"  # the device node may not be opened
+    FRAME_SIZE = "frame_size"  # the encoder does not take this picture size
+    OUT_OF_MEMORY = "out_of_memory"
+    BAD_INPUT = "bad_input"  # nothing in the input could be decoded
+    STALLED = "stalled"  # input flows and nothing comes out
+    FFMPEG_EXITED = "ffmpeg_exited"  # ended or crashed without words that we know
+    CANCELLED = "cancelled"  # asked to stop
+    SHUTTING_DOWN = "shutting_down"  # the daemon ends
+    CONNECTION_LOST = "connection_lost"  # the stream between coordinator and daemon broke
+    INTERNAL = "internal"  # a defect of ours
+
+
+class JobError(TvarrError):
+    """A job that ended without finishing its work.
+
+    `retry_elsewhere` and `retry_in_software` say what may help; `stderr` holds ffmpeg's last lines.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        stderr: Sequence[str] = (),
+        retry_elsewhere: bool = True,
+        retry_in_software: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.stderr = tuple(stderr)
+        self.retry_elsewhere = retry_elsewhere
+        self.retry_in_software = retry_in_software

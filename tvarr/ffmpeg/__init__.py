@@ -1,0 +1,1 @@
+"""FFmpeg: where it is, how it is called, what it says."""

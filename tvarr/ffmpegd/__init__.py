@@ -1,0 +1,1 @@
+"""The daemon: takes jobs, runs FFmpeg, sends samples back."""

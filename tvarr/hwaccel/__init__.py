@@ -1,0 +1,1 @@
+"""What a host's hardware can really encode: devices, limits, trial encodes."""

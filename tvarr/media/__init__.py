@@ -1,0 +1,1 @@
+"""Containers, codecs, time and buffers. Pure: bytes in, samples out, and back."""

@@ -1,0 +1,1 @@
+"""The gRPC side: generated messages, the sample codec, client and server shells."""
