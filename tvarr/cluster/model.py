@@ -147,3 +147,18 @@ class Refusal:
 
     reason: str
     considered: tuple[Considered, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """One job, as the daemon gets it."""
+
+    job_id: str
+    targets: tuple[Target, ...]  # only the tracks that the daemon works on, at least one
+    encoder: str = ""  # ffmpeg's name of the video encoder; empty: the daemon chooses by `hw_accel`
+    device: str = ""  # `Gpu.id`; empty for software
+    hw_accel: str = "auto"
+    first_keyframe_ticks: int | None = None  # a keyframe is forced at the first picture at or after this PTS
+    batch_age_s: float = 0.040
+    batch_bytes: int = 256 * 1024
+    full_speed: bool = False  # input comes as fast as it is taken
