@@ -1,0 +1,33 @@
+"""The ffmpegs of this machine, as parameters for tests that run a real one."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from typing import Any
+
+import pytest
+
+from tests.conftest import lacking
+
+
+def _wheel() -> str | None:
+    try:
+        return str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
+    except (ImportError, RuntimeError):
+        return None
+
+
+def _parameters() -> list[Any]:
+    found = [("PATH", shutil.which("ffmpeg")), ("wheel", _wheel())]
+    return [pytest.param(path, id=name) for name, path in found if path] or [pytest.param("", id="none")]
+
+
+FFMPEGS = _parameters()
+"""Each a path; an empty one where there is none, for `require` to complain about."""
+
+
+def require(ffmpeg: str) -> str:
+    if not ffmpeg:
+        lacking("an ffmpeg on PATH or the imageio-ffmpeg wheel")
+    return ffmpeg
