@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,7 +35,7 @@ def test_blocks() -> None:
 def test_cuts_do_not_matter(cuts: list[int]) -> None:
     parser, data = ProgressParser(), VIDEO + AUDIO_END
     edges = [0, *sorted(cuts), len(data)]
-    blocks = [block for start, end in zip(edges, edges[1:], strict=False) for block in parser.feed(data[start:end])]
+    blocks = [block for start, end in itertools.pairwise(edges) for block in parser.feed(data[start:end])]
     assert blocks == BLOCKS
 
 
