@@ -1,0 +1,139 @@
+"""What every long-running role shares: its log, and how it ends on a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+
+log = logging.getLogger(__name__)
+
+STOP_LIMIT_S = 8.0  # a role that has not ended this long after its first signal is ended; `run-roles.sh` kills after 9
+SHORTEST_SECRET = 4  # characters; hiding every "a" would hide the log
+
+# user:password@ of a URL, and a bearer token, wherever they come from
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s@\"']+@|(?<=Bearer )[\w.~+/=-]+")
+_PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class Redactor:
+    """Takes secrets out of text before it is written."""
+
+    def __init__(self) -> None:
+        self._secrets: list[str] = []  # longest first: one may contain another
+
+    def add(self, *secrets: str) -> None:
+        """Hides these from now on; what is shorter than `SHORTEST_SECRET` is too common to be hidden."""
+        known = {*self._secrets, *(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)}
+        self._secrets = sorted(known, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return _CREDENTIALS.sub(lambda match: "***@" if match[0].endswith("@") else "***", text)
+
+
+redact = Redactor()
+"""The process's own: whoever makes or reads a secret adds it here."""
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-11-23T12:00:00.123Z INFO relay: message key=value`, and a traceback on the lines below."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{_utc(record)} {record.levelname} {_short(record.name)}: {record.getMessage()}"
+        line += "".join(f" {key}={value}" for key, value in _extra(record).items())
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return redact(line)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: `time`, `level`, `logger`, `message`, what `extra` brought (numbers, or text), `traceback`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, object] = {
+            "time": _utc(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_extra(record),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        clean = {k: v if isinstance(v, int | float | None) else redact(str(v)) for k, v in entry.items()}
+        return json.dumps(clean, ensure_ascii=False)
+
+
+def setup_logging(level: str = "info", log_format: str = "text", secrets: Iterable[str] = ()) -> None:
+    """Sends the process's log to stderr: `level` debug, info, warning or error; `log_format` text or json.
+
+    `secrets` never appear in it, nor do passwords in URLs and bearer tokens. Give context with
+    `log.info("...", extra={"job_id": ...})`: it becomes `job_id=...` at the line's end, or a field of the object.
+    """
+    redact.add(*secrets)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
+    for chatty in ("aiohttp.access", "asyncio"):
+        logging.getLogger(chatty).setLevel(max(_LEVELS[level], logging.WARNING))
+
+
+async def run_until_signalled(main: Callable[[], Awaitable[int]]) -> int:
+    """Awaits `main()` and returns its exit code; 0 where SIGTERM, SIGINT or SIGHUP ended it.
+
+    The first signal cancels the task that runs `main`, which cleans up while the CancelledError passes through it.
+    A second one ends the process at once, in the way that signal does by default. So does the time: `STOP_LIMIT_S`
+    after the first signal the process ends with code 1, whatever still hangs. A signal that is ignored when we start
+    stays ignored: shells do that to jobs in the background, `nohup` to SIGHUP, and `run-roles.sh` to both, so that
+    a terminal's Ctrl-C does not come twice.
+    """
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(main())
+    heard: list[signal.Signals] = []
+    watched = [s for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
+
+    def stop(number: signal.Signals) -> None:
+        heard.append(number)
+        log.info("stopping on %s", number.name)
+        for other in watched:
+            loop.remove_signal_handler(other)
+            signal.signal(other, signal.SIG_DFL)
+        guard = threading.Timer(STOP_LIMIT_S, _end_now)
+        guard.daemon = True
+        guard.start()
+        task.cancel()
+
+    for number in watched:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not heard:
+            raise
+        return 0
+
+
+def _end_now() -> None:
+    log.error("still not stopped after %g s: ending at once", STOP_LIMIT_S)
+    os._exit(1)
+
+
+def _utc(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("tvarr.")
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    return {key: value for key, value in vars(record).items() if key not in _PLAIN_RECORD}
