@@ -1,0 +1,328 @@
+"""Channels, profiles and settings on disk: one SQLite file, used from one thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from tvarr.coordinator.models import (
+    BUILTIN_PROFILES,
+    Channel,
+    ChannelCreate,
+    Profile,
+    ProfileCreate,
+    media_file,
+    parse,
+    slug_of,
+    words_of,
+)
+from tvarr.errors import Conflict, InvalidRequest, NotFound, StartError, TvarrError
+
+MIGRATIONS = (
+    """
+    CREATE TABLE channels (
+        id TEXT PRIMARY KEY, slug TEXT NOT NULL UNIQUE, url TEXT NOT NULL, document TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX channels_by_url ON channels (url);
+    CREATE TABLE profiles (name TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+    CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+    """,
+)
+"""Step N brings a file from `user_version` N to N + 1. Steps are only added."""
+
+BUSY_TIMEOUT_S = 5.0
+
+_T = TypeVar("_T")
+
+
+class Imported(NamedTuple):
+    """What became of one channel of an import."""
+
+    channel: Channel | None  # None where it was refused
+    added: bool  # False: a channel with this URL was there already, and is unchanged
+    reason: str = ""  # why it was refused
+
+
+class Store:
+    """What outlives a restart. Every method but `open` raises `TvarrError` where the disk fails.
+
+    A channel is found by its id or its slug. Changes are written before a method returns, or not at all.
+    """
+
+    def __init__(self, path: Path, media_dir: Path | None) -> None:
+        self.path = path
+        self.media_dir = media_dir
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tvarr-store")
+        self._db: sqlite3.Connection
+
+    @classmethod
+    async def open(cls, path: Path, *, media_dir: Path | None = None) -> Store:
+        """Opens or makes the file, mode 0600, and brings it to the newest version.
+
+        Raises `StartError` where it can't be read, is damaged, or was made by a newer tvarr; it is left as it is then.
+        """
+        store = cls(path, media_dir)
+        try:
+            await store._run(store._open)
+        except BaseException:
+            store._thread.shutdown(wait=False)
+            raise
+        return store
+
+    async def close(self) -> None:
+        await self._run(lambda: self._db.close())
+        self._thread.shutdown()
+
+    # -------------------------------------------------------------------------------------------- channels
+
+    async def channels(self) -> list[Channel]:
+        """All, in the order in which they were added."""
+        return await self._run(self._channels)
+
+    async def channel(self, key: str) -> Channel:
+        """Raises `NotFound`."""
+        return await self._run(lambda: self._channel(key))
+
+    async def add_channel(self, new: ChannelCreate) -> Channel:
+        """Raises `InvalidRequest` (URL, unknown profile) and `Conflict` (slug taken)."""
+        return await self._write(lambda: self._add_channel(new))
+
+    async def change_channel(self, key: str, changes: Mapping[str, Any]) -> tuple[Channel, Channel]:
+        """Sets the fields named in `changes` (null: back to not set) and returns the channel before and after."""
+        return await self._write(lambda: self._change_channel(key, changes))
+
+    async def remove_channel(self, key: str) -> Channel:
+        """Returns what was removed."""
+        return await self._write(lambda: self._remove_channel(key))
+
+    async def import_channels(self, new: Sequence[ChannelCreate]) -> list[Imported]:
+        """Adds those whose URL no channel has yet, in one transaction. One answer for each, in their order."""
+        return await self._write(lambda: [self._import_channel(channel) for channel in new])
+
+    # -------------------------------------------------------------------------------------------- profiles
+
+    async def profiles(self) -> list[Profile]:
+        """The built-in ones, then the others by name."""
+        return await self._run(self._profiles)
+
+    async def profile(self, name: str) -> Profile:
+        """Raises `NotFound`."""
+        return await self._run(lambda: self._profile(name))
+
+    async def add_profile(self, new: ProfileCreate) -> Profile:
+        """Raises `Conflict` where the name is taken."""
+        return await self._write(lambda: self._add_profile(new))
+
+    async def change_profile(self, name: str, changes: Mapping[str, Any]) -> Profile:
+        """Sets the fields named in `changes`. Raises `Conflict` for a built-in profile."""
+        return await self._write(lambda: self._change_profile(name, changes))
+
+    async def remove_profile(self, name: str) -> Profile:
+        """Raises `Conflict` for a built-in profile, and for one that channels name as their default."""
+        return await self._write(lambda: self._remove_profile(name))
+
+    # -------------------------------------------------------------------------------------------- settings
+
+    async def setting(self, key: str) -> str | None:
+        row = await self._run(lambda: self._db.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone())
+        return None if row is None else str(row[0])
+
+    async def set_setting(self, key: str, value: str) -> None:
+        await self._write(
+            lambda: self._db.execute("INSERT OR REPLACE INTO settings (key, value) VALUES (?, ?)", (key, value))
+        )
+
+    # ------------------------------------------------------------------------------- below: in the store's thread
+
+    async def _run(self, work: Callable[[], _T]) -> _T:
+        def guarded() -> _T:
+            try:
+                return work()
+            except sqlite3.Error as error:
+                raise TvarrError(f"the store {self.path} failed: {error}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+
+    async def _write(self, work: Callable[[], _T]) -> _T:
+        def in_transaction() -> _T:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                result = work()
+            except BaseException:
+                self._db.rollback()
+                raise
+            self._db.commit()
+            return result
+
+        return await self._run(in_transaction)
+
+    def _open(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch(mode=0o600)
+            with self.path.open("r+b"):
+                pass
+        except OSError as error:
+            raise StartError(f"the store {self.path} can't be opened: {error.strerror or error}") from None
+        try:
+            self._db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+            try:
+                self._check_and_migrate()
+            except BaseException:
+                self._db.close()
+                raise
+        except (sqlite3.Error, ValidationError) as error:
+            words = words_of(error) if isinstance(error, ValidationError) else str(error)
+            raise StartError(f"the store {self.path} can't be read: {words}") from None
+
+    def _check_and_migrate(self) -> None:
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(MIGRATIONS):
+            raise StartError(f"the store {self.path} was made by a newer tvarr (version {version})")
+        damage = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if damage != "ok":
+            raise StartError(f"the store {self.path} is damaged: {' '.join(str(damage).split())}")
+        if version == 0 and self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise StartError(f"the store {self.path} is a database of another program")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
+            self._db.executescript(f"BEGIN IMMEDIATE; {step}; PRAGMA user_version = {number}; COMMIT;")
+        self._channels()
+        self._profiles()
+
+    def _channels(self) -> list[Channel]:
+        rows = self._db.execute("SELECT document FROM channels ORDER BY rowid")
+        return [Channel.model_validate_json(document) for (document,) in rows]
+
+    def _channel(self, key: str) -> Channel:
+        row = self._db.execute(
+            "SELECT document FROM channels WHERE id = ?1 OR slug = ?1 ORDER BY id <> ?1", (key,)
+        ).fetchone()
+        if row is None:
+            raise NotFound(f"there is no channel {key[:80]!r}")
+        return Channel.model_validate_json(row[0])
+
+    def _add_channel(self, new: ChannelCreate) -> Channel:
+        self._check_references(new.profile, new.url)
+        slug = new.slug or self._free_slug(slug_of(new.name))
+        self._check_slug(slug)
+        values = new.model_dump(exclude={"slug"})
+        channel = Channel(id=secrets.token_hex(6), slug=slug, **values)
+        self._db.execute(
+            "INSERT INTO channels (id, slug, url, document) VALUES (?, ?, ?, ?)",
+            (channel.id, channel.slug, channel.url, channel.model_dump_json()),
+        )
+        return channel
+
+    def _change_channel(self, key: str, changes: Mapping[str, Any]) -> tuple[Channel, Channel]:
+        before = self._channel(key)
+        if changes.get("id", before.id) != before.id:
+            raise InvalidRequest("id: can't be changed")
+        merged = {**before.model_dump(), **changes}
+        if merged["slug"] is None:
+            merged["slug"] = before.slug
+        after = parse(Channel, merged)
+        self._check_references(
+            after.profile if after.profile != before.profile else "", after.url if after.url != before.url else ""
+        )
+        if after.slug != before.slug:
+            self._check_slug(after.slug)
+        self._db.execute(
+            "UPDATE channels SET slug = ?, url = ?, document = ? WHERE id = ?",
+            (after.slug, after.url, after.model_dump_json(), after.id),
+        )
+        return before, after
+
+    def _remove_channel(self, key: str) -> Channel:
+        channel = self._channel(key)
+        self._db.execute("DELETE FROM channels WHERE id = ?", (channel.id,))
+        return channel
+
+    def _import_channel(self, new: ChannelCreate) -> Imported:
+        row = self._db.execute("SELECT document FROM channels WHERE url = ? LIMIT 1", (new.url,)).fetchone()
+        if row is not None:
+            return Imported(Channel.model_validate_json(row[0]), added=False)
+        try:
+            return Imported(self._add_channel(new), added=True)
+        except (InvalidRequest, Conflict) as error:
+            return Imported(None, added=False, reason=str(error))
+
+    def _check_references(self, profile: str, url: str) -> None:
+        if url.lower().startswith("file:"):
+            media_file(url, self.media_dir)
+        if profile:
+            try:
+                self._profile(profile)
+            except NotFound as error:
+                raise InvalidRequest(f"profile: {error}") from None
+
+    def _check_slug(self, slug: str) -> None:
+        if self._db.execute("SELECT 1 FROM channels WHERE slug = ?1 OR id = ?1", (slug,)).fetchone():
+            raise Conflict(f"slug: {slug} is taken")
+
+    def _free_slug(self, wished: str) -> str:
+        # '.' follows '-' in ASCII: the range is every slug that starts with `wished-`, by the index
+        rows = self._db.execute(
+            "SELECT slug FROM channels WHERE slug = ?1 OR (slug > ?1 || '-' AND slug < ?1 || '.')"
+            " UNION SELECT id FROM channels WHERE id = ?1",
+            (wished,),
+        )
+        taken = {row[0] for row in rows}
+        number, slug = 1, wished
+        while slug in taken:
+            number += 1
+            slug = f"{wished}-{number}"
+        return slug
+
+    def _profiles(self) -> list[Profile]:
+        rows = self._db.execute("SELECT document FROM profiles ORDER BY name")
+        return [*BUILTIN_PROFILES.values(), *(Profile.model_validate_json(document) for (document,) in rows)]
+
+    def _profile(self, name: str) -> Profile:
+        if name in BUILTIN_PROFILES:
+            return BUILTIN_PROFILES[name]
+        row = self._db.execute("SELECT document FROM profiles WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise NotFound(f"there is no profile {name[:80]!r}")
+        return Profile.model_validate_json(row[0])
+
+    def _own_profile(self, name: str) -> Profile:
+        profile = self._profile(name)
+        if profile.builtin:
+            raise Conflict(f"{name} is built in and can't be changed; make one with another name")
+        return profile
+
+    def _add_profile(self, new: ProfileCreate) -> Profile:
+        if new.name in {profile.name for profile in self._profiles()}:
+            raise Conflict(f"name: {new.name} is taken")
+        return self._save_profile(Profile(**new.model_dump()))
+
+    def _change_profile(self, name: str, changes: Mapping[str, Any]) -> Profile:
+        before = self._own_profile(name)
+        for fixed in ("name", "builtin"):
+            if changes.get(fixed, getattr(before, fixed)) != getattr(before, fixed):
+                raise InvalidRequest(f"{fixed}: can't be changed")
+        return self._save_profile(parse(Profile, {**before.model_dump(), **changes}))
+
+    def _save_profile(self, profile: Profile) -> Profile:
+        self._db.execute(
+            "INSERT OR REPLACE INTO profiles (name, document) VALUES (?, ?)", (profile.name, profile.model_dump_json())
+        )
+        return profile
+
+    def _remove_profile(self, name: str) -> Profile:
+        profile = self._own_profile(name)
+        users = [channel.slug for channel in self._channels() if channel.profile == name]
+        if users:
+            more = f" and {len(users) - 5} more" if len(users) > 5 else ""
+            raise Conflict(f"{name} is the default of {', '.join(users[:5])}{more}")
+        self._db.execute("DELETE FROM profiles WHERE name = ?", (name,))
+        return profile
