@@ -61,6 +61,14 @@ class NoPlacement(TvarrError):
         self.reasons = tuple(reasons)
 
 
+class WireError(TvarrError):
+    """Bytes that are no message of the wire protocol, or a message where none of its kind belongs: INVALID_ARGUMENT."""
+
+
+class Refused(TvarrError):
+    """The other side turns this one away, and will again: a wrong token or another protocol version."""
+
+
 class ErrorCode(StrEnum):
     """Why a transcode failed; the names are those of `TranscodeError.Code` on the wire, in lower case."""
 
