@@ -1,0 +1,1 @@
+"""The kinds of sources: how each is opened, recognised, retried and paced."""

@@ -1,0 +1,211 @@
+"""MPEG-TS over HTTP(S): one request, its redirects, and an answer that may never end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+import aiohttp
+from yarl import URL
+
+from tvarr import __version__
+from tvarr.coordinator.source import NETWORK_SCHEMES, IngestLimits, SourceFailure, SourceSpec
+
+BUFFER_BYTES = 512 * 1024  # aiohttp holds up to twice this before it stops reading
+SMALL_BYTES = 128 * 1024  # reads below this are worth gathering: the network is slower than we are
+
+_SECRET_HEADERS = ("auth", "cookie", "token", "key", "secret", "pass", "sess", "cred")
+_GONE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_UNKNOWN_HOST = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+_NO_ROUTE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
+
+
+def client_session() -> aiohttp.ClientSession:
+    """The one session for all sources: any number of endless connections, none kept idle, no cookies shared."""
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
+
+
+class HttpStream:
+    """The body of one answer."""
+
+    def __init__(self, response: aiohttp.ClientResponse, gather_s: float) -> None:
+        self._response = response
+        self._gather_s = gather_s
+        self._drained = False  # the last read took all there was, and it was little
+        self._ended = False
+
+    @property
+    def content_type(self) -> str:
+        return self._response.headers.get("Content-Type", "")
+
+    @property
+    def whole(self) -> bool:
+        return self._ended and self._response.content_length is not None
+
+    async def read(self) -> bytes:
+        if self._drained:
+            await self._gather()
+        try:
+            data = await self._response.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise SourceFailure("the connection to the source was cut", passing=True) from error
+        self._drained = len(data) < SMALL_BYTES
+        self._ended = not data
+        return data
+
+    async def _gather(self) -> None:
+        """Leaves what comes in the kernel's buffer for a moment: one wake-up instead of one for each packet."""
+        connection = self._response.connection
+        transport = connection.transport if connection is not None else None
+        if not isinstance(transport, asyncio.ReadTransport) or transport.is_closing():
+            return
+        transport.pause_reading()
+        try:
+            await asyncio.sleep(self._gather_s)
+        finally:
+            if not transport.is_closing():
+                transport.resume_reading()
+
+
+@asynccontextmanager
+async def open_http(
+    spec: SourceSpec, session: aiohttp.ClientSession, limits: IngestLimits
+) -> AsyncIterator[HttpStream]:
+    """Connects to the source; its answer is good when this returns. Raises `SourceFailure` with the cause in words."""
+    try:
+        url = _url(spec.url)
+    except ValueError as error:
+        raise SourceFailure("the source's address is not a URL") from error
+    try:
+        async with asyncio.timeout(limits.connect_s):
+            response = await _follow(url, spec, session, limits)
+    except TimeoutError as error:
+        raise SourceFailure(f"{_host(url)} did not answer within {limits.connect_s:g} s", passing=True) from error
+    try:
+        _check(response)
+        yield HttpStream(response, limits.gather_s)
+    finally:
+        response.close()
+
+
+async def _follow(
+    url: URL, spec: SourceSpec, session: aiohttp.ClientSession, limits: IngestLimits
+) -> aiohttp.ClientResponse:
+    """Requests `url` and where it redirects to; returns the first answer that is no redirect.
+
+    Redirects are followed here and not by aiohttp, which would send a channel's own headers to any host. What looks
+    like a credential, and the user and password of the URL, stay with the host that they were given for.
+    """
+    headers = {"User-Agent": f"tvarr/{__version__}", "Accept": "*/*"}
+    headers |= {"Accept-Encoding": "identity", "Connection": "close"}
+    if spec.user_agent:
+        headers["User-Agent"] = spec.user_agent
+    headers = _merged(headers, spec.headers)
+    auth = _auth(url, headers)
+    for _ in range(limits.max_redirects + 1):
+        response = await _request(url.with_user(None), headers, auth, session)
+        if response.status not in _REDIRECTS:
+            return response
+        response.close()
+        target = _target(url, response.headers.get("Location", ""))
+        if target.host != url.host or (url.scheme == "https" and target.scheme == "http"):
+            headers = {k: v for k, v in headers.items() if not any(word in k.lower() for word in _SECRET_HEADERS)}
+            auth = None
+        url, auth = target, _auth(target, headers) or auth
+    raise SourceFailure(f"the source redirects more than {limits.max_redirects} times")
+
+
+def _url(text: str) -> URL:
+    """The URL exactly as written where it can be sent so: signatures break when it is quoted anew."""
+    return URL(text, encoded=text.isascii() and text.isprintable() and " " not in text).with_fragment(None)
+
+
+def _merged(defaults: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """The channel's own headers over the defaults; names are compared without case."""
+    own_names = {name.lower() for name in own}
+    return {k: v for k, v in defaults.items() if k.lower() not in own_names} | dict(own)
+
+
+def _auth(url: URL, headers: Mapping[str, str]) -> aiohttp.BasicAuth | None:
+    if url.user is None or any(name.lower() == "authorization" for name in headers):
+        return None
+    return aiohttp.BasicAuth(url.user, url.password or "", encoding="utf-8")
+
+
+def _target(url: URL, location: str) -> URL:
+    try:
+        target = url.join(_url(location))
+    except ValueError as error:
+        raise SourceFailure("the source redirects to something that is not a URL") from error
+    if not location or target.scheme not in NETWORK_SCHEMES or not target.host:
+        raise SourceFailure("the source redirects to something that is not a web address")
+    return target
+
+
+async def _request(
+    url: URL, headers: Mapping[str, str], auth: aiohttp.BasicAuth | None, session: aiohttp.ClientSession
+) -> aiohttp.ClientResponse:
+    try:
+        return await session.get(
+            url,
+            headers=headers,
+            auth=auth,
+            allow_redirects=False,
+            auto_decompress=False,
+            read_bufsize=BUFFER_BYTES,
+            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
+        )
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise _failure(error, url) from error
+
+
+def _host(url: URL) -> str:
+    return f"[{url.host}]:{url.port}" if ":" in (url.host or "") else f"{url.host}:{url.port}"
+
+
+def _failure(error: Exception, url: URL) -> SourceFailure:
+    """Why a request came to nothing, in words that name the host and nothing else of the URL."""
+    where = _host(url)
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            cause = getattr(error.certificate_error, "verify_message", "") or "it can't be verified"
+            return SourceFailure(f"the certificate of {where} is not accepted: {cause}")
+        case aiohttp.ClientSSLError():
+            return SourceFailure(f"{where} does not speak TLS as it should")
+        case aiohttp.ClientConnectorDNSError():
+            if error.os_error.errno in _UNKNOWN_HOST:
+                return SourceFailure(f"the host {url.host} is unknown")
+            cause = error.os_error.strerror or "the name service does not answer"
+            return SourceFailure(f"the host {url.host} can't be looked up: {cause}")
+        case aiohttp.ClientConnectorError():
+            if error.os_error.errno == errno.ECONNREFUSED:
+                return SourceFailure(f"{where} refuses the connection", gone=True)
+            if error.os_error.errno in _NO_ROUTE:
+                return SourceFailure(f"there is no route to {where}")
+            return SourceFailure(f"{where} can't be reached: {error.os_error.strerror or 'the connection failed'}")
+        case aiohttp.ClientResponseError():
+            return SourceFailure(f"{where} does not answer in HTTP")
+        case aiohttp.ClientConnectionError() | OSError():
+            return SourceFailure(f"{where} closed the connection without an answer", passing=True)
+        case _:
+            return SourceFailure("the source's URL or headers can't be sent as an HTTP request")
+
+
+def _check(response: aiohttp.ClientResponse) -> None:
+    status = response.status
+    if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+        phrase = response.reason or ""
+        if not phrase.isprintable() or not phrase:
+            phrase = _PHRASES.get(status, "")
+        words = f"the source answered {status} {phrase[:60]}".rstrip()
+        raise SourceFailure(words, passing=status >= HTTPStatus.INTERNAL_SERVER_ERROR, gone=status in _GONE)
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise SourceFailure(f"the source sends compressed content ({encoding[:20]!s}), which was not asked for")

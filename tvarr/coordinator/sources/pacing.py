@@ -1,0 +1,80 @@
+"""Media at the speed of a clock. Pure: time is an argument, and the pacer names its next deadline."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Tracks
+
+SLICE_S = 0.033  # nothing wakes up more often than this
+LATE_S = 3.0  # further behind than this (the process was suspended, the disk slow), time is let go
+JUMP_S = 10.0  # no step of a track's DTS holds the media up longer than this
+
+_PACED = (Kind.VIDEO, Kind.AUDIO)
+
+
+class Pacer:
+    """Holds events until they are due: `preroll_s` of media at once, the rest at the speed of its DTS.
+
+    Order is kept. Video and audio samples say when; subtitles and data go with what stands before them. What the pacer
+    holds is bounded by its caller, who reads on only when it is empty: the events of one read.
+    """
+
+    def __init__(self, preroll_s: float = 1.0) -> None:
+        self._preroll_s = preroll_s
+        self._queue: deque[tuple[float, Event]] = deque()  # with the media time that the event is due at, in seconds
+        self._clocks: frozenset[int] = frozenset()  # ids of the tracks that say when
+        self._position_s: float | None = None  # media time of the last event queued
+        self._origin_s: float | None = None  # the clock's time at media time zero, less the preroll
+        self._next_slice_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def push(self, events: Iterable[Event]) -> None:
+        """Queues events in stream order."""
+        for event in events:
+            if isinstance(event, Tracks):
+                self._clocks = frozenset(t.id for t in event.tracks if t.kind in _PACED)
+            elif event.track in self._clocks:
+                self._advance(event)
+            self._queue.append((self._position_s or 0.0, event))
+
+    def _advance(self, sample: Sample) -> None:
+        at_s = sample.dts_ticks / TICKS_PER_SECOND
+        if self._position_s is None:
+            self._position_s = at_s
+        elif at_s > self._position_s + JUMP_S:
+            self._shift(at_s - self._position_s)
+            self._position_s = at_s
+        else:
+            self._position_s = max(self._position_s, at_s)
+
+    def _shift(self, step_s: float) -> None:
+        """Lets media time jump ahead by `step_s` without the clock: it is due when the event before it was."""
+        if self._origin_s is not None:
+            self._origin_s -= step_s
+        self._queue = deque((due_s + step_s, event) for due_s, event in self._queue)
+
+    def take(self, now: float) -> list[Event]:
+        """Everything due at `now` (seconds, monotonic)."""
+        if not self._queue:
+            return []
+        head_s = self._queue[0][0]
+        if self._origin_s is None or now - self._origin_s - head_s > LATE_S + self._preroll_s:
+            self._origin_s = now - head_s - self._preroll_s
+        due_s = now - self._origin_s
+        taken = []
+        while self._queue and self._queue[0][0] <= due_s:
+            taken.append(self._queue.popleft()[1])
+        self._next_slice_at = now + SLICE_S
+        return taken
+
+    def deadline(self) -> float | None:
+        """When `take` next has something to give, or None while nothing is held."""
+        if not self._queue:
+            return None
+        if self._origin_s is None:
+            return self._next_slice_at
+        return max(self._next_slice_at, self._queue[0][0] + self._origin_s)

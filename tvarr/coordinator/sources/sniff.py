@@ -1,0 +1,81 @@
+"""Naming what a source sends where it isn't MPEG-TS. Pure."""
+
+from __future__ import annotations
+
+import re
+from codecs import getincrementaldecoder
+
+HEAD_BYTES = 4096  # of a connection's first bytes so much is kept to look at
+ENOUGH_BYTES = 1024  # so much is looked at before the connection's end
+
+_PACKET_SIZES = (188, 192, 204)
+_SYNC = 0x47
+_UTF8_BOM = b"\xef\xbb\xbf"
+
+_MAGIC: tuple[tuple[bytes, int, str], ...] = (
+    # magic, its offset, what it is
+    (b"ftyp", 4, "an MP4 file"),
+    (b"styp", 4, "a piece of fragmented MP4"),
+    (b"moof", 4, "a piece of fragmented MP4"),
+    (b"moov", 4, "an MP4 file"),
+    (b"\x1a\x45\xdf\xa3", 0, "a Matroska or WebM file"),
+    (b"\x00\x00\x01\xba", 0, "an MPEG program stream"),
+    (b"FLV", 0, "an FLV file"),
+    (b"OggS", 0, "an Ogg file"),
+    (b"ID3", 0, "an MP3 or AAC audio file"),
+    (b"RIFF", 0, "an AVI or WAV file"),
+    (b"\x1f\x8b", 0, "gzip-compressed data"),
+    (b"PK\x03\x04", 0, "a ZIP archive"),
+    (b"%PDF", 0, "a PDF document"),
+    (b"\xff\xd8\xff", 0, "a JPEG picture"),
+    (b"\x89PNG", 0, "a PNG picture"),
+    (b"GIF8", 0, "a GIF picture"),
+)
+_TEXTS: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"#EXTM3U.*#EXT-X-", re.DOTALL), "an HLS playlist; HLS sources come with a later version"),
+    (re.compile(rb"#EXTM3U"), "an M3U playlist, not one channel's video; import it as a playlist"),
+    (re.compile(rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<MPD\b", re.DOTALL), "a DASH manifest, not MPEG-TS"),
+    (re.compile(rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype\s+html|<(html|head|body|script|title)\b)", re.I | re.S),
+     "a web page"),
+    (re.compile(rb"<\?xml|<[a-z]+[^<>]*>", re.IGNORECASE), "an XML document"),
+    (re.compile(rb"[\[{]\s*([\"\[{\]}]|-?\d|true\b|false\b|null\b)"), "JSON text"),
+)  # fmt: skip
+
+
+def looks_like_ts(head: bytes) -> bool:
+    """Sync bytes stand where packets of one of the three sizes have them (13818-1, 2.4.3.2; M2TS; with FEC)."""
+    return any(
+        all(head[i] == _SYNC for i in range(start, len(head), size))
+        for size in _PACKET_SIZES
+        for start in range(min(size, len(head) - size))
+        if head[start] == _SYNC
+    )
+
+
+def recognise(head: bytes, content_type: str = "") -> str | None:
+    """What `head`, a source's first bytes, is if it is something known and not MPEG-TS: `a web page (text/html)`.
+
+    `content_type` is only shown; servers are often wrong about it.
+    """
+    if not head or looks_like_ts(head):
+        return None
+    media_type = content_type.partition(";")[0].strip()[:60]
+    what = next((name for magic, at, name in _MAGIC if head.startswith(magic, at)), None) or _text(head)
+    if what is None and media_type.startswith("audio/") and head.startswith(b"\xff"):
+        what = "an audio stream without MPEG-TS around it"
+    if what is None:
+        return None
+    first, semicolon, rest = what.partition(";")
+    return f"{first} ({media_type}){semicolon}{rest}" if media_type.isprintable() and media_type else what
+
+
+def _text(head: bytes) -> str | None:
+    text = head.removeprefix(_UTF8_BOM).lstrip()
+    what = next((name for pattern, name in _TEXTS if pattern.match(text)), None)
+    if what is None and text and all(byte >= 0x20 or byte in b"\t\r\n\x1b" for byte in text):
+        try:
+            getincrementaldecoder("utf-8")().decode(text)  # which takes half a character at the end
+        except UnicodeDecodeError:
+            return None
+        return "text"
+    return what
