@@ -1,0 +1,62 @@
+"""Examples first, then the properties that must hold for any input."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tvarr.media.batching import Batcher
+from tvarr.media.model import Sample
+
+
+def sample(size: int, track: int = 0) -> Sample:
+    return Sample(track=track, pts_ticks=0, dts_ticks=0, data=bytes(size))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batches"),
+    [
+        pytest.param([10, 10], [], id="small ones wait"),
+        pytest.param([60, 40], [[60, 40]], id="a full batch leaves at once"),
+        pytest.param([60, 50], [[60]], id="one that does not fit pushes the others out"),
+        pytest.param([10, 500], [[10], [500]], id="an oversized one travels alone"),
+    ],
+)
+def test_size_decides(sizes: list[int], batches: list[list[int]]) -> None:
+    batcher = Batcher(max_bytes=100)
+    sent = [batch for size in sizes for batch in batcher.push(sample(size), now=0.0)]
+    assert [[len(s.data) for s in batch] for batch in sent] == batches
+
+
+def test_age_decides() -> None:
+    batcher = Batcher(max_age_s=0.040)
+    assert batcher.deadline() is None
+    batcher.push(sample(1), now=5.0)
+    assert batcher.deadline() == pytest.approx(5.040)
+    assert batcher.poll(now=5.039) == []
+    assert len(batcher.poll(now=5.041)[0]) == 1
+    assert batcher.deadline() is None
+
+
+@given(
+    arrivals=st.lists(st.tuples(st.integers(0, 300), st.floats(0, 0.1))),
+    max_bytes=st.integers(1, 200),
+)
+def test_nothing_is_lost_reordered_or_late(arrivals: list[tuple[int, float]], max_bytes: int) -> None:
+    batcher, now = Batcher(max_bytes=max_bytes), 0.0
+    pushed: list[tuple[Sample, float]] = []
+    sent: list[tuple[list[Sample], float]] = []
+    for size, pause in arrivals:
+        if (deadline := batcher.deadline()) is not None and deadline <= now + pause:
+            sent += [(batch, deadline) for batch in batcher.poll(deadline)]  # what the shell's one timer does
+        now += pause
+        pushed.append((sample(size, track=len(pushed)), now))
+        sent += [(batch, now) for batch in batcher.push(pushed[-1][0], now)]
+    sent.append((batcher.flush(), now))
+
+    delivered = [(s, at) for batch, at in sent for s in batch]
+    assert [s for s, _ in delivered] == [s for s, _ in pushed]
+    assert all(left - came <= batcher.max_age_s + 1e-9 for (_, left), (_, came) in zip(delivered, pushed, strict=True))
+    assert all(len(batch) <= 1 or sum(len(s.data) for s in batch) <= max_bytes for batch, _ in sent)
+    assert batcher.deadline() is None
