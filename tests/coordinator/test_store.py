@@ -94,16 +94,16 @@ async def test_files_are_read_below_the_media_folder_only(store: Store, tmp_path
     (tmp_path / "media" / "link.ts").symlink_to(tmp_path / "secret.ts")
     for url in (f"file://{inside}", f"file:{inside}", "file:a.ts", "file:x%20y/../a.ts", f"file://localhost{inside}"):
         await store.add_channel(channel(url=url))
-    for url in ("file:../secret.ts", "file:link.ts", "file:///etc/passwd", f"file://{tmp_path}/media2/a.ts", "file:."):
-        with pytest.raises(InvalidRequest, match="only below the folder"):
+    for url in ("file:../secret.ts", "file:link.ts", "file:///etc/passwd", f"file://{tmp_path}/media2/a.ts"):
+        with pytest.raises(InvalidRequest, match="outside of the folder"):
             await store.add_channel(channel(url=url))
-    with pytest.raises(InvalidRequest, match="only below"):
+    with pytest.raises(InvalidRequest, match="outside of"):
         await store.change_channel("news", {"url": "FILE:///etc/passwd"})
 
 
 async def test_without_a_media_folder_no_file_is_read(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "tvarr.db")
-    with pytest.raises(InvalidRequest, match="needs a folder given with --media-dir"):
+    with pytest.raises(InvalidRequest, match=r"url: .*given with --media-dir"):
         await store.add_channel(channel(url="file:a.ts"))
     await store.close()
 

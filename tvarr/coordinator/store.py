@@ -18,12 +18,13 @@ from tvarr.coordinator.models import (
     ChannelCreate,
     Profile,
     ProfileCreate,
-    media_file,
     parse,
     slug_of,
     words_of,
 )
-from tvarr.errors import Conflict, InvalidRequest, NotFound, StartError, TvarrError
+from tvarr.coordinator.source import SourceSpec
+from tvarr.coordinator.sources.file import file_path
+from tvarr.errors import Conflict, InvalidRequest, NotFound, SourceError, StartError, TvarrError
 
 MIGRATIONS = (
     """
@@ -257,7 +258,10 @@ class Store:
 
     def _check_references(self, profile: str, url: str) -> None:
         if url.lower().startswith("file:"):
-            media_file(url, self.media_dir)
+            try:
+                file_path(SourceSpec.parse(url, media_dir=self.media_dir))
+            except (InvalidRequest, SourceError) as error:
+                raise InvalidRequest(f"url: {error}") from None
         if profile:
             try:
                 self._profile(profile)
