@@ -57,7 +57,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: `time`, `level`, `logger`, `message`, what `extra` brought (numbers, or text), `traceback`."""
+    """One JSON object a line: `time`, `level`, `logger`, `message`, `traceback`, and numbers or text from `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, object] = {

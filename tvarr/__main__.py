@@ -1,0 +1,7 @@
+"""`python -m tvarr`."""
+
+from __future__ import annotations
+
+from tvarr.cli import main
+
+main()
