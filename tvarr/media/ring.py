@@ -32,6 +32,7 @@ class Chunk(NamedTuple):
 
     data: bytes
     keyframe: bool = False
+    dts_ticks: int = 0  # of its first sample, on the relay's timeline
 
 
 class _Fifo(Generic[T]):
@@ -80,6 +81,8 @@ class _BytesRing(Generic[T]):
         self.max_bytes = max_bytes
         self.bytes = 0
         self._items: _Fifo[T] = _Fifo()
+        self._ends: _Fifo[int] = _Fifo()  # for each item: the size of all data ever appended, up to its end
+        self._appended = 0
 
     @property
     def first_seq(self) -> int:
@@ -114,11 +117,22 @@ class _BytesRing(Generic[T]):
             read.append(item)
         return read, seq + len(read)
 
+    def bytes_since(self, seq: int) -> int:
+        """Size of the data from `seq` on; where a part of it was evicted, of what is left."""
+        seq = max(seq, self.first_seq)
+        if seq >= self.next_seq:
+            return 0
+        return self._appended - self._ends[seq] + self._size(self._items[seq])
+
     def _push(self, item: T) -> int:
+        size = self._size(item)
+        self._appended += size
         seq = self._items.append(item)
-        self.bytes += self._size(item) + ITEM_OVERHEAD_BYTES
+        self._ends.append(self._appended)
+        self.bytes += size + ITEM_OVERHEAD_BYTES
         while self.bytes > self.max_bytes and len(self._items) > 1:
             self.bytes -= self._size(self._items.popleft()) + ITEM_OVERHEAD_BYTES
+            self._ends.popleft()
         return seq
 
     def _size(self, item: T) -> int:
@@ -128,6 +142,8 @@ class _BytesRing(Generic[T]):
         """Asserts what must always hold; for tests."""
         sizes = [self._size(self._items[seq]) + ITEM_OVERHEAD_BYTES for seq in range(self.first_seq, self.next_seq)]
         assert self.bytes == sum(sizes)
+        assert self.bytes_since(self.first_seq) == self.bytes - ITEM_OVERHEAD_BYTES * len(self)
+        assert self.bytes_since(self.next_seq) == 0
         assert self.bytes <= self.max_bytes or len(self) == 1
         assert self.first_seq <= self.next_seq
 
@@ -255,6 +271,13 @@ class ChunkRing(_BytesRing[Chunk]):
     def join_seq(self) -> int:
         """Where a new viewer starts: the latest random access point held, else the oldest chunk."""
         return max(self._last_keyframe, self.first_seq)
+
+    def ticks_since(self, seq: int) -> int:
+        """Media time from the chunk at `seq` (or the oldest held) to the newest one; 0 where there is none to read."""
+        seq = max(seq, self.first_seq)
+        if seq >= self.next_seq:
+            return 0
+        return max(0, self._items[self.next_seq - 1].dts_ticks - self._items[seq].dts_ticks)
 
     def _size(self, item: Chunk) -> int:
         return len(item.data)
