@@ -1,0 +1,139 @@
+"""Playlists read and written."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tvarr.coordinator.m3u import Entry, decode, parse, write
+from tvarr.coordinator.models import Channel
+from tvarr.errors import InvalidRequest
+
+PLAYLIST = """\ufeff#EXTM3U url-tvg="http://h/guide.xml"
+#EXTINF:-1 tvg-id="erste.de" tvg-chno="1" tvg-logo="http://h/1.png" group-title="News, Sport",Das Erste, HD
+#EXTVLCOPT:http-user-agent=VLC/3.0
+#EXTVLCOPT:http-referrer=http://example.org/
+http://h/1.ts
+
+#EXTINF:-1 tvg-name='Zwei' tvg-logo="logo.png",
+#EXTGRP:Films
+http://h/2.ts?token=x|User-Agent=Kodi%2020&Referer=http%3A%2F%2Fh%2F
+#KODIPROP:inputstream=adaptive
+http://h/some/three.ts
+"""
+
+
+def test_a_playlist_of_every_kind_of_line() -> None:
+    assert parse(decode(PLAYLIST.encode())) == [
+        Entry(
+            line=5,
+            name="Das Erste, HD",
+            url="http://h/1.ts",
+            tvg_id="erste.de",
+            tvg_chno="1",
+            logo="http://h/1.png",
+            group="News, Sport",
+            user_agent="VLC/3.0",
+            headers={"Referer": "http://example.org/"},
+        ),
+        Entry(
+            line=9,
+            name="Zwei",
+            url="http://h/2.ts?token=x",
+            logo="logo.png",
+            group="Films",
+            user_agent="Kodi 20",
+            headers={"Referer": "http://h/"},
+        ),
+        Entry(line=11, name="three.ts", url="http://h/some/three.ts", group="Films"),
+    ]
+
+
+def test_a_logo_that_is_no_web_address_is_left_out() -> None:
+    first, second, _ = (entry.as_channel() for entry in parse(decode(PLAYLIST.encode())))
+    assert (first["logo"], second["logo"]) == ("http://h/1.png", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("#EXTINF:-1,Plain", "Plain"),
+        ("#EXTINF:0 ,  Spaces  ", "Spaces"),
+        ("#EXTINF:-1 tvg-id=bare group-title=G,Bare", "Bare"),
+        ('#EXTINF:-1 tvg-id="a,b",Comma', "Comma"),
+        ('#EXTINF:-1,Name with x="y"', 'Name with x="y"'),
+        ('#EXTINF:-1 tvg-name="From the attribute"', "From the attribute"),
+        ("#EXTINF:", "a.ts"),
+        ('#EXTINF:-1 tvg-id="open,Name', "Name"),
+    ],
+)
+def test_names(line: str, name: str) -> None:
+    assert parse(f"{line}\nhttp://h/a.ts")[0].name == name
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_ends(end: str) -> None:
+    assert [entry.line for entry in parse(f"#EXTM3U{end}{end}#EXTINF:-1,A{end}http://h/a{end}")] == [4]
+
+
+def test_what_belonged_to_one_channel_is_not_left_to_the_next() -> None:
+    text = "#EXTINF:-1 tvg-id=a,A\n#EXTVLCOPT:http-user-agent=X\nhttp://h/a\nhttp://h/b\n"
+    assert parse(text)[1] == Entry(line=4, name="b", url="http://h/b")
+
+
+def test_a_line_without_end_is_refused_and_the_rest_is_read() -> None:
+    long, good = parse("http://h/" + "x" * 20_000 + "\nhttp://h/b")
+    assert "more than 16384 characters" in long.error
+    assert good.url == "http://h/b"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "there is no channel in it"),
+        ("#EXTM3U\n", "there is no channel in it"),
+        ("#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXTINF:6,\na.ts", "an HLS playlist of one programme"),
+        ("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\na.m3u8", "an HLS playlist of one programme"),
+        ("<!doctype html><p>not here", "not an M3U playlist"),
+        ("\x00\x00\x01\xba", "not an M3U playlist"),
+    ],
+)
+def test_what_is_no_list_of_channels(text: str, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        parse(text)
+
+
+def test_text_that_is_not_utf_8_is_latin_1() -> None:
+    assert parse(decode("#EXTINF:-1,Télé\nhttp://h/".encode("latin-1")))[0].name == "Télé"
+
+
+def test_written() -> None:
+    channel = Channel(
+        id="1", slug="das-erste", name='Das "Erste"', url="http://h/", group="G", logo="http://h/1.png", tvg_chno="1"
+    )
+    assert write([channel], "http://tvarr:8080", profile="h264-low") == (
+        "#EXTM3U\n"
+        '#EXTINF:-1 tvg-id="das-erste" tvg-name="Das \'Erste\'" tvg-chno="1" tvg-logo="http://h/1.png"'
+        ' group-title="G",Das "Erste"\n'
+        "http://tvarr:8080/stream/das-erste.ts?profile=h264-low\n"
+    )
+    assert write([channel], "http://t", stream_format="hls").endswith("http://t/stream/das-erste/index.m3u8\n")
+
+
+names = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=30)
+
+
+@given(st.lists(st.tuples(names, names), min_size=1, max_size=5))
+def test_what_is_written_can_be_read(channels: list[tuple[str, str]]) -> None:
+    made = [Channel(id=str(n), slug=f"c-{n}", name=a, group=b, url="http://h/") for n, (a, b) in enumerate(channels)]
+    read = parse(write(made, "http://t"))
+    assert [(e.name, e.group, e.tvg_id) for e in read] == [(c.name, c.group.replace('"', "'"), c.slug) for c in made]
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(InvalidRequest):
+        assert parse(text)
