@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -33,7 +34,10 @@ def client_session() -> aiohttp.ClientSession:
 
 
 class HttpStream:
-    """The body of one answer."""
+    """The body of one answer.
+
+    One without a length or chunks ends where its connection does; aiohttp doesn't tell how that ended.
+    """
 
     def __init__(self, response: aiohttp.ClientResponse, gather_s: float) -> None:
         self._response = response
@@ -107,18 +111,16 @@ async def _follow(
     headers |= {"Accept-Encoding": "identity", "Connection": "close"}
     if spec.user_agent:
         headers["User-Agent"] = spec.user_agent
-    headers = _merged(headers, spec.headers)
-    auth = _auth(url, headers)
+    headers = _merged(headers | _authorization(url), spec.headers)
     for _ in range(limits.max_redirects + 1):
-        response = await _request(url.with_user(None), headers, auth, session)
+        response = await _request(url.with_user(None), headers, session)
         if response.status not in _REDIRECTS:
             return response
         response.close()
         target = _target(url, response.headers.get("Location", ""))
         if target.host != url.host or (url.scheme == "https" and target.scheme == "http"):
             headers = {k: v for k, v in headers.items() if not any(word in k.lower() for word in _SECRET_HEADERS)}
-            auth = None
-        url, auth = target, _auth(target, headers) or auth
+        url, headers = target, _merged(headers, _authorization(target))
     raise SourceFailure(f"the source redirects more than {limits.max_redirects} times")
 
 
@@ -133,30 +135,29 @@ def _merged(defaults: Mapping[str, str], own: Mapping[str, str]) -> dict[str, st
     return {k: v for k, v in defaults.items() if k.lower() not in own_names} | dict(own)
 
 
-def _auth(url: URL, headers: Mapping[str, str]) -> aiohttp.BasicAuth | None:
-    if url.user is None or any(name.lower() == "authorization" for name in headers):
-        return None
-    return aiohttp.BasicAuth(url.user, url.password or "", encoding="utf-8")
+def _authorization(url: URL) -> dict[str, str]:
+    if url.user is None:
+        return {}
+    credentials = f"{url.user}:{url.password or ''}".encode()
+    return {"Authorization": f"Basic {b64encode(credentials).decode()}"}
 
 
 def _target(url: URL, location: str) -> URL:
     try:
         target = url.join(_url(location))
+        is_web = bool(location and target.scheme in NETWORK_SCHEMES and target.host and target.port)
     except ValueError as error:
         raise SourceFailure("the source redirects to something that is not a URL") from error
-    if not location or target.scheme not in NETWORK_SCHEMES or not target.host:
+    if not is_web:
         raise SourceFailure("the source redirects to something that is not a web address")
     return target
 
 
-async def _request(
-    url: URL, headers: Mapping[str, str], auth: aiohttp.BasicAuth | None, session: aiohttp.ClientSession
-) -> aiohttp.ClientResponse:
+async def _request(url: URL, headers: Mapping[str, str], session: aiohttp.ClientSession) -> aiohttp.ClientResponse:
     try:
         return await session.get(
             url,
             headers=headers,
-            auth=auth,
             allow_redirects=False,
             auto_decompress=False,
             read_bufsize=BUFFER_BYTES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from math import inf
 
 from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Tracks
 
@@ -23,9 +24,9 @@ class Pacer:
 
     def __init__(self, preroll_s: float = 1.0) -> None:
         self._preroll_s = preroll_s
-        self._queue: deque[tuple[float, Event]] = deque()  # with the media time that the event is due at, in seconds
+        self._queue: deque[tuple[float, Event]] = deque()  # with its media time in seconds; -inf: due at once
         self._clocks: frozenset[int] = frozenset()  # ids of the tracks that say when
-        self._position_s: float | None = None  # media time of the last event queued
+        self._position_s = -inf  # media time of the last event queued
         self._origin_s: float | None = None  # the clock's time at media time zero, less the preroll
         self._next_slice_at = 0.0
 
@@ -39,17 +40,13 @@ class Pacer:
                 self._clocks = frozenset(t.id for t in event.tracks if t.kind in _PACED)
             elif event.track in self._clocks:
                 self._advance(event)
-            self._queue.append((self._position_s or 0.0, event))
+            self._queue.append((self._position_s, event))
 
     def _advance(self, sample: Sample) -> None:
         at_s = sample.dts_ticks / TICKS_PER_SECOND
-        if self._position_s is None:
-            self._position_s = at_s
-        elif at_s > self._position_s + JUMP_S:
+        if self._position_s + JUMP_S < at_s and self._position_s != -inf:
             self._shift(at_s - self._position_s)
-            self._position_s = at_s
-        else:
-            self._position_s = max(self._position_s, at_s)
+        self._position_s = max(self._position_s, at_s)
 
     def _shift(self, step_s: float) -> None:
         """Lets media time jump ahead by `step_s` without the clock: it is due when the event before it was."""
@@ -61,15 +58,19 @@ class Pacer:
         """Everything due at `now` (seconds, monotonic)."""
         if not self._queue:
             return []
-        head_s = self._queue[0][0]
-        if self._origin_s is None or now - self._origin_s - head_s > LATE_S + self._preroll_s:
-            self._origin_s = now - head_s - self._preroll_s
-        due_s = now - self._origin_s
         taken = []
-        while self._queue and self._queue[0][0] <= due_s:
+        while self._queue and self._queue[0][0] <= self._media_time(self._queue[0][0], now):
             taken.append(self._queue.popleft()[1])
         self._next_slice_at = now + SLICE_S
         return taken
+
+    def _media_time(self, head_s: float, now: float) -> float:
+        """Up to where media are due, with `head_s` the first that waits."""
+        if head_s == -inf:
+            return head_s
+        if self._origin_s is None or now - self._origin_s - head_s > LATE_S + self._preroll_s:
+            self._origin_s = now - head_s - self._preroll_s
+        return now - self._origin_s
 
     def deadline(self) -> float | None:
         """When `take` next has something to give, or None while nothing is held."""
