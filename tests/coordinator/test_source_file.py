@@ -80,13 +80,6 @@ async def test_without_a_folder_there_are_no_files() -> None:
         await content("file:///etc/passwd", None)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-async def test_unreadable(folder: Path) -> None:
-    (folder / "a.ts").chmod(0)
-    with pytest.raises(SourceFailure, match=r"a\.ts can't be read: Permission denied"):
-        await content("file:a.ts", folder)
-
-
 async def test_a_big_file_comes_in_pieces(folder: Path) -> None:
     (folder / "a.ts").write_bytes(os.urandom(PACED_READ_BYTES * 2 + 5))
     assert await content("file:a.ts", folder) == (folder / "a.ts").read_bytes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +48,7 @@ def test_nothing_wakes_up_more_often_than_the_slice() -> None:
     pacer = Pacer(preroll_s=0.0)
     pacer.push([TRACKS, *(sample(i * 0.001) for i in range(1000))])
     wakes = sorted({at for at, _ in delivered(pacer, start=0.0)})
-    assert min(b - a for a, b in zip(wakes, wakes[1:], strict=False)) >= SLICE_S - 1e-9
+    assert min(b - a for a, b in pairwise(wakes)) >= SLICE_S - 1e-9
     assert len(wakes) <= 1 / SLICE_S + 2
 
 

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterable
-from types import TracebackType
+from typing import Self
 
 Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
 """Plays one answer, from the status line on; when it returns, the connection is closed."""
@@ -20,15 +20,17 @@ class ScriptedServer:
         self.open = 0
         self.most_open = 0
         self._scripts = scripts
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._writers: set[asyncio.StreamWriter] = set()
 
-    async def __aenter__(self) -> ScriptedServer:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/source.ts"
         return self
 
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._server.close()
         for writer in list(self._writers):
             writer.transport.abort()
@@ -39,8 +41,7 @@ class ScriptedServer:
         self._server.close()
 
     async def all_closed(self) -> None:
-        while self.open:
-            await asyncio.sleep(0.005)
+        await self._idle.wait()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -48,6 +49,7 @@ class ScriptedServer:
         try:
             self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode("latin-1"))
             self.open += 1
+            self._idle.clear()
             self.most_open = max(self.most_open, self.open)
             playing = asyncio.ensure_future(script(writer))
             left = asyncio.ensure_future(reader.read())  # ends when the client does
@@ -55,6 +57,8 @@ class ScriptedServer:
                 await asyncio.wait({playing, left}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self.open -= 1
+                if not self.open:
+                    self._idle.set()
                 for future in (playing, left):
                     future.cancel()
                 await asyncio.gather(playing, left, return_exceptions=True)
