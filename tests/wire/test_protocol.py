@@ -30,7 +30,15 @@ def test_addresses(text: str, endpoint: Endpoint, target: str) -> None:
     "text",
     [
         *("", ":", ":9090", "host:", "host:port", "host:99999", "::1", "[::1", "http://host:9090", "grpc://"),
-        *("host:9090/path", "grpc://host/path", "a b:9090", "grpc://t0ken@", "t0ken@host:9090", "host:9090?x"),
+        *(
+            "host:9090/path",
+            "grpc://host/path",
+            "a b:9090",
+            "grpc://t0ken@",
+            "t0ken@host:9090",
+            "host:9090?x",
+            "grpc://t0ken%0A@host",
+        ),
     ],
 )
 def test_nonsense_is_named_without_the_token(text: str) -> None:

@@ -74,6 +74,8 @@ def parse_endpoint(text: str, *, what: str = "--coordinator-url") -> Endpoint:
             raise ConfigError(f"{takes}, not the scheme {scheme[:20]!r}")
         user, at, host = after.rpartition("@")
         token, rest = unquote(user), (host if at else after).removesuffix("/")
+    if not re.fullmatch(r"[\x21-\x7e]*", token):
+        raise ConfigError(f"{takes}; a token is of printable ASCII characters without spaces")
     match = _ADDRESS.fullmatch(rest)
     if match is None:
         raise ConfigError(f"{takes}, not {('…@' if '@' in text else '') + rest.rpartition('@')[2][:80]!r}")
