@@ -44,7 +44,7 @@ def test_named(head: bytes, content_type: str, what: str | None) -> None:
 
 
 def packets(size: int, prefix: int, body: bytes, start: int) -> bytes:
-    packet = bytes(prefix) + b"\x47" + (body * 200)[: size - prefix - 1]
+    packet = bytes(prefix) + b"\x47" + (body * 204)[: size - prefix - 1]
     return (packet * 40)[start:][:HEAD_BYTES]
 
 

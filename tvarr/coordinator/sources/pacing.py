@@ -8,7 +8,7 @@ from math import inf
 
 from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Tracks
 
-SLICE_S = 0.033  # nothing wakes up more often than this
+SLICE_S = 0.04  # nothing wakes up more often than this
 LATE_S = 3.0  # further behind than this (the process was suspended, the disk slow), time is let go
 JUMP_S = 10.0  # no step of a track's DTS holds the media up longer than this
 

@@ -1,0 +1,150 @@
+"""From a source's bytes to events on the relay's timeline, over all connections of its life. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from tvarr.coordinator.source import SourceFailure
+from tvarr.coordinator.sources.sniff import ENOUGH_BYTES, HEAD_BYTES, recognise
+from tvarr.errors import MediaError
+from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Track, Tracks
+from tvarr.media.mpegts.demux import Demuxer
+from tvarr.media.timeline import Timeline
+
+KEYFRAME_WAIT_TICKS = 10 * TICKS_PER_SECOND  # video that has no keyframe for so long is passed on as it is
+
+_PLAYABLE = (Kind.VIDEO, Kind.AUDIO)
+
+
+class Intake:
+    """Demuxes each connection anew and joins them on one timeline.
+
+    Tracks are announced again only where they changed. After a join, video is dropped up to its next keyframe: a
+    decoder would show the rest as garbage.
+    """
+
+    def __init__(self, program: int | None = None) -> None:
+        self.timeline = Timeline()
+        self.media_samples = 0  # of video and audio, all connections
+        self.dropped_samples = 0  # of video, before the first keyframe after a join
+        self._program = program
+        self._announced: Tracks | None = None  # what was passed on last
+        self.begin()
+
+    def begin(self, content_type: str = "") -> None:
+        """A new connection, or the next lap of a loop: nothing of what came before is continued in it."""
+        self.demuxer = Demuxer(self._program)
+        self.bytes = 0  # of this connection
+        self.has_media = False  # this connection gave video or audio
+        self._content_type = content_type
+        self._head = b""  # the first bytes, at most HEAD_BYTES, until tracks are known
+        self._tracks: Tracks | None = None  # of this connection
+        self._playable: dict[int, Kind] = {}  # by track
+        self._awaited: dict[int, int | None] = {}  # video tracks that wait for a keyframe: DTS of the first dropped
+        self._joins = self.media_samples > 0
+        if self._joins:
+            self.timeline.restart()
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Takes the next bytes; raises `SourceFailure` as soon as they are known not to be MPEG-TS."""
+        self.bytes += len(data)
+        if self._tracks is None and len(self._head) < HEAD_BYTES:
+            self._head += data[: HEAD_BYTES - len(self._head)]
+            if len(self._head) >= ENOUGH_BYTES:
+                self._recognise()
+        try:
+            events = self.demuxer.feed(data)
+        except MediaError as error:
+            self._recognise()
+            raise SourceFailure(f"what the source sends is not MPEG-TS: {error}") from error
+        return self._place(events)
+
+    def end(self) -> list[Event]:
+        """The connection ended in good order: what the demuxer still holds is complete."""
+        return self._place(self.demuxer.flush())
+
+    def trouble(self) -> SourceFailure:
+        """Why this connection gave nothing playable so far."""
+        if not self.bytes:
+            return SourceFailure("the source answered with nothing", gone=True)
+        if self._tracks is None:
+            try:
+                self._recognise()
+            except SourceFailure as failure:
+                return failure
+            return SourceFailure(self._without_tracks())
+        playable = [t for t in self._tracks.tracks if t.kind in _PLAYABLE]
+        if not playable:
+            return SourceFailure("the source announces neither video nor audio")
+        if any(t.scrambled for t in playable):
+            return SourceFailure("the source is scrambled (DVB-CSA/CA); it needs a descrambler")
+        kinds = [kind for kind in _PLAYABLE if any(t.kind is kind for t in playable)]
+        named = " and ".join(f"{kind} ({', '.join(_codecs(playable, kind))})" for kind in kinds)
+        return SourceFailure(f"the source announces {named} but sends none")
+
+    def _without_tracks(self) -> str:
+        if self._program is not None:
+            return f"the source has no program {self._program}"
+        return "the source sends no table of programs (PAT, PMT): it can't be told what is in it"
+
+    def _recognise(self) -> None:
+        if self._tracks is None and (what := recognise(self._head, self._content_type)):
+            first, _, advice = what.partition("; ")
+            raise SourceFailure(f"the source sends {first}, not MPEG-TS video" + (f"; {advice}" if advice else ""))
+
+    def _place(self, events: list[Event]) -> list[Event]:
+        placed: list[Event] = []
+        for event in events:
+            if isinstance(event, Tracks):
+                self._learn(event)
+                if self._announced is None or not _same(event, self._announced):
+                    self._announced = event
+                    placed.append(event)
+                continue
+            if event.track in self._playable:
+                self.has_media = True
+                self.media_samples += 1
+            sample = self.timeline.map(event)
+            if sample is None:
+                continue
+            if event.track in self._awaited and not self._can_start(sample):
+                self.dropped_samples += 1
+                continue
+            placed.append(sample)
+        return placed
+
+    def _learn(self, tracks: Tracks) -> None:
+        known = self._playable
+        self._tracks = tracks
+        self._head = b""
+        self.timeline.set_tracks(tracks)
+        self._playable = {t.id: t.kind for t in tracks.tracks if t.kind in _PLAYABLE}
+        if self._joins:
+            self._awaited |= {i: None for i, kind in self._playable.items() if kind is Kind.VIDEO and i not in known}
+
+    def _can_start(self, sample: Sample) -> bool:
+        """Whether `sample` is where its video goes on after a join."""
+        first_ticks = self._awaited[sample.track]
+        if first_ticks is None:
+            first_ticks = self._awaited[sample.track] = sample.dts_ticks
+        if not sample.keyframe and sample.dts_ticks - first_ticks < KEYFRAME_WAIT_TICKS:
+            return False
+        del self._awaited[sample.track]
+        return True
+
+
+def _codecs(tracks: list[Track], kind: Kind) -> list[str]:
+    return sorted({t.codec.value for t in tracks if t.kind is kind})
+
+
+def _same(new: Tracks, old: Tracks) -> bool:
+    """The same tracks, though of a new connection some details may not be known yet."""
+    return (
+        new.program == old.program
+        and [t.id for t in new.tracks] == [t.id for t in old.tracks]
+        and all(
+            value == getattr(before, name) or (not value and name != "scrambled")
+            for now, before in zip(new.tracks, old.tracks, strict=True)
+            for name, value in ((f.name, getattr(now, f.name)) for f in fields(Track))
+        )
+    )
