@@ -118,10 +118,10 @@ class Nvml:
 
 
 def _told(call: Callable[..., T], *arguments: object) -> T | None:
-    """The answer of one call, or None where the driver refuses it."""
+    """The answer of one call, or None where the driver refuses it or answers text that is none (WSL)."""
     try:
         return call(*arguments)
-    except pynvml.NVMLError:
+    except (pynvml.NVMLError, UnicodeDecodeError):
         return None
 
 

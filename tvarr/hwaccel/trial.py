@@ -157,6 +157,8 @@ async def run_trial(path: str, trial: Trial, *, timeout_s: float = TIMEOUT_S) ->
         if failure.code is ErrorCode.SESSION_LIMIT:
             return replace(trial.encoder, reason=f"present, but full now: {failure.message}")
         reasons.append(failure.message)
+        if failure.code is ErrorCode.STALLED:
+            break
     return replace(trial.encoder, usable=False, reason=reasons[0])
 
 
