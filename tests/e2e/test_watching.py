@@ -1,0 +1,158 @@
+"""A channel is watched: as it is, transcoded, by one and by many."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.clips import decode_errors, probe, probe_bytes
+from tests.harness import Cluster, eventually, read_all, read_for, watching
+from tvarr.media.model import Kind, Sample, Tracks
+from tvarr.media.mpegts.demux import Demuxer
+
+
+async def test_passthrough_brings_every_packet_with_its_time(tvarr: Cluster, clips: Path, tmp_path: Path) -> None:
+    slug = tvarr.add_channel("Fast", "file:clip.ts", pace="fast")
+    got = probe_bytes(await read_all(tvarr.stream_url(slug)), tmp_path)
+    source = probe(clips / "clip.ts")
+    assert got.codecs() == source.codecs() == ["h264", "aac"]
+    assert got.pts("video") == source.pts("video")
+    assert got.pts("audio") == source.pts("audio")
+    assert got.dts("video") == source.dts("video")
+    assert decode_errors(tmp_path / "received.ts") == []
+
+
+@pytest.mark.parametrize(("profile", "codec"), [("h264", "h264"), ("hevc", "hevc")])
+async def test_a_transcode_keeps_every_picture_at_its_time(
+    tvarr: Cluster, clips: Path, tmp_path: Path, profile: str, codec: str
+) -> None:
+    slug = tvarr.add_channel(f"Fast {profile}", "file:clip.ts", pace="fast")
+    got = probe_bytes(await read_all(tvarr.stream_url(slug, profile)), tmp_path)
+    source = probe(clips / "clip.ts")
+    assert got.codecs() == [codec, "aac"]
+    assert got.pts("video") == source.pts("video")
+    assert got.pts("audio") == source.pts("audio")  # AAC already: copied around the daemon
+    assert got.dts("video") == sorted(set(got.dts("video")))
+    assert decode_errors(tmp_path / "received.ts") == []
+
+
+async def test_sound_alone_is_transcoded_and_the_picture_copied(tvarr: Cluster, clips: Path, tmp_path: Path) -> None:
+    slug = tvarr.add_channel("MP2", "file:mp2.ts", pace="fast")
+    got = probe_bytes(await read_all(tvarr.stream_url(slug, "aac")), tmp_path)
+    source = probe(clips / "mp2.ts")
+    assert got.codecs() == ["h264", "aac"]
+    assert got.pts("video") == source.pts("video")
+    heard = got.pts("audio")
+    assert abs(heard[-1] - source.pts("audio")[-1]) < 9000
+    assert {later - earlier for earlier, later in zip(heard, heard[1:], strict=False)} == {1920}
+    assert decode_errors(tmp_path / "received.ts") == []
+
+
+async def test_radio(tvarr: Cluster, clips: Path, tmp_path: Path) -> None:
+    slug = tvarr.add_channel("Radio", "file:radio.ts", pace="fast")
+    got = probe_bytes(await read_all(tvarr.stream_url(slug)), tmp_path)
+    assert got.codecs() == ["aac"]
+    assert got.pts("audio") == probe(clips / "radio.ts").pts("audio")
+
+
+async def test_a_loop_has_no_seam(tvarr: Cluster, tmp_path: Path) -> None:
+    slug = tvarr.add_channel("Loop", "file:clip.ts", pace="realtime", loop=True)
+    data = await read_for(tvarr.stream_url(slug), 9.5)
+    seen = probe_bytes(data, tmp_path).pts("video")
+    assert len(seen) > 8 * 25
+    assert {later - earlier for earlier, later in zip(seen, seen[1:], strict=False)} == {3600}
+
+
+async def test_a_file_is_shown_at_its_own_speed(tvarr: Cluster) -> None:
+    slug = tvarr.add_channel("Real time", "file:clip.ts")
+    started = time.monotonic()
+    await read_all(tvarr.stream_url(slug))
+    assert 6.0 < time.monotonic() - started < 12.0
+
+
+async def test_viewers_share_one_job_and_late_ones_start_at_a_keyframe(tvarr: Cluster) -> None:
+    slug = tvarr.add_channel("Shared", "file:clip.ts", loop=True)
+    url = tvarr.stream_url(slug, "h264-low")
+    async with watching(url) as first:
+        assert first.status == 200
+        assert first.content_type == "video/mp2t"
+        await first.content.readany()
+        started = time.monotonic()
+        async with watching(url) as second:
+            head = await second.content.readany()
+            joined_s = time.monotonic() - started
+            while len(head) < 30_000:
+                head += await second.content.readany()
+            relay = next(r for r in tvarr.relays() if r["channel"]["slug"] == slug)
+            assert len(relay["variants"]) == 1
+            variant = relay["variants"][0]
+            assert len(variant["viewers"]) == 2
+            assert variant["job"]["daemon_name"] == "worker"
+            assert variant["job"]["encoder"] == "libx264"
+            assert variant["placement"]["considered"][0]["chosen"] is True
+    assert joined_s < 2.0
+    events = Demuxer().feed(head)
+    tracks = next(e for e in events if isinstance(e, Tracks))
+    video = tracks.of_kind(Kind.VIDEO)[0]
+    assert (video.width, video.height) == (640, 360)
+    assert next(e for e in events if isinstance(e, Sample) and e.track == video.id).keyframe
+
+
+async def test_a_relay_ends_when_nobody_watches(tmp_path: Path, clips: Path) -> None:
+    running = Cluster(tmp_path, media_dir=clips, coordinator_flags=("--idle-linger", "0.5"))
+    try:
+        running.start_coordinator()
+        slug = running.add_channel("Idle", "file:clip.ts", loop=True)
+        await read_for(running.stream_url(slug), 0.2)
+        await asyncio.to_thread(eventually, lambda: not running.relays(), "the relay has ended")
+    finally:
+        await asyncio.to_thread(running.stop)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        pytest.param("/stream/nothing.ts", 404, "nothing", id="no such channel"),
+        pytest.param("/stream/{slug}.ts?profile=nothing", 404, "nothing", id="no such profile"),
+        pytest.param("/stream/{slug}.ts?profile=av1", 406, "av1", id="a codec that MPEG-TS can't hold"),
+    ],
+)
+async def test_what_can_t_be_had_is_refused_in_words(tvarr: Cluster, path: str, status: int, words: str) -> None:
+    channels = {c["slug"] for c in tvarr.get("/api/v1/channels")}
+    slug = "plain" if "plain" in channels else tvarr.add_channel("Plain", "file:clip.ts", slug="plain")
+    async with watching(tvarr.url + path.format(slug=slug)) as answer:
+        assert answer.status == status
+        assert answer.content_type == "application/problem+json"
+        assert words in json.dumps(await answer.json(content_type=None))
+
+
+async def test_without_a_daemon_a_transcode_is_refused_at_once_and_passthrough_works(
+    tmp_path: Path, clips: Path
+) -> None:
+    running = Cluster(tmp_path, media_dir=clips)
+    try:
+        running.start_coordinator()
+        slug = running.add_channel("Alone", "file:clip.ts", loop=True)
+        async with watching(running.stream_url(slug, "h264")) as answer:
+            assert answer.status == 503
+            assert int(answer.headers["Retry-After"]) > 0
+            assert (await answer.json(content_type=None))["title"]
+        assert len(await read_for(running.stream_url(slug), 1.0)) > 50_000
+    finally:
+        await asyncio.to_thread(running.stop)
+
+
+async def test_a_viewer_who_reads_nothing_disturbs_nobody(tvarr: Cluster) -> None:
+    slug = tvarr.add_channel("Slow", "file:clip.ts", loop=True)
+    async with aiohttp.ClientSession(read_bufsize=1024) as session, session.get(tvarr.stream_url(slug)) as stuck:
+        await stuck.content.read(188)
+        data = await read_for(tvarr.stream_url(slug), 4.0)
+        with contextlib.suppress(aiohttp.ClientError):
+            stuck.close()
+    assert len(data) > 150_000

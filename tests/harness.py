@@ -1,0 +1,220 @@
+"""Real coordinators and daemons as processes on loopback, for tests and benches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+PASSWORD = "password-of-the-tests"
+TOKEN = "token-of-the-tests"
+START_WITHIN_S = 30.0
+
+
+def tvarr_environment(**variables: str) -> dict[str, str]:
+    """This process's environment without any setting of tvarr's, plus `variables`."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("TVARR_")}
+    return {**clean, "PYTHONUNBUFFERED": "1", **variables}
+
+
+def eventually(look: Callable[[], Any], what: str, within_s: float = START_WITHIN_S) -> Any:
+    """Calls `look` until it gives something true, and returns that."""
+    deadline = time.monotonic() + within_s
+    while True:
+        if found := look():
+            return found
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        time.sleep(0.05)
+
+
+@dataclass
+class Role:
+    """A running `tvarr` process and its log."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM, within_s: float = 12.0) -> int:
+        """Sends a signal, waits for the end, and returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        try:
+            return self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"{self.name} did not end within {within_s:g} s:\n{self.text()}") from None
+
+
+@dataclass
+class Cluster:
+    """A coordinator and its daemons. Ports are chosen by the system."""
+
+    folder: Path
+    media_dir: Path | None = None
+    prefix: tuple[str, ...] = ()  # put before each command: ("ip", "netns", "exec", "x")
+    coordinator_flags: tuple[str, ...] = ()
+    roles: dict[str, Role] = field(default_factory=dict)
+    http_port: int = 0
+    grpc_port: int = 0
+    host: str = "127.0.0.1"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.http_port}"
+
+    def run(self, name: str, *arguments: str, prefix: tuple[str, ...] | None = None, **environment: str) -> Role:
+        """Starts `tvarr` with these arguments as a role called `name`."""
+        log = self.folder / f"{name}.log"
+        command = [*(self.prefix if prefix is None else prefix), sys.executable, "-m", "tvarr", *arguments]
+        with log.open("ab") as sink:
+            process = subprocess.Popen(
+                command,
+                stdout=sink,
+                stderr=sink,
+                stdin=subprocess.DEVNULL,
+                cwd=self.folder,
+                env=tvarr_environment(**environment),
+            )
+        role = self.roles[name] = Role(name, process, log)
+        return role
+
+    def start_coordinator(self, **environment: str) -> Role:
+        """Starts the coordinator and waits until it is ready."""
+        flags = ["--http-port", str(self.http_port), "--grpc-port", str(self.grpc_port), "--host", self.host]
+        flags += ["--data-dir", str(self.folder / "data"), "--log-level", "debug", *self.coordinator_flags]
+        if self.media_dir:
+            flags += ["--media-dir", str(self.media_dir)]
+        role = self.run(
+            "coordinator", "coordinator", *flags, TVARR_ADMIN_PASSWORD=PASSWORD, TVARR_AUTH_TOKEN=TOKEN, **environment
+        )
+
+        def ports() -> tuple[int, int] | None:
+            assert role.process.poll() is None, f"the coordinator ended:\n{role.text()}"
+            for line in role.text().splitlines():
+                if "daemons on port" in line:
+                    words = line.replace(",", "").split()
+                    numbers = [int(word) for word in words if word.isdigit()]
+                    return numbers[-2], numbers[-1]
+            return None
+
+        self.http_port, self.grpc_port = eventually(ports, "the coordinator is ready")
+        return role
+
+    def start_daemon(self, name: str = "worker", *flags: str, wait: bool = True, **environment: str) -> Role:
+        """Starts a daemon and waits until the coordinator has it."""
+        role = self.run(
+            name,
+            "ffmpegd",
+            "--name",
+            name,
+            "--work-dir",
+            str(self.folder / name),
+            "--log-level",
+            "debug",
+            *flags,
+            TVARR_COORDINATOR_URL=f"{self.host}:{self.grpc_port}",
+            TVARR_AUTH_TOKEN=TOKEN,
+            **environment,
+        )
+        if wait:
+            eventually(lambda: self.daemon_state(name) == "connected", f"{name} is connected\n{role.text()}")
+        return role
+
+    def daemon_state(self, name: str) -> str:
+        found = [t for t in self.get("/api/v1/transcoders") if t["name"] == name]
+        return str(found[0]["state"]) if found else ""
+
+    def request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """One API call with the admin password: (status, JSON)."""
+        request = urllib.request.Request(
+            self.url + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {PASSWORD}", "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return answer.status, json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read() or b"null")
+
+    def get(self, path: str) -> Any:
+        status, value = self.request("GET", path)
+        assert status == 200, value
+        return value["items"] if isinstance(value, dict) and "items" in value else value
+
+    def add_channel(self, name: str, url: str, **fields: Any) -> str:
+        """Adds a channel and returns its slug."""
+        status, value = self.request("POST", "/api/v1/channels", {"name": name, "url": url, **fields})
+        assert status == 201, value
+        return str(value["slug"])
+
+    def relays(self) -> list[dict[str, Any]]:
+        return list(self.get("/api/v1/relays"))
+
+    def stream_url(self, slug: str, profile: str = "") -> str:
+        return f"{self.url}/stream/{slug}.ts" + (f"?profile={profile}" if profile else "")
+
+    def stop(self) -> None:
+        """Ends everything that still runs, daemons first; kills what does not listen."""
+        for role in reversed(self.roles.values()):
+            with contextlib.suppress(AssertionError):
+                role.stop(within_s=15)
+
+
+@contextlib.contextmanager
+def cluster(folder: Path, **settings: Any) -> Iterator[Cluster]:
+    """A coordinator that is ready, without daemons; everything ends with the block."""
+    made = Cluster(folder, **settings)
+    try:
+        made.start_coordinator()
+        yield made
+    finally:
+        made.stop()
+
+
+@contextlib.asynccontextmanager
+async def watching(url: str, timeout_s: float = 60.0) -> AsyncIterator[aiohttp.ClientResponse]:
+    """An open stream, as a player has it."""
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
+    async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
+        yield response
+
+
+async def read_all(url: str, timeout_s: float = 60.0) -> bytes:
+    """A whole stream that ends by itself."""
+    async with watching(url, timeout_s) as response:
+        assert response.status == 200, await response.text()
+        return await response.read()
+
+
+async def read_for(url: str, seconds: float, timeout_s: float = 60.0) -> bytes:
+    """What a player gets in so many seconds from the first byte on."""
+    data = bytearray()
+    async with watching(url, timeout_s) as response:
+        assert response.status == 200, await response.text()
+        data += await response.content.readany()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while chunk := await response.content.readany():
+                    data += chunk
+    return bytes(data)

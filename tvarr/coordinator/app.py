@@ -1,0 +1,253 @@
+"""The coordinator's role: puts its parts together, runs them, and takes them down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+import psutil
+from aiohttp import web
+
+from tvarr import __version__
+from tvarr.background import redact as log_redact
+from tvarr.coordinator import views
+from tvarr.coordinator.auth import Auth
+from tvarr.coordinator.daemons import Daemons
+from tvarr.coordinator.ingest import Ingest
+from tvarr.coordinator.models import Channel
+from tvarr.coordinator.relay import Relay
+from tvarr.coordinator.relays import Relays
+from tvarr.coordinator.source import IngestLimits, SourceSpec
+from tvarr.coordinator.sources.http import client_session
+from tvarr.coordinator.store import Store
+from tvarr.coordinator.streaming import Streaming
+from tvarr.coordinator.transcode import JobRun
+from tvarr.coordinator.variant import Variant, VariantLimits
+from tvarr.coordinator.web import make_web
+from tvarr.errors import StartError
+from tvarr.wire.server import serve_coordinator
+
+log = logging.getLogger(__name__)
+
+TOKEN_FILE = "auth-token"  # noqa: S105 - a file's name
+HTTP_SHUTDOWN_S = 2.0  # open streams are given this long when the coordinator ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoordinatorOptions:
+    """What `tvarr coordinator` was told; the fields are those of the command line."""
+
+    host: str
+    http_port: int
+    grpc_port: int
+    data_dir: Path
+    auth_token: str
+    public_host: str
+    exhausted_policy: str
+    queue_timeout_s: float
+    heartbeat_interval_s: float
+    unhealthy_after_s: float
+    idle_linger_s: float
+    max_takeovers: int
+    retention_mb: int
+    media_dir: Path | None
+    stream_key: str
+    admin_password: str
+    no_http_auth: bool
+    log_level: str
+    log_format: str
+
+
+class Coordinator:
+    """Everything that runs in a coordinator, and what its web application asks for."""
+
+    version = __version__
+
+    def __init__(
+        self,
+        options: CoordinatorOptions,
+        *,
+        store: Store,
+        auth: Auth,
+        token: str,
+        session: aiohttp.ClientSession,
+        limits: IngestLimits,
+    ) -> None:
+        self.options = options
+        self.store = store
+        self.auth = auth
+        self.token = token
+        self.ready = False
+        self.grpc_port = options.grpc_port
+        self.daemons = Daemons(
+            heartbeat_interval_s=options.heartbeat_interval_s, unhealthy_after_s=options.unhealthy_after_s
+        )
+        self.relays_running = Relays(
+            daemons=self.daemons,
+            make_ingest=self._make_ingest,
+            retention_bytes=options.retention_mb * 1024 * 1024,
+            idle_linger_s=options.idle_linger_s,
+            limits=VariantLimits(max_takeovers=options.max_takeovers),
+        )
+        self.streaming = Streaming(store, self.relays_running)
+        self._session = session
+        self._limits = limits
+        self._random = Random()
+
+    # ------------------------------------------------------------------------------- what the web application asks
+
+    def transcoders(self) -> list[dict[str, Any]]:
+        runs = self._runs()
+        return [views.transcoder(link, self.daemons, runs) for link in self.daemons.links.values()]
+
+    def relays(self) -> list[dict[str, Any]]:
+        return [views.relay(relay) for relay in self.relays_running.running.values()]
+
+    async def stop_relay(self, relay_id: str) -> None:
+        await self.relays_running.stop(self.relays_running.by_id(relay_id), "stopped by the operator")
+
+    async def channel_changed(self, channel_id: str) -> None:
+        """Ends the channel's relay, which shows what is no longer so; players that come back get the new."""
+        await self.relays_running.stop_channel(channel_id, "the channel was changed")
+
+    async def drain(self, daemon_id: str) -> None:
+        self.daemons.drain(daemon_id, draining=True)
+
+    async def activate(self, daemon_id: str) -> None:
+        self.daemons.drain(daemon_id, draining=False)
+
+    def registration(self) -> dict[str, Any]:
+        """What a new worker has to be told."""
+        host = self.options.public_host or _guess_host()
+        address = f"{host}:{self.grpc_port}"
+        url = f"grpc://{self.token}@{address}"
+        return {
+            "coordinator_url": address,
+            "token": self.token,
+            "command": f"tvarr ffmpegd --coordinator-url {url}",
+            "compose": (
+                "services:\n"
+                "  tvarr-worker:\n"
+                "    image: tvarr-ffmpegd\n"
+                "    environment:\n"
+                f"      TVARR_COORDINATOR_URL: {url}\n"
+                "    restart: unless-stopped\n"
+            ),
+        }
+
+    def _runs(self) -> dict[str, tuple[Relay, Variant, JobRun]]:
+        return {
+            variant.run.id: (relay, variant, variant.run)
+            for relay in self.relays_running.running.values()
+            for variant in relay.variants.values()
+            if variant.run is not None
+        }
+
+    def _make_ingest(self, channel: Channel) -> Ingest:
+        spec = SourceSpec.parse(
+            channel.url,
+            pace=channel.pace,
+            loop=channel.loop,
+            user_agent=channel.user_agent,
+            headers=channel.headers,
+            media_dir=self.options.media_dir,
+        )
+        return Ingest(spec, self._limits, self._session, self._random)
+
+
+async def run(options: CoordinatorOptions, *, limits: IngestLimits | None = None) -> int:
+    """Serves until it is cancelled. Raises `StartError` where it can't begin."""
+    async with AsyncExitStack() as stack:
+        data_dir = _make_data_dir(options.data_dir)
+        token = options.auth_token or _stored_token(data_dir / TOKEN_FILE)
+        log_redact.add(token)
+        store = await Store.open(data_dir / "tvarr.db", media_dir=options.media_dir)
+        stack.push_async_callback(store.close)
+        auth = await Auth.open(store, password=options.admin_password, disabled=options.no_http_auth)
+        session = await stack.enter_async_context(client_session())
+        coordinator = Coordinator(
+            options, store=store, auth=auth, token=token, session=session, limits=limits or IngestLimits()
+        )
+        stack.callback(coordinator.daemons.close)
+        server = await serve_coordinator(coordinator.daemons, options.host, options.grpc_port, token)
+        coordinator.grpc_port = server.port
+        stack.push_async_callback(server.stop)
+        http_port = await _serve_http(stack, coordinator)
+        stack.push_async_callback(coordinator.relays_running.close)
+        coordinator.ready = True
+        log.info("streams, API and dashboard on port %d, daemons on port %d", http_port, server.port)
+        _announce(coordinator, auth, http_port)
+        await asyncio.Event().wait()
+    return 0
+
+
+async def _serve_http(stack: AsyncExitStack, coordinator: Coordinator) -> int:
+    application = make_web(coordinator, extra_routes=coordinator.streaming.routes())
+    runner = web.AppRunner(
+        application, access_log=None, handler_cancellation=True, shutdown_timeout=HTTP_SHUTDOWN_S, max_line_size=16384
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    options = coordinator.options
+    site = web.TCPSite(runner, options.host, options.http_port)
+    try:
+        await site.start()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(f"--http-port {options.http_port} on {options.host} can't be used: {reason}") from error
+    return int(runner.addresses[0][1])
+
+
+def _make_data_dir(path: Path) -> Path:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = path / f".write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StartError(f"--data-dir {path} can't be written: {error.strerror}") from error
+    return path
+
+
+def _stored_token(path: Path) -> str:
+    """The daemons' token, made on the first start and readable by its owner alone."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(24) + "\n")
+        token = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"the daemons' token can't be read from {path}: {error}") from error
+    if not token:
+        raise StartError(f"{path} is empty; delete it and a new token is made")
+    return token
+
+
+def _announce(coordinator: Coordinator, auth: Auth, http_port: int) -> None:
+    """What a person wants to know on a start: where the dashboard is, and on the first one its password."""
+    host = coordinator.options.public_host or _guess_host()
+    print(f"dashboard: http://{host}:{http_port}/", flush=True)  # noqa: T201
+    if auth.first_password:
+        print(f"admin password (shown this once): {auth.first_password}", flush=True)  # noqa: T201
+
+
+def _guess_host() -> str:
+    """The address by which other machines most likely reach this one: of its first interface that is up."""
+    stats = psutil.net_if_stats()
+    for name, addresses in psutil.net_if_addrs().items():
+        if name in stats and stats[name].isup:
+            for address in addresses:
+                if address.family is socket.AF_INET and not address.address.startswith(("127.", "169.254.")):
+                    return str(address.address)
+    return "127.0.0.1"

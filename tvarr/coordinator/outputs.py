@@ -1,0 +1,118 @@
+"""A variant's samples as the bytes that players read, muxed once for all of them."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tvarr.coordinator.profiles import carried
+from tvarr.coordinator.signals import Signal
+from tvarr.errors import CannotCarry, TvarrError
+from tvarr.media.model import TICKS_PER_SECOND, Event, Tracks
+from tvarr.media.mpegts.mux import Muxer
+from tvarr.media.ring import ChunkRing, Lagged
+
+OUTPUT_RING_BYTES = 16 * 1024 * 1024  # how far a viewer may fall behind the newest chunk
+READ_BYTES = 1024 * 1024  # given to one viewer at once
+
+_ids = itertools.count(1)
+
+
+class ViewerTooSlow(TvarrError):
+    """A viewer fell behind by more than the output keeps; it is let go, so that nobody waits for it."""
+
+
+@dataclass(slots=True, eq=False)
+class Viewer:
+    """Somebody who watches one output, from a keyframe on."""
+
+    output: TsOutput
+    address: str
+    user_agent: str
+    seq: int  # of the next chunk to send
+    id: int = field(default_factory=lambda: next(_ids))
+    connected_at: float = field(default_factory=time.time)
+    sent_bytes: int = 0
+
+    async def read(self) -> bytes:
+        """The next bytes, or none at the end of the stream.
+
+        Raises the variant's failure where it ended by one, and `ViewerTooSlow`.
+        """
+        output = self.output
+        while True:
+            try:
+                chunks, self.seq = output.chunks.read(self.seq, max_bytes=READ_BYTES)
+            except Lagged as error:
+                raise ViewerTooSlow(f"fell more than {OUTPUT_RING_BYTES >> 20} MiB behind") from error
+            if chunks:
+                data = chunks[0].data if len(chunks) == 1 else b"".join([chunk.data for chunk in chunks])
+                self.sent_bytes += len(data)
+                output.drained.set()
+                return data
+            if output.ended:
+                if output.failure is not None:
+                    raise output.failure
+                return b""
+            await output.changed.wait()
+
+    @property
+    def behind_bytes(self) -> int:
+        return self.output.chunks.bytes_since(self.seq)
+
+    @property
+    def lag_s(self) -> float:
+        """How much media lies between the newest chunk and the next one for this viewer."""
+        return self.output.chunks.ticks_since(self.seq) / TICKS_PER_SECOND
+
+
+class TsOutput:
+    """MPEG-TS for any number of viewers. Overflow: the oldest chunks go, and a viewer that needed them is dropped."""
+
+    container = "ts"
+
+    def __init__(self, service_name: str, drained: Signal) -> None:
+        self.chunks = ChunkRing(OUTPUT_RING_BYTES)
+        self.viewers: set[Viewer] = set()
+        self.changed = Signal()  # new chunks, or the end
+        self.drained = drained  # set when a viewer has read something, or left
+        self.ended = False
+        self.failure: TvarrError | None = None
+        self.dropped = 0  # viewers that were too slow
+        self._muxer = Muxer(service_name)
+
+    def push(self, events: Iterable[Event]) -> None:
+        """Takes samples and changes of tracks in stream order; tracks that the container can't hold are left out."""
+        if self.ended:
+            return
+        try:
+            carriable = [carried(e, self.container) if isinstance(e, Tracks) else e for e in events]
+        except CannotCarry as error:
+            self.end(error)
+            return
+        chunks = self._muxer.mux(carriable)
+        if chunks:
+            for chunk in chunks:
+                self.chunks.append(chunk)
+            self.changed.set()
+
+    def end(self, failure: TvarrError | None = None) -> None:
+        """No more samples: viewers read what is there, and then the end or the failure."""
+        self.ended = True
+        self.failure = failure
+        self.changed.set()
+
+    def join(self, address: str, user_agent: str) -> Viewer:
+        viewer = Viewer(self, address, user_agent, self.chunks.join_seq())
+        self.viewers.add(viewer)
+        return viewer
+
+    def leave(self, viewer: Viewer) -> None:
+        self.viewers.discard(viewer)
+        self.drained.set()
+
+    def room(self) -> bool:
+        """Whether the slowest viewer could take more without being in danger of falling behind."""
+        return all(viewer.behind_bytes < OUTPUT_RING_BYTES // 4 for viewer in self.viewers)

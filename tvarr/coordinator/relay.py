@@ -1,0 +1,115 @@
+"""One running channel: one connection to its source, shared by everybody who watches it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from uuid import uuid4
+
+from tvarr.coordinator.daemons import Daemons
+from tvarr.coordinator.ingest import Ingest
+from tvarr.coordinator.models import Channel, Profile
+from tvarr.coordinator.signals import Signal
+from tvarr.coordinator.variant import MAX_ENDINGS, Ending, Variant, VariantLimits
+from tvarr.errors import SourceError, TvarrError
+from tvarr.media.model import Event
+from tvarr.media.ring import Ring
+
+log = logging.getLogger(__name__)
+
+
+class Relay:
+    """Reads a channel's source into a ring and gives each variant what comes.
+
+    Overflow: the ring drops its oldest samples. The source never waits for a viewer, unless it is a file read as fast
+    as possible, which waits for the slowest.
+    """
+
+    def __init__(
+        self, channel: Channel, ingest: Ingest, *, daemons: Daemons, retention_bytes: int, limits: VariantLimits
+    ) -> None:
+        self.id = uuid4().hex[:12]
+        self.channel = channel
+        self.ingest = ingest
+        self.ring = Ring(retention_bytes)
+        self.variants: dict[str, Variant] = {}
+        self.endings: deque[Ending] = deque(maxlen=MAX_ENDINGS)
+        self.started_at = time.time()
+        self.ended = False
+        self.failure: TvarrError | None = None
+        self._daemons = daemons
+        self._limits = limits
+        self._changed = Signal()  # new events in the ring, or the source's end
+        self._drained = Signal()  # somebody has read
+        self._task = asyncio.create_task(self._run(), name=f"relay {channel.slug}")
+
+    def variant(self, profile: Profile) -> Variant:
+        """The variant of a profile, started where it does not run yet."""
+        variant = self.variants.get(profile.name)
+        if variant is None or variant.state == "failed" or variant.profile != profile:
+            variant = self.variants[profile.name] = Variant(
+                name=f"{self.channel.slug}/{profile.name}",
+                profile=profile,
+                service_name=self.channel.name,
+                source=self.ring,
+                source_changed=self._changed,
+                drained=self._drained,
+                source_id=self.channel.id,
+                full_speed=self.ingest.full_speed,
+                daemons=self._daemons,
+                limits=self._limits,
+            )
+            if self.ended:
+                variant.source_ended(self.failure)
+        return variant
+
+    async def drop(self, variant: Variant, reason: str) -> None:
+        """Ends a variant that nobody watches any more."""
+        if self.variants.get(variant.profile.name) is variant:
+            del self.variants[variant.profile.name]
+        await variant.close(reason)
+
+    async def close(self, reason: str) -> None:
+        """Ends the relay: its source is left and its viewers get the end of the stream."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        if not self.ended:
+            self.endings.append(Ending("closed", reason))
+        self.ended = True
+        await asyncio.gather(*(self.drop(variant, reason) for variant in list(self.variants.values())))
+
+    async def _run(self) -> None:
+        try:
+            await self.ingest.run(self._take, self._room)
+        except SourceError as error:
+            self._end(Ending("source", str(error)), error)
+        except Exception as error:
+            log.exception("%s: the relay ended by a defect", self.channel.slug)
+            self._end(
+                Ending("internal", f"{type(error).__name__}: {error}"), SourceError(f"a defect of tvarr: {error!r}")
+            )
+        else:
+            self._end(Ending("finished", "the source ended"), None)
+
+    def _take(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self.ring.append(event)
+        for variant in self.variants.values():
+            variant.take(events)
+        self._changed.set()
+
+    async def _room(self) -> None:
+        while not all(variant.room() for variant in self.variants.values()):
+            await self._drained.wait()
+
+    def _end(self, ending: Ending, failure: TvarrError | None) -> None:
+        log.info("%s: %s", self.channel.slug, ending.reason)
+        self.ended = True
+        self.failure = failure
+        self.endings.append(ending)
+        for variant in self.variants.values():
+            variant.source_ended(failure)
+        self._changed.set()

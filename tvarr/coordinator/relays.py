@@ -1,0 +1,115 @@
+"""Every running relay: made when somebody wants to watch, ended when nobody does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from tvarr.coordinator.daemons import Daemons
+from tvarr.coordinator.ingest import Ingest
+from tvarr.coordinator.models import Channel, Profile
+from tvarr.coordinator.outputs import Viewer
+from tvarr.coordinator.relay import Relay
+from tvarr.coordinator.variant import Variant, VariantLimits
+from tvarr.errors import NotFound
+
+log = logging.getLogger(__name__)
+
+SWEEP_S = 0.5  # how often unwatched relays are looked for
+
+
+class Relays:
+    """Relays by channel. An unwatched variant is kept for `idle_linger_s`, for viewers who zap back."""
+
+    def __init__(
+        self,
+        *,
+        daemons: Daemons,
+        make_ingest: Callable[[Channel], Ingest],
+        retention_bytes: int,
+        idle_linger_s: float,
+        limits: VariantLimits,
+    ) -> None:
+        self.running: dict[str, Relay] = {}  # by channel id
+        self.recent: deque[tuple[Relay, float]] = deque(maxlen=20)  # ended ones, and when
+        self._daemons = daemons
+        self._make_ingest = make_ingest
+        self._retention_bytes = retention_bytes
+        self._idle_linger_s = idle_linger_s
+        self._limits = limits
+        self._sweeper = asyncio.create_task(self._sweep(), name="relay sweeper")
+
+    @asynccontextmanager
+    async def watch_ts(
+        self, channel: Channel, profile: Profile, address: str, user_agent: str
+    ) -> AsyncIterator[Viewer]:
+        """One viewer of a channel's MPEG-TS, from here to the end of the block."""
+        variant = self._relay(channel).variant(profile)
+        output = variant.ts()
+        viewer = output.join(address, user_agent)
+        variant.idle_since = None
+        try:
+            yield viewer
+        finally:
+            output.leave(viewer)
+            if not variant.watched:
+                variant.idle_since = time.monotonic()
+
+    def by_id(self, relay_id: str) -> Relay:
+        """Raises `NotFound`."""
+        for relay in self.running.values():
+            if relay.id == relay_id:
+                return relay
+        raise NotFound(f"no relay {relay_id} is running")
+
+    async def stop(self, relay: Relay, reason: str) -> None:
+        """Ends a relay and its viewers' streams."""
+        if self.running.get(relay.channel.id) is relay:
+            del self.running[relay.channel.id]
+            self.recent.append((relay, time.time()))
+        await relay.close(reason)
+
+    async def stop_channel(self, channel_id: str, reason: str) -> None:
+        """Ends a channel's relay, if it runs: the channel was changed or deleted."""
+        if relay := self.running.get(channel_id):
+            await self.stop(relay, reason)
+
+    async def close(self) -> None:
+        self._sweeper.cancel()
+        await asyncio.gather(self._sweeper, return_exceptions=True)
+        await asyncio.gather(*(self.stop(relay, "the coordinator ends") for relay in list(self.running.values())))
+
+    def _relay(self, channel: Channel) -> Relay:
+        relay = self.running.get(channel.id)
+        if relay is None or relay.ended:
+            if relay is not None:
+                self.recent.append((relay, time.time()))
+            relay = self.running[channel.id] = Relay(
+                channel,
+                self._make_ingest(channel),
+                daemons=self._daemons,
+                retention_bytes=self._retention_bytes,
+                limits=self._limits,
+            )
+        return relay
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = time.monotonic()
+            for relay in list(self.running.values()):
+                for variant in list(relay.variants.values()):
+                    if self._is_done(variant, now):
+                        await relay.drop(variant, "nobody watches")
+                if not relay.variants:
+                    await self.stop(relay, "nobody watches")
+
+    def _is_done(self, variant: Variant, now: float) -> bool:
+        if variant.watched or variant.idle_since is None:
+            return False
+        linger = 0.0 if variant.state in {"ended", "failed"} else self._idle_linger_s
+        return now - variant.idle_since >= linger

@@ -1,0 +1,74 @@
+"""`/stream/...`: what players ask for."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from aiohttp import web
+
+from tvarr.coordinator.models import Channel, Profile
+from tvarr.coordinator.outputs import ViewerTooSlow
+from tvarr.coordinator.relays import Relays
+from tvarr.errors import TvarrError
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PROFILE = "passthrough"
+TS_HEADERS = {
+    "Content-Type": "video/mp2t",
+    "Cache-Control": "no-store",
+    "Accept-Ranges": "none",
+    "Access-Control-Allow-Origin": "*",
+}
+
+
+class Catalogue(Protocol):
+    """Where channels and profiles are found; both raise `NotFound`."""
+
+    async def channel(self, id_or_slug: str) -> Channel: ...
+    async def profile(self, name: str) -> Profile: ...
+
+
+class Streaming:
+    """The handlers of the stream routes."""
+
+    def __init__(self, catalogue: Catalogue, relays: Relays) -> None:
+        self._catalogue = catalogue
+        self._relays = relays
+        self.dropped_viewers = 0
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.get("/stream/{channel}.ts", self.ts)]
+
+    async def ts(self, request: web.Request) -> web.StreamResponse:
+        """An endless MPEG-TS. The answer begins with the first bytes, so that an earlier failure has its own status."""
+        channel = await self._catalogue.channel(request.match_info["channel"])
+        profile = await self._catalogue.profile(request.query.get("profile") or channel.profile or DEFAULT_PROFILE)
+        if request.method == "HEAD":
+            return web.Response(headers=TS_HEADERS)
+        response = web.StreamResponse(headers=TS_HEADERS)
+        agent = request.headers.get("User-Agent", "")[:200]
+        async with self._relays.watch_ts(channel, profile, request.remote or "", agent) as viewer:
+            data = await viewer.read()
+            await response.prepare(request)
+            try:
+                while data:
+                    await response.write(data)
+                    data = await viewer.read()
+            except ViewerTooSlow as error:
+                self.dropped_viewers += 1
+                log.warning("%s: viewer %s was dropped: %s", channel.slug, viewer.address, error)
+                self._hang_up(request)
+            except TvarrError as error:
+                log.info("%s: the stream of viewer %s ends: %s", channel.slug, viewer.address, error)
+                self._hang_up(request)
+            except ConnectionResetError:
+                log.debug("%s: viewer %s left", channel.slug, viewer.address)
+        return response
+
+    @staticmethod
+    def _hang_up(request: web.Request) -> None:
+        """Breaks the connection, so that a player does not take the end for the end of the programme."""
+        if request.transport is not None:
+            request.transport.abort()

@@ -1,0 +1,258 @@
+"""What the API and the pages show of daemons and relays, as plain JSON values."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from tvarr.cluster.model import Capabilities
+from tvarr.coordinator.daemons import DaemonLink, Daemons
+from tvarr.coordinator.outputs import TsOutput, Viewer
+from tvarr.coordinator.relay import Relay
+from tvarr.coordinator.source import redact
+from tvarr.coordinator.transcode import JobRun
+from tvarr.coordinator.variant import Ending, Variant
+from tvarr.media.model import Track
+from tvarr.wire import convert, messages
+
+View = dict[str, Any]
+
+
+def when(wall: float) -> str:
+    """Seconds since the epoch as RFC 3339."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def transcoder(link: DaemonLink, daemons: Daemons, runs: dict[str, tuple[Relay, Variant, JobRun]]) -> View:
+    """One daemon: what it is, what it can do, what it does."""
+    daemon = daemons.ledger.daemons[link.id]
+    capabilities, beat = daemon.capabilities, link.heartbeat
+    jobs = [run for job in daemons.ledger.jobs_on(link.id) if (run := runs.get(job.id))]
+    return {
+        "id": link.id,
+        "name": link.name,
+        "version": link.register.version,
+        "state": daemon.state.value,
+        "address": link.peer,
+        "connected_at": when(link.connected_at),
+        "last_heartbeat_at": when(link.heard_at),
+        "capabilities": _capabilities(capabilities),
+        "gpus": [_gpu(capabilities, index, beat) for index in range(len(capabilities.gpus))],
+        "pools": [_pool(capabilities, index, beat) for index in range(len(capabilities.pools))],
+        "system": _system(beat),
+        "jobs": [
+            {**job(run), "channel": relay.channel.name, "relay_id": relay.id, "profile": variant.profile.name}
+            for relay, variant, run in jobs
+        ],
+        "totals": {"jobs_finished": link.jobs_done, "jobs_failed": link.jobs_failed},
+    }
+
+
+def _capabilities(capabilities: Capabilities) -> View:
+    return {
+        "ffmpeg_version": capabilities.ffmpeg_version,
+        "encoders": [
+            {
+                "name": e.name,
+                "codec": e.codec.value,
+                "family": e.family.value,
+                "device": e.device,
+                "usable": e.usable,
+                "verified": e.verified,
+                "reason": e.reason,
+            }
+            for e in capabilities.encoders
+        ],
+        "decoders": sorted(capabilities.decoders),
+        "hwaccels": list(capabilities.hwaccels),
+        "max_jobs": capabilities.max_jobs,
+        "max_cpu_jobs": capabilities.max_cpu_jobs,
+        "cpu_count": capabilities.cpu_count,
+        "cpu_model": capabilities.cpu_model,
+        "memory_bytes": capabilities.memory_bytes,
+        "os": capabilities.os,
+    }
+
+
+def _gpu(capabilities: Capabilities, index: int, beat: messages.Heartbeat | None) -> View:
+    gpu = capabilities.gpus[index]
+    stats = next((g for g in beat.gpus if g.id == gpu.id), None) if beat else None
+    view: View = {
+        "id": gpu.id,
+        "name": gpu.name,
+        "vendor": gpu.vendor,
+        "index": gpu.index,
+        "driver": gpu.driver,
+        "memory_bytes": gpu.memory_bytes,
+        "architecture": gpu.architecture,
+        "pool": gpu.pool,
+        "node": gpu.node,
+        "engines": gpu.engines,
+        "restricted": gpu.restricted,
+    }
+    for name in (
+        "utilization_percent",
+        "encoder_percent",
+        "decoder_percent",
+        "memory_used_bytes",
+        "memory_total_bytes",
+        "temperature_celsius",
+        "power_watts",
+        "encode_sessions",
+        "decode_sessions",
+    ):
+        view[name] = getattr(stats, name) if stats else None
+    return view
+
+
+def _pool(capabilities: Capabilities, index: int, beat: messages.Heartbeat | None) -> View:
+    pool = capabilities.pools[index]
+    usage = next((p for p in beat.pools if p.id == pool.id), None) if beat else None
+    return {
+        "id": pool.id,
+        "limit": pool.limit,
+        "limit_source": pool.source.value,
+        "detail": pool.detail,
+        "active": usage.active if usage else 0,
+        "own": usage.own if usage else 0,
+    }
+
+
+def _system(beat: messages.Heartbeat | None) -> View:
+    system = beat.system if beat else None
+    if system is None:
+        return {}
+    return {
+        "cpu_percent": round(system.cpu_percent, 1),
+        "load_average": [round(load, 2) for load in system.load_average],
+        "memory_used_bytes": system.memory_used_bytes,
+        "memory_total_bytes": system.memory_total_bytes,
+        "network_sent_bytes": system.network_sent_bytes,
+        "network_received_bytes": system.network_received_bytes,
+        "cpu_pressure_percent": system.cpu_pressure_percent,
+        "memory_pressure_percent": system.memory_pressure_percent,
+        "io_pressure_percent": system.io_pressure_percent,
+        "uptime_s": round(system.uptime_s, 1),
+        "process_cpu_s": round(system.process_cpu_s, 2),
+        "process_memory_bytes": system.process_memory_bytes,
+    }
+
+
+def relay(relay: Relay) -> View:
+    """One running channel: its source, its variants, and who watches."""
+    status = relay.ingest.status
+    tracks = relay.ring.tracks_at(relay.ring.next_seq)
+    return {
+        "id": relay.id,
+        "channel": {"id": relay.channel.id, "slug": relay.channel.slug, "name": relay.channel.name},
+        "state": "ended" if relay.ended else status.state,
+        "started_at": when(relay.started_at),
+        "source": {
+            "url": redact(relay.channel.url),
+            "state": status.state,
+            "error": status.error,
+            "reconnections": status.reconnections,
+            "bytes": status.bytes,
+            "bitrate_kbps": round(status.bitrate_kbps),
+        },
+        "tracks": [_track(t) for t in tracks.tracks] if tracks else [],
+        "buffer": {"bytes": relay.ring.bytes, "max_bytes": relay.ring.max_bytes},
+        "variants": [_variant(v) for v in relay.variants.values()],
+        "endings": [_ending(e) for e in relay.endings],
+    }
+
+
+def _variant(variant: Variant) -> View:
+    run = variant.run
+    return {
+        "profile": variant.profile.name,
+        "state": variant.state,
+        "error": str(variant.failure) if variant.failure else "",
+        "takeovers": variant.takeovers,
+        "job": job(run) if run else None,
+        "placement": placement(run) if run else None,
+        "outputs": [output.container for output in variant.outputs],
+        "viewers": [
+            _viewer(v, output) for output in variant.outputs for v in sorted(output.viewers, key=lambda v: v.id)
+        ],
+        "endings": [_ending(e) for e in variant.endings],
+    }
+
+
+def job(run: JobRun) -> View:
+    """A job's place and its pace."""
+    ack, stats, place = run.ack, run.stats, run.placement
+    encoder = place.encoder if place else None
+    return {
+        "id": run.id,
+        "state": run.state,
+        "age_s": round(time.time() - run.started_at, 1),
+        "daemon_id": place.daemon_id if place else "",
+        "daemon_name": run.daemon_name,
+        "encoder": (ack.encoder if ack else "") or (encoder.name if encoder else ""),
+        "family": convert.family_from_wire(ack.family).value if ack and ack.encoder else "",
+        "device": (ack.device if ack else "") or (encoder.device if encoder else ""),
+        "decoder": ack.decoder if ack else "",
+        "command": ack.command if ack else "",
+        "speed": round(stats.speed, 2) if stats else 0.0,
+        "fps": round(stats.fps, 1) if stats else 0.0,
+        "frames": stats.frames if stats else 0,
+        "cpu_percent": round(stats.cpu_percent, 1) if stats else 0.0,
+        "memory_bytes": stats.memory_bytes if stats else 0,
+        "input_bytes": stats.input_bytes if stats else 0,
+        "output_bytes": stats.output_bytes if stats else 0,
+        "first_output_s": round(stats.first_output_s, 3) if stats else 0.0,
+        "lost_samples": run.lost_samples,
+    }
+
+
+def placement(run: JobRun) -> View | None:
+    """Why the job is where it is: every daemon that was considered, with its reason."""
+    if run.placement is None:
+        return None
+    return {
+        "reason": run.placement.reason,
+        "considered": [
+            {"daemon_id": c.daemon_id, "daemon_name": c.daemon_name, "chosen": c.chosen, "reason": c.reason}
+            for c in run.placement.considered
+        ],
+    }
+
+
+def _viewer(viewer: Viewer, output: TsOutput) -> View:
+    return {
+        "id": viewer.id,
+        "address": viewer.address,
+        "user_agent": viewer.user_agent,
+        "container": output.container,
+        "connected_at": when(viewer.connected_at),
+        "bytes": viewer.sent_bytes,
+        "lag_s": round(viewer.lag_s, 2),
+    }
+
+
+def _track(track: Track) -> View:
+    return {
+        "id": track.id,
+        "kind": track.kind.value,
+        "codec": track.codec.value,
+        "language": track.language,
+        "width": track.width,
+        "height": track.height,
+        "fps": round(track.fps, 3),
+        "interlaced": track.interlaced,
+        "sample_rate": track.sample_rate,
+        "channels": track.channels,
+        "scrambled": track.scrambled,
+    }
+
+
+def _ending(ending: Ending) -> View:
+    return {
+        "code": ending.code,
+        "reason": ending.reason,
+        "at": when(ending.at),
+        "job_id": ending.job_id,
+        "daemon_name": ending.daemon_name,
+    }
