@@ -1,0 +1,50 @@
+"""The coordinator's web application: API, pages, and whatever stream routes it is given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from aiohttp import web
+
+from tvarr import resources
+from tvarr.coordinator.web import catalogue, cluster, health, pages
+from tvarr.coordinator.web.guard import add_headers, guard
+from tvarr.coordinator.web.problems import problems
+from tvarr.coordinator.web.routes import Route, json_answer, openapi, to_aiohttp
+from tvarr.coordinator.web.services import SERVICES, CoordinatorServices, services_of
+
+MAX_BODY_BYTES = 1024 * 1024  # of a request; lists of channels have their own limit
+
+
+async def description(request: web.Request) -> web.Response:
+    return json_answer(openapi(ROUTES, services_of(request).version))
+
+
+ROUTES: tuple[Route, ...] = (
+    *catalogue.ROUTES,
+    *cluster.ROUTES,
+    *health.ROUTES,
+    Route(
+        method="GET",
+        path="/api/openapi.json",
+        handler=description,
+        summary="This description",
+        answer="application/json",
+    ),
+)
+
+
+def make_web(services: CoordinatorServices, extra_routes: Iterable[web.RouteDef] = ()) -> web.Application:
+    """The application; `extra_routes` join it under the same error answers."""
+    application = web.Application(middlewares=[problems, guard], client_max_size=MAX_BODY_BYTES)
+    folder = resources.path("templates")
+    application[SERVICES] = services
+    application[pages.PAGES] = pages.environment(folder)
+    application[cluster.ENDING] = asyncio.Event()
+    application[cluster.LISTENERS] = set()
+    application.on_response_prepare.append(add_headers)
+    application.on_shutdown.append(cluster.end_events)
+    application.add_routes([*to_aiohttp(ROUTES), *pages.ROUTES, *extra_routes])
+    application.router.add_static("/static/", folder / "static")
+    return application

@@ -1,0 +1,174 @@
+"""Daemons, relays, registration, and what changes of them as it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+
+from aiohttp import web
+
+from tvarr.coordinator.web.routes import EVENT_STREAM, Route, json_answer
+from tvarr.coordinator.web.schemas import Registration, RelayView, TranscoderView
+from tvarr.coordinator.web.services import View, services_of
+from tvarr.errors import NoPlacement, NotFound
+
+EVENT_INTERVAL_S = 1.0
+KEEPALIVE_S = 15.0
+MAX_LISTENERS = 64  # each has its snapshots made every second; one more is told to come back later
+
+ENDING = web.AppKey("ending", asyncio.Event)
+LISTENERS = web.AppKey("listeners", set[object])
+
+
+def find(views: list[View], key: str, what: str) -> View:
+    """Raises `NotFound`."""
+    view = next((view for view in views if view["id"] == key), None)
+    if view is None:
+        raise NotFound(f"there is no {what} {key[:80]!r}")
+    return view
+
+
+async def list_transcoders(request: web.Request) -> web.Response:
+    return json_answer(services_of(request).transcoders())
+
+
+async def get_transcoder(request: web.Request) -> web.Response:
+    return json_answer(find(services_of(request).transcoders(), request.match_info["id"], "transcoder"))
+
+
+async def drain(request: web.Request) -> web.Response:
+    services, key = services_of(request), request.match_info["id"]
+    await services.drain(key)
+    return json_answer(find(services.transcoders(), key, "transcoder"))
+
+
+async def activate(request: web.Request) -> web.Response:
+    services, key = services_of(request), request.match_info["id"]
+    await services.activate(key)
+    return json_answer(find(services.transcoders(), key, "transcoder"))
+
+
+async def list_relays(request: web.Request) -> web.Response:
+    return json_answer(services_of(request).relays())
+
+
+async def get_relay(request: web.Request) -> web.Response:
+    return json_answer(find(services_of(request).relays(), request.match_info["id"], "relay"))
+
+
+async def stop_relay(request: web.Request) -> web.Response:
+    await services_of(request).stop_relay(request.match_info["id"])
+    return web.Response(status=204)
+
+
+async def registration(request: web.Request) -> web.Response:
+    return json_answer(services_of(request).registration())
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """`transcoders` and `relays`: the whole list at first, and again within a second of each change."""
+    services, ending, listeners = services_of(request), request.app[ENDING], request.app[LISTENERS]
+    if len(listeners) >= MAX_LISTENERS:
+        raise NoPlacement(f"{MAX_LISTENERS} listeners are connected already")
+    listener = object()
+    listeners.add(listener)
+    try:
+        response = web.StreamResponse(headers={"Content-Type": EVENT_STREAM, "X-Accel-Buffering": "no"})
+        await response.prepare(request)
+        await _send_changes(response, {"transcoders": services.transcoders, "relays": services.relays}, ending)
+    except ConnectionResetError:
+        pass  # the client left
+    finally:
+        listeners.discard(listener)
+    return response
+
+
+async def _send_changes(
+    response: web.StreamResponse, sources: dict[str, Callable[[], list[View]]], ending: asyncio.Event
+) -> None:
+    loop = asyncio.get_running_loop()
+    sent: dict[str, str] = {}
+    quiet_since = loop.time()
+    while not ending.is_set():
+        for name, read in sources.items():
+            text = json.dumps(read(), ensure_ascii=False)
+            if sent.get(name) != text:
+                sent[name] = text
+                await response.write(f"event: {name}\ndata: {text}\n\n".encode())
+                quiet_since = loop.time()
+        if loop.time() - quiet_since >= KEEPALIVE_S:
+            await response.write(b": still here\n\n")
+            quiet_since = loop.time()
+        try:
+            async with asyncio.timeout(EVENT_INTERVAL_S):
+                await ending.wait()
+        except TimeoutError:
+            continue
+
+
+async def end_events(application: web.Application) -> None:
+    """Lets every listener go when the coordinator ends."""
+    application[ENDING].set()
+
+
+TRANSCODERS, RELAYS = "/api/v1/transcoders", "/api/v1/relays"
+ROUTES = (
+    Route(method="GET", path=TRANSCODERS, handler=list_transcoders, summary="All daemons", answer=[TranscoderView]),
+    Route(
+        method="GET",
+        path=TRANSCODERS + "/{id}",
+        handler=get_transcoder,
+        summary="A daemon",
+        answer=TranscoderView,
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path=TRANSCODERS + "/{id}/drain",
+        handler=drain,
+        summary="Move its jobs away and give it no new ones",
+        answer=TranscoderView,
+        errors=(404, 409),
+    ),
+    Route(
+        method="POST",
+        path=TRANSCODERS + "/{id}/activate",
+        handler=activate,
+        summary="Give it jobs again",
+        answer=TranscoderView,
+        errors=(404, 409),
+    ),
+    Route(method="GET", path=RELAYS, handler=list_relays, summary="All running relays", answer=[RelayView]),
+    Route(
+        method="GET",
+        path=RELAYS + "/{id}",
+        handler=get_relay,
+        summary="A running relay",
+        answer=RelayView,
+        errors=(404,),
+    ),
+    Route(
+        method="DELETE",
+        path=RELAYS + "/{id}",
+        handler=stop_relay,
+        summary="End a relay and its viewers' streams",
+        status=204,
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/registration",
+        handler=registration,
+        summary="What a new worker has to be told",
+        answer=Registration,
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/events",
+        handler=events,
+        summary="Server-sent events: transcoders and relays as they change",
+        answer=EVENT_STREAM,
+        errors=(503,),
+    ),
+)

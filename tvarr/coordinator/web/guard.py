@@ -1,0 +1,67 @@
+"""Who may ask: the password or a session for pages and `/api`, nothing for streams."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from urllib.parse import quote, urlsplit
+
+from aiohttp import web
+
+from tvarr.coordinator.web.problems import Handler, problem
+from tvarr.coordinator.web.services import own_url, services_of
+
+COOKIE = "tvarr_session"
+OPEN_PATHS = frozenset({"/playlist.m3u", "/livez", "/readyz", "/metrics", "/login"})
+OPEN_FOLDERS = ("/stream/", "/static/")
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data: http: https:; "
+    "media-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
+
+
+@web.middleware
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Lets nobody in who isn't known, and nothing change by another site's page."""
+    if request.method not in SAFE_METHODS and not _comes_from_here(request):
+        return problem(HTTPStatus.FORBIDDEN, "the request comes from a page of another site")
+    if is_open(request.path) or services_of(request).auth.disabled or await _is_known(request):
+        return await handler(request)
+    if request.path.startswith("/api/") or request.method not in SAFE_METHODS:
+        words = "the admin password is needed: Authorization: Bearer PASSWORD, or log in at /login"
+        return problem(HTTPStatus.UNAUTHORIZED, words, headers={"WWW-Authenticate": 'Bearer realm="tvarr"'})
+    raise web.HTTPSeeOther(f"/login?next={quote(request.path_qs, safe='')}")
+
+
+async def _is_known(request: web.Request) -> bool:
+    auth = services_of(request).auth
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return await auth.password_is(credentials.strip(), request.remote or "")
+    return auth.session_is(request.cookies.get(COOKIE, ""))
+
+
+def _comes_from_here(request: web.Request) -> bool:
+    """Browsers say where a request comes from; other programs don't, and hold no one's cookie."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site in {"none", "same-origin"}
+    origin = request.headers.get("Origin")
+    own_hosts = {request.host.lower(), urlsplit(own_url(request)).netloc.lower()}
+    return origin is None or urlsplit(origin).netloc.lower() in own_hosts
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """What every answer tells a browser; called before its headers are sent."""
+    headers = response.headers
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    if response.content_type == "text/html":
+        headers.setdefault("Content-Security-Policy", PAGE_POLICY)
+        headers.setdefault("Referrer-Policy", "same-origin")  # under no-referrer forms lose their Origin
+    if not is_open(request.path) or request.path == "/login":
+        headers.setdefault("Cache-Control", "no-store")

@@ -1,0 +1,99 @@
+"""Errors as answers: `application/problem+json` (RFC 9457), or a page for a browser."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from aiohttp import web
+
+from tvarr.coordinator.auth import TooManyFailures
+from tvarr.errors import (
+    CannotCarry,
+    ConfigError,
+    Conflict,
+    ErrorCode,
+    InvalidRequest,
+    JobError,
+    MediaError,
+    NoPlacement,
+    NotFound,
+    SourceError,
+    TvarrError,
+)
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+STATUS_BY_ERROR: tuple[tuple[type[TvarrError], HTTPStatus], ...] = (
+    (NotFound, HTTPStatus.NOT_FOUND),
+    (InvalidRequest, HTTPStatus.BAD_REQUEST),
+    (ConfigError, HTTPStatus.BAD_REQUEST),
+    (Conflict, HTTPStatus.CONFLICT),
+    (CannotCarry, HTTPStatus.NOT_ACCEPTABLE),
+    (SourceError, HTTPStatus.BAD_GATEWAY),
+    (MediaError, HTTPStatus.BAD_GATEWAY),
+    (NoPlacement, HTTPStatus.SERVICE_UNAVAILABLE),
+    (JobError, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+"""The first row that fits; what has none is 500."""
+
+SOURCE_IS_TO_BLAME = frozenset({ErrorCode.BAD_INPUT, ErrorCode.BAD_REQUEST})
+RETRY_AFTER_S = 5
+
+
+def problem(
+    status: int, detail: str, *, headers: dict[str, str] | None = None, reasons: tuple[str, ...] = ()
+) -> web.Response:
+    """One error answer. `reasons` has one line for each thing that was considered, where a choice was made."""
+    body: dict[str, object] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    if reasons:
+        body["reasons"] = list(reasons)
+    return web.Response(
+        status=status,
+        text=json.dumps(body, ensure_ascii=False),
+        content_type="application/problem+json",
+        headers={"Cache-Control": "no-store", **(headers or {})},
+    )
+
+
+def answer_for(error: TvarrError) -> web.Response:
+    """The answer for one of our errors."""
+    status = next((status for kind, status in STATUS_BY_ERROR if isinstance(error, kind)), None)
+    if status is None:
+        log.error("a request failed: %s", error)
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+    if isinstance(error, JobError) and error.code in SOURCE_IS_TO_BLAME:
+        status = HTTPStatus.BAD_GATEWAY
+    reasons: tuple[str, ...] = ()
+    if isinstance(error, NoPlacement):
+        reasons = error.reasons
+    elif isinstance(error, JobError):
+        reasons = error.stderr
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return problem(status, str(error), headers=headers, reasons=reasons)
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The root of every request: whatever goes wrong becomes an answer, and nothing of a traceback leaves."""
+    try:
+        return await handler(request)
+    except web.HTTPException as answer:
+        if answer.status < 400:
+            raise
+        kept = {name: value for name, value in answer.headers.items() if name in {"Allow", "Retry-After"}}
+        return problem(answer.status, answer.reason, headers=kept)
+    except TooManyFailures as error:
+        headers = {"Retry-After": str(error.retry_after_s)}
+        return problem(HTTPStatus.TOO_MANY_REQUESTS, str(error), headers=headers)
+    except TvarrError as error:
+        return answer_for(error)
+    except ConnectionResetError:
+        raise  # the client left while it was answered
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "a defect of the coordinator; its log has the details")

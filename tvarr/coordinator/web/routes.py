@@ -1,0 +1,154 @@
+"""One row a route of the API: what serves it and what describes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from tvarr.coordinator.web.problems import Handler
+from tvarr.coordinator.web.schemas import Problem
+from tvarr.errors import InvalidRequest
+
+EVENT_STREAM = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """`body` and `answer` are what travels; `[Model]` is a list of them, a string a media type."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    body: type[BaseModel] | None = None
+    partial: bool = False  # the body names only what changes
+    answer: type[BaseModel] | list[type[BaseModel]] | str | None = None
+    status: int = 200
+    query: tuple[str, ...] = ()
+    other_body: str = ""  # a media type that is taken besides JSON
+    open: bool = False  # needs no password
+    errors: tuple[int, ...] = ()
+
+
+def to_aiohttp(routes: Sequence[Route]) -> list[web.RouteDef]:
+    """GET answers HEAD as well, but for the endless one."""
+    return [
+        web.get(route.path, route.handler, allow_head=route.answer != EVENT_STREAM)
+        if route.method == "GET"
+        else web.route(route.method, route.path, route.handler)
+        for route in routes
+    ]
+
+
+async def json_body(request: web.Request) -> Any:  # noqa: ANN401 - any JSON value
+    """The request's body. Raises `InvalidRequest`."""
+    try:
+        return json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        words = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InvalidRequest(f"the body is not JSON: {words}") from None
+
+
+async def json_object(request: web.Request) -> dict[str, Any]:
+    """The same, where it must be an object."""
+    body = await json_body(request)
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body is not a JSON object")
+    return body
+
+
+def json_answer(value: BaseModel | Sequence[BaseModel] | Any, status: int = 200) -> web.Response:  # noqa: ANN401
+    if isinstance(value, BaseModel):
+        text = value.model_dump_json()
+    elif isinstance(value, list) and value and isinstance(value[0], BaseModel):
+        text = f"[{','.join(item.model_dump_json() for item in value)}]"
+    else:
+        text = json.dumps(value, ensure_ascii=False)
+    return web.Response(status=status, text=text, content_type="application/json")
+
+
+def openapi(routes: Sequence[Route], version: str) -> dict[str, Any]:
+    """The description of the routes (OpenAPI 3.1)."""
+    models = {model for route in routes for model in _models(route)} | {Problem}
+    ordered = sorted(models, key=lambda model: model.__name__)
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in ordered], ref_template="#/components/schemas/{model}"
+    )
+    schemas = definitions.get("$defs", {})
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "tvarr", "version": version},
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "password": {"type": "http", "scheme": "bearer", "description": "the admin password"},
+                "session": {"type": "apiKey", "in": "cookie", "name": "tvarr_session"},
+            },
+        },
+        "security": [{"password": []}, {"session": []}],
+    }
+
+
+def _models(route: Route) -> list[type[BaseModel]]:
+    answers = route.answer if isinstance(route.answer, list) else [route.answer]
+    return [m for m in (route.body, *answers) if isinstance(m, type) and issubclass(m, BaseModel)]
+
+
+def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+    names = [part[1:].partition("}")[0] for part in route.path.split("/") if part.startswith("{")]
+    parameters = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
+    parameters += [{"name": n, "in": "query", "schema": {"type": "string"}} for n in route.query]
+    operation: dict[str, Any] = {"summary": route.summary, "responses": {str(route.status): _success(route)}}
+    errors = sorted({*route.errors, *(() if route.open else (401,)), *((400,) if route.body else ())})
+    for status in errors:
+        operation["responses"][str(status)] = {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+    if parameters:
+        operation["parameters"] = parameters
+    if route.body is not None:
+        operation["requestBody"] = {"required": True, "content": _body(route, route.body, schemas)}
+    if route.open:
+        operation["security"] = []
+    return operation
+
+
+def _success(route: Route) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": HTTPStatus(route.status).phrase}
+    match route.answer:
+        case None:
+            pass
+        case str():
+            described["content"] = {route.answer: {}}
+        case list():
+            described["content"] = {"application/json": {"schema": {"type": "array", "items": _ref(route.answer[0])}}}
+        case _:
+            described["content"] = {"application/json": {"schema": _ref(route.answer)}}
+    return described
+
+
+def _body(route: Route, model: type[BaseModel], schemas: dict[str, Any]) -> dict[str, Any]:
+    schema = _ref(model)
+    if route.partial:
+        whole = schemas[model.__name__]
+        schema = {key: value for key, value in whole.items() if key != "required"}
+    content = {"application/json": {"schema": schema}}
+    if route.other_body:
+        content[route.other_body] = {"schema": {"type": "string"}}
+    return content
+
+
+def _ref(model: type[BaseModel]) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}

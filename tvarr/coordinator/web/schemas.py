@@ -1,0 +1,226 @@
+"""The shapes of what the API answers about daemons, relays and itself; fields may be added."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class Problem(_Shape):
+    """An error (RFC 9457)."""
+
+    title: str
+    status: int
+    detail: str
+    reasons: list[str] = Field(default_factory=list, description="one line for each thing considered")
+
+
+class EncoderView(_Shape):
+    name: str = Field(description="FFmpeg's name")
+    codec: str
+    family: str
+    device: str = Field(description="a GPU's id; empty: software")
+    usable: bool
+    verified: bool = Field(description="a trial encode ran")
+    reason: str = Field(description="why it is not usable")
+
+
+class CapabilitiesView(_Shape):
+    ffmpeg_version: str
+    encoders: list[EncoderView]
+    decoders: list[str]
+    hwaccels: list[str]
+    max_jobs: int
+    max_cpu_jobs: int
+    cpu_count: int
+    cpu_model: str
+    memory_bytes: int
+    os: str
+
+
+class GpuView(_Shape):
+    """A GPU and what it does; null is what the driver does not tell."""
+
+    id: str
+    name: str
+    vendor: str
+    driver: str
+    pool: str = Field(description="id of the session pool it draws from")
+    utilization_percent: float | None
+    encoder_percent: float | None
+    decoder_percent: float | None
+    memory_used_bytes: int | None
+    memory_total_bytes: int | None
+    temperature_celsius: float | None
+    power_watts: float | None
+    encode_sessions: int | None
+    decode_sessions: int | None
+
+
+class PoolView(_Shape):
+    """Encoder sessions that GPUs share."""
+
+    id: str
+    limit: int | None = Field(description="null: none")
+    limit_source: str
+    detail: str
+    active: int = Field(description="other programs' included")
+    own: int
+
+
+class JobView(_Shape):
+    id: str
+    state: str
+    age_s: float
+    daemon_id: str
+    daemon_name: str
+    encoder: str
+    device: str
+    decoder: str
+    command: str = Field(description="FFmpeg's, without secrets")
+    speed: float = Field(description="media time over wall time")
+    fps: float
+    frames: int
+
+
+class DaemonJobView(JobView):
+    channel: str
+    relay_id: str
+    profile: str
+
+
+class TotalsView(_Shape):
+    jobs_finished: int
+    jobs_failed: int
+
+
+class TranscoderView(_Shape):
+    """A daemon."""
+
+    id: str
+    name: str
+    version: str
+    state: str = Field(description="connected, draining, unhealthy, disconnected")
+    address: str
+    connected_at: str
+    last_heartbeat_at: str
+    capabilities: CapabilitiesView
+    gpus: list[GpuView]
+    pools: list[PoolView]
+    system: dict[str, Any] = Field(description="CPU, memory, network, pressure, uptime; empty before a heartbeat")
+    jobs: list[DaemonJobView]
+    totals: TotalsView
+
+
+class ChannelRef(_Shape):
+    id: str
+    slug: str
+    name: str
+
+
+class SourceView(_Shape):
+    url: str = Field(description="without credentials")
+    state: str
+    error: str
+    reconnections: int
+    bytes: int
+    bitrate_kbps: float
+
+
+class TrackView(_Shape):
+    id: int
+    kind: str
+    codec: str
+    language: str
+
+
+class ConsideredView(_Shape):
+    daemon_id: str
+    daemon_name: str
+    chosen: bool
+    reason: str
+
+
+class PlacementView(_Shape):
+    """Why a job is where it is."""
+
+    reason: str
+    considered: list[ConsideredView]
+
+
+class ViewerView(_Shape):
+    id: int | str
+    address: str
+    user_agent: str
+    container: str
+    connected_at: str
+    bytes: int
+    lag_s: float
+
+
+class EndingView(_Shape):
+    code: str
+    reason: str
+    at: str
+
+
+class VariantView(_Shape):
+    profile: str
+    state: str
+    error: str
+    job: JobView | None
+    placement: PlacementView | None
+    viewers: list[ViewerView]
+    endings: list[EndingView]
+
+
+class RelayView(_Shape):
+    """A running channel."""
+
+    id: str
+    channel: ChannelRef
+    state: str
+    started_at: str
+    source: SourceView
+    tracks: list[TrackView]
+    variants: list[VariantView]
+    endings: list[EndingView]
+
+
+class Registration(_Shape):
+    """What a new worker has to be told."""
+
+    coordinator_url: str
+    token: str
+    command: str
+    compose: str
+
+
+class ImportFrom(_Shape):
+    url: str = Field(description="http or https")
+
+
+class ImportedLine(_Shape):
+    line: int
+    id: str
+    slug: str
+    name: str
+
+
+class RefusedLine(_Shape):
+    line: int
+    name: str
+    reason: str
+
+
+class ImportResult(_Shape):
+    """What became of each channel of a list; `kept`: there was one with this URL, and it is unchanged."""
+
+    added: list[ImportedLine]
+    kept: list[ImportedLine]
+    refused: list[RefusedLine]

@@ -1,0 +1,71 @@
+"""What the web application asks of the coordinator."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from tvarr.coordinator.auth import Auth
+from tvarr.coordinator.store import Store
+from tvarr.errors import InvalidRequest
+
+View = dict[str, Any]
+
+
+class CoordinatorServices(Protocol):
+    """The running coordinator. Views are plain JSON values, shaped as `tvarr.coordinator.web.schemas` says."""
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def store(self) -> Store: ...
+    @property
+    def auth(self) -> Auth: ...
+    @property
+    def ready(self) -> bool:
+        """Whether streams can be served: everything has started, nothing ends."""
+
+    def transcoders(self) -> list[View]:
+        """Every daemon that is known."""
+
+    def relays(self) -> list[View]:
+        """Every running relay."""
+
+    def registration(self) -> View:
+        """What a new worker has to be told: coordinator_url, token, command, compose."""
+
+    async def drain(self, daemon_id: str) -> None:
+        """Raises `NotFound`."""
+
+    async def activate(self, daemon_id: str) -> None:
+        """Raises `NotFound`."""
+
+    async def stop_relay(self, relay_id: str) -> None:
+        """Raises `NotFound`."""
+
+    async def channel_changed(self, channel_id: str) -> None:
+        """What the channel's stream is made from is another now, or it was deleted."""
+
+
+SERVICES = web.AppKey("services", CoordinatorServices)
+
+
+def services_of(request: web.Request) -> CoordinatorServices:
+    return request.app[SERVICES]
+
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
+
+
+def own_url(request: web.Request) -> str:
+    """Scheme and host by which the client reached us, a reverse proxy's word included; no slash at the end.
+
+    The proxy's headers are believed from anybody: they change nothing but the answer to who sent them.
+    """
+    scheme = request.headers.get("X-Forwarded-Proto", request.scheme).partition(",")[0].strip().lower()
+    host = request.headers.get("X-Forwarded-Host", request.host).partition(",")[0].strip()
+    if scheme not in {"http", "https"} or not _HOST.fullmatch(host):
+        raise InvalidRequest("the Host header is not a host")
+    return f"{scheme}://{host}"
