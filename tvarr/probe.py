@@ -30,7 +30,7 @@ class Report:
 
     binary: FfmpegBinary
     capabilities: Capabilities
-    no_nvidia: str  # in words, why no NVIDIA GPU is listed, or not all
+    inventory: Inventory
     verified: bool  # whether trials ran
 
 
@@ -61,7 +61,7 @@ async def _examine(binary: FfmpegBinary, *, verify: bool) -> Report:
             inventory=inventory,
             progress=lambda done, total, name: bar.update(task, completed=done, total=total, last=name),
         )
-    return Report(binary, capabilities, inventory.nvidia_reason, verify)
+    return Report(binary, capabilities, inventory, verify)
 
 
 # ---------------------------------------------------------------------------------------------------- for scripts
@@ -78,8 +78,8 @@ def as_json(report: Report) -> dict[str, object]:
         },
         "verified": report.verified,
         "hwaccels": list(found.hwaccels),
-        "gpus": [_as_dict(gpu) for gpu in found.gpus],
-        "nvidia": report.no_nvidia,
+        "gpus": [{**_as_dict(gpu), "problem": report.inventory.problems.get(gpu.id, "")} for gpu in found.gpus],
+        "nvidia": report.inventory.nvidia_reason,  # why no NVIDIA GPU is listed, or not all
         "pools": [_as_dict(pool) for pool in found.pools],
         "encoders": [_as_dict(encoder) for encoder in found.encoders],
         "decoders": sorted(found.decoders),
@@ -99,14 +99,22 @@ def _as_dict(item: Encoder | Gpu | SessionPool) -> dict[str, object]:
 # ----------------------------------------------------------------------------------------------------- for people
 
 
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    works: str = "✓"
+    listed: str = "·"
+    fails: str = "✗"
+
+
 def show(report: Report, console: Console) -> None:
     """Prints the report: the build, the devices, then encoders by family, those that work first."""
     found = report.capabilities
+    marks = _Marks() if console.encoding.startswith("utf") else _Marks("ok", "-", "x")
     _heading(console, "FFmpeg")
     facts = _grid()
     facts.add_row("version", escape(report.binary.version))
     facts.add_row("path", escape(f"{report.binary.path} ({report.binary.found})"))
-    facts.add_row("accelerators", ", ".join(found.hwaccels) or "none in this build")
+    facts.add_row("hwaccels", ", ".join(found.hwaccels) or "none in this build")
     console.print(facts)
 
     _heading(console, "Host")
@@ -118,17 +126,17 @@ def show(report: Report, console: Console) -> None:
     console.print(host)
 
     _heading(console, "GPUs")
-    for line in _gpu_lines(found, report.no_nvidia):
+    for line in _gpu_lines(found, report.inventory):
         console.print(line)
 
     working = [encoder for encoder in found.encoders if encoder.usable]
     failed = [encoder for encoder in found.encoders if not encoder.usable]
     _heading(console, "Encoders that work" if report.verified else "Encoders in this build (not tried)")
-    for line in _working_lines(working, found.gpus):
+    for line in _working_lines(working, found.gpus, marks):
         console.print(line)
     if failed:
         _heading(console, "Encoders that do not work here" if report.verified else "Encoders without a device here")
-        for line in _failed_lines(failed, found.gpus):
+        for line in _failed_lines(failed, found.gpus, marks):
             console.print(line)
     console.print()
     console.print(_summary(report, working))
@@ -143,11 +151,10 @@ def _grid() -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True, min_width=14)
     grid.add_column(overflow="fold")
-    grid.title_justify = "left"
     return grid
 
 
-def _gpu_lines(found: Capabilities, no_nvidia: str) -> Iterator[Text | Table]:
+def _gpu_lines(found: Capabilities, inventory: Inventory) -> Iterator[Text | Table]:
     pools = {pool.id: pool for pool in found.pools}
     if not found.gpus:
         yield Text("  none found")
@@ -156,27 +163,30 @@ def _gpu_lines(found: Capabilities, no_nvidia: str) -> Iterator[Text | Table]:
         facts = _grid()
         facts.add_row("    id", escape(gpu.id))
         if gpu.driver:
-            facts.add_row("    driver", escape(" ".join(filter(None, (gpu.driver, gpu.architecture)))))
+            facts.add_row("    driver", escape(", ".join(filter(None, (gpu.driver, gpu.architecture)))))
         if gpu.memory_bytes:
             facts.add_row("    memory", _size(gpu.memory_bytes))
         if gpu.node:
             facts.add_row("    node", escape(gpu.node))
+        if problem := inventory.problems.get(gpu.id):
+            facts.add_row("    problem", Text(problem, style="red"))
         facts.add_row("    sessions", escape(_sessions(pools.get(gpu.pool), found.gpus)))
         yield facts
-    if no_nvidia:
-        yield Text(f"  NVIDIA: {no_nvidia}", style="dim")
+    if inventory.nvidia_reason:
+        yield Text(f"  NVIDIA: {inventory.nvidia_reason}", style="dim")
 
 
 def _sessions(pool: SessionPool | None, gpus: Iterable[Gpu]) -> str:
     if pool is None:
         return "none: no video encoder"
-    limit = "no limit" if pool.limit is None else f"at most {pool.limit}"
+    if pool.limit is None:
+        return f"no limit ({pool.detail})"
     sharing = sum(gpu.pool == pool.id for gpu in gpus)
-    shared = f", shared by {sharing} GPUs of this host" if sharing > 1 else ""
-    return f"{limit}{shared} ({pool.source.replace('_', ' ')}: {pool.detail})"
+    shared = f" for {sharing} GPUs of this host together" if sharing > 1 else ""
+    return f"at most {pool.limit}{shared} ({pool.source.replace('_', ' ')}; {pool.detail})"
 
 
-def _working_lines(encoders: Iterable[Encoder], gpus: Iterable[Gpu]) -> Iterator[Text | Table]:
+def _working_lines(encoders: Iterable[Encoder], gpus: Iterable[Gpu], marks: _Marks) -> Iterator[Text | Table]:
     names = {gpu.id: gpu.name for gpu in gpus}
     for (family, device), group in groupby(encoders, key=lambda e: (e.family, e.device)):
         yield _title(_TITLES[family], names.get(device, ""))
@@ -186,13 +196,13 @@ def _working_lines(encoders: Iterable[Encoder], gpus: Iterable[Gpu]) -> Iterator
         table.add_column(min_width=12, no_wrap=True)
         table.add_column(overflow="fold")
         for encoder in group:
-            mark = Text("✓", style="green") if encoder.verified else Text("·", style="yellow")
+            mark = Text(marks.works, style="green") if encoder.verified else Text(marks.listed, style="yellow")
             note = encoder.reason or ", ".join(encoder.options) or ("" if encoder.verified else "listed")
             table.add_row(mark, encoder.name, encoder.codec.value, escape(note))
         yield table
 
 
-def _failed_lines(encoders: Iterable[Encoder], gpus: Iterable[Gpu]) -> Iterator[Text | Table]:
+def _failed_lines(encoders: Iterable[Encoder], gpus: Iterable[Gpu], marks: _Marks) -> Iterator[Text | Table]:
     """Encoders of one family and device that fail for one reason stand together."""
     names = {gpu.id: gpu.name for gpu in gpus}
     for (family, device), group in groupby(encoders, key=lambda e: (e.family, e.device)):
@@ -204,7 +214,7 @@ def _failed_lines(encoders: Iterable[Encoder], gpus: Iterable[Gpu]) -> Iterator[
             table = Table.grid(padding=(0, 1, 0, 0))
             table.add_column(width=5, justify="right")
             table.add_column(overflow="fold")
-            table.add_row(Text("✗", style="red"), ", ".join(encoder_names))
+            table.add_row(Text(marks.fails, style="red"), ", ".join(encoder_names))
             table.add_row("", Text(reason, style="dim"))
             yield table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,7 +82,7 @@ async def _encoders(
 ) -> tuple[Encoder, ...]:
     plan = plan_trials(build, inventory)
     if not verify:
-        return _in_order([*(trial.encoder for trial in plan.trials), *plan.settled])
+        return _in_order([*(trial.encoder for trial in plan.trials), *plan.settled], inventory)
     key = cache.key_of(ffmpeg, inventory)
     passed = cache.load(cache_dir, key)
     known: list[Encoder] = []
@@ -99,17 +99,21 @@ async def _encoders(
             log.info("encoder %s %s: %s", encoder.name, encoder.device, encoder.reason)
     if tried:
         cache.save(cache_dir, key, [*known, *tried])
-    return _in_order([*known, *tried, *plan.settled])
+    return _in_order([*known, *tried, *plan.settled], inventory)
 
 
-_ORDER = {
-    (row.family, codec): i for i, (row, codec) in enumerate((row, codec) for row in FAMILIES for codec in row.encoders)
-}
+_ORDER = {(row.family, codec): (i, j) for i, row in enumerate(FAMILIES) for j, codec in enumerate(row.encoders)}
 
 
-def _in_order(encoders: Sequence[Encoder]) -> tuple[Encoder, ...]:
-    """As the table of families has them, best first."""
-    return tuple(sorted(encoders, key=lambda e: (_ORDER[e.family, e.codec], e.device)))
+def _in_order(encoders: Iterable[Encoder], inventory: Inventory) -> tuple[Encoder, ...]:
+    """By family, best first; within a family by device, as the GPUs are listed, and then by codec."""
+    devices = {gpu.id: i for i, gpu in enumerate(inventory.gpus)}
+
+    def place(encoder: Encoder) -> tuple[int, int, int]:
+        family, codec = _ORDER[encoder.family, encoder.codec]
+        return family, devices.get(encoder.device, -1), codec
+
+    return tuple(sorted(encoders, key=place))
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

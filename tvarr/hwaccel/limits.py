@@ -66,7 +66,7 @@ def _pool(gpu: Gpu, override: SessionOverride) -> SessionPool:
         unknown = "" if classify_gpu(gpu.name).known else f"; {gpu.name} is unknown and taken as restricted"
         source = LimitSource.DRIVER_TABLE if found.certain else LimitSource.UNKNOWN
         return SessionPool(name, found.sessions, source, found.detail + unknown)
-    why = "on NVIDIA's qualified list" if gpu.vendor == "nvidia" else "no session limit by licence"
+    why = "on NVIDIA's qualified list" if gpu.vendor == "nvidia" else "its maker sets none"
     return SessionPool(name, None, LimitSource.UNLIMITED, why)
 
 
