@@ -129,7 +129,7 @@ class Cluster:
             str(self.folder / name),
             "--log-level",
             "debug",
-            *flags,
+            *(flags or ("--max-jobs", "16", "--max-cpu-jobs", "16")),
             TVARR_COORDINATOR_URL=f"{self.host}:{self.grpc_port}",
             TVARR_AUTH_TOKEN=TOKEN,
             **environment,
