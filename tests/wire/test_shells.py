@@ -405,6 +405,38 @@ async def test_a_receive_that_is_cancelled_loses_nothing_and_the_stream_lives() 
             assert await stream.receive() == m.CancelJob(job_id=str(sequence))
 
 
+async def test_a_send_that_is_cancelled_goes_out_and_the_stream_lives() -> None:
+    go_on = asyncio.Event()
+    received: list[codec.JobOutputItem] = []
+
+    async def work(_: m.WorkOpen, stream: server.JobStream) -> None:
+        await stream.send(m.TranscodeStart())
+        await go_on.wait()
+        while (item := await stream.receive()) is not None:
+            received.append(item)
+
+    application = Application(on_work=work)
+    async with serving(application) as endpoint:
+        async with dial_work(endpoint) as job:
+            await job.send(OPEN)
+            assert await job.receive() == m.TranscodeStart()
+            sequence = 0
+
+            async def send_on() -> None:
+                nonlocal sequence
+                while True:
+                    await job.send(batch(sequence, count=1, size=4_000_000))
+                    sequence += 1
+
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(send_on(), 1.0)
+            go_on.set()
+            await job.send(m.TranscodeError(message="enough"))
+        assert await application.ended.get() is None
+    assert [item.sequence for item in received if isinstance(item, codec.Batch)] == list(range(sequence + 1))
+    assert received[-1] == m.TranscodeError(message="enough")
+
+
 async def test_many_may_send_at_once() -> None:
     async def work(_: m.WorkOpen, stream: server.JobStream) -> None:
         await asyncio.gather(*(stream.send(batch(n)) for n in range(50)))

@@ -66,9 +66,10 @@ async def _end(stream: MessageStream[Any, Any], call: grpc.aio.StreamStreamCall,
     """Half-closes, waits shortly for the other side to end too, and closes the connection."""
     try:
         async with asyncio.timeout(GOODBYE_S):
+            await stream.settle()
             await call.done_writing()
             await call.code()
-    except (TimeoutError, grpc.RpcError, grpc.aio.BaseError):
+    except (TimeoutError, asyncio.InvalidStateError, grpc.RpcError, grpc.aio.BaseError):
         pass
     finally:
         call.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
@@ -43,7 +43,7 @@ class Transport(Protocol):
 
     async def read(self) -> Any: ...  # noqa: ANN401 - bytes or the EOF object, which has no public type
 
-    async def write(self, message: bytes) -> None: ...
+    def write(self, message: bytes) -> Coroutine[Any, Any, None]: ...
 
 
 def connection_lost(words: str) -> JobError:
@@ -53,9 +53,9 @@ def connection_lost(words: str) -> JobError:
 class MessageStream(Generic[SendT, ReceiveT]):
     """Sends and receives messages without their envelopes.
 
-    One task may receive and any number may send. A receive may be cancelled and called again; a send that is
-    cancelled ends the stream, as gRPC can't take back half a message. Everything that arrived before a connection was
-    lost is still received.
+    One task may receive and any number may send. Both may be cancelled: a cancelled receive loses nothing, and a
+    message whose send is cancelled goes out all the same, for gRPC can't take it back. Everything that arrived before
+    a connection was lost is still received.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class MessageStream(Generic[SendT, ReceiveT]):
         self._readable = asyncio.Event()
         self._room = asyncio.Event()
         self._sending = asyncio.Lock()
+        self._writing: asyncio.Task[None] | None = None  # one at a time, as gRPC wants it
         self._failure: TvarrError | None = None
         self._read_to_end = False
         self._reader = asyncio.create_task(self._read(), name="reader of a gRPC stream")
@@ -119,10 +120,17 @@ class MessageStream(Generic[SendT, ReceiveT]):
             if self._failure is not None:
                 raise self._failure
             try:
-                await self._transport.write(data)
+                await self.settle()
+                self._writing = asyncio.create_task(self._transport.write(data), name="write to a gRPC stream")
+                await asyncio.shield(self._writing)
             except _BROKEN as error:
                 await asyncio.wait({self._reader}, timeout=LAST_WORDS_S)
                 raise (self._failure or connection_lost("the stream is over")) from error
+
+    async def settle(self) -> None:
+        """Waits for a message whose send was cancelled to be out. Raises what its write raises."""
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
 
     def lose(self, error: TvarrError) -> None:
         """The connection is gone, as the shell knows: senders get `error`, the receiver too after what has arrived."""
@@ -135,9 +143,11 @@ class MessageStream(Generic[SendT, ReceiveT]):
         self._readable.set()
 
     async def close(self) -> None:
-        """Stops reading. Nothing can be received after it but what is here already."""
-        self._reader.cancel()
-        await asyncio.wait({self._reader})
+        """Stops reading and writing. Nothing can be received after it but what is here already."""
+        tasks = [task for task in (self._reader, self._writing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(self) -> None:
         last: object = None
