@@ -48,7 +48,7 @@ async def outcome(binary: Path, inventory: Inventory, encoder: str, timeout_s: f
     ("encoder", "said"),
     [
         ("h264_nvenc", "no NVIDIA GPU found: no NVIDIA driver (libnvidia-ml.so.1 is missing)"),
-        ("h264_vaapi", "no render node found"),
+        ("h264_vaapi", "no GPU with a render node found"),
         ("h264_qsv", "no Intel GPU"),
         ("h264_amf", "no AMD GPU"),
         ("h264_v4l2m2m", "there is no /dev/video*"),

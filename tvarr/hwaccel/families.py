@@ -1,7 +1,4 @@
-"""Families of encoders: one row each, with what it needs of the host and how one encode is tried.
-
-The flags of a live encode are not here but in `tvarr.ffmpeg.command`; a trial only asks whether the encoder works.
-"""
+"""Families of encoders: one row each, with the encoders' names, what they need of the host and how one is tried."""
 
 from __future__ import annotations
 
@@ -9,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tvarr.cluster.model import Family
+from tvarr.cluster.model import Encoder, Family
+from tvarr.ffmpeg.families import Flags, flags_of
 from tvarr.media.model import Codec, Kind
 
 
@@ -37,17 +35,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class FamilyRow:
-    """One family. `{node}` in `init` stands for the render node."""
+    """One family. How its device is made and pictures get there stands in `tvarr.ffmpeg.families`."""
 
     family: Family
     title: str  # for people
     needs: Needs
     encoders: Mapping[Codec, str]  # ffmpeg's name of the encoder of each codec
-    init: tuple[str, ...] = ()  # before the input: makes the device
-    upload: tuple[str, ...] = ()  # after the input: brings the pictures to the device
-    arguments: tuple[str, ...] = ()  # after the encoder's name
     attempts: tuple[Attempt, ...] = (Attempt(),)  # in this order, until one works
-    arguments_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of single encoders
+    arguments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by encoder: what makes it fast or quiet
 
 
 def _names(suffix: str, *codecs: Codec) -> dict[Codec, str]:
@@ -55,7 +50,6 @@ def _names(suffix: str, *codecs: Codec) -> dict[Codec, str]:
     return {codec: f"{prefixes.get(codec, codec.value)}_{suffix}" for codec in codecs}
 
 
-_LOW_POWER = (Attempt(), Attempt("low_power", ("-low_power", "1")))
 _MODERN = (Codec.H264, Codec.HEVC, Codec.AV1)
 
 FAMILIES: tuple[FamilyRow, ...] = (
@@ -64,30 +58,15 @@ FAMILIES: tuple[FamilyRow, ...] = (
         "NVIDIA NVENC",
         Needs.NVIDIA,
         _names("nvenc", *_MODERN),
-        # Indexes of CUDA and NVML differ; the GPU is chosen by CUDA_VISIBLE_DEVICES=UUID, so that it is always 0.
-        init=("-init_hw_device", "cuda=cu:0"),
-        arguments=("-preset", "p1"),
+        (Attempt(arguments=("-preset", "p1")),),
     ),
-    FamilyRow(
-        Family.QSV,
-        "Intel Quick Sync",
-        Needs.INTEL,
-        _names("qsv", *_MODERN, Codec.VP9, Codec.MPEG2VIDEO),
-        init=(
-            *("-init_hw_device", "vaapi=va:{node}"),
-            *("-init_hw_device", "qsv=qs@va"),
-            *("-filter_hw_device", "qs"),
-        ),
-        upload=("-vf", "format=nv12,hwupload=extra_hw_frames=16"),
-    ),
+    FamilyRow(Family.QSV, "Intel Quick Sync", Needs.INTEL, _names("qsv", *_MODERN, Codec.VP9, Codec.MPEG2VIDEO)),
     FamilyRow(
         Family.VAAPI,
         "VAAPI",
         Needs.RENDER,
         _names("vaapi", *_MODERN, Codec.VP9, Codec.MPEG2VIDEO),
-        init=("-init_hw_device", "vaapi=va:{node}", "-filter_hw_device", "va"),
-        upload=("-vf", "format=nv12,hwupload"),
-        attempts=_LOW_POWER,
+        (Attempt(), Attempt("low_power", ("-low_power", "1"))),
     ),
     FamilyRow(Family.AMF, "AMD AMF", Needs.AMD, _names("amf", *_MODERN)),
     FamilyRow(
@@ -95,24 +74,11 @@ FAMILIES: tuple[FamilyRow, ...] = (
         "Apple VideoToolbox",
         Needs.MACOS,
         _names("videotoolbox", Codec.H264, Codec.HEVC),
-        arguments=("-allow_sw", "0"),
+        (Attempt(arguments=("-allow_sw", "0")),),
     ),
     FamilyRow(Family.RKMPP, "Rockchip MPP", Needs.MPP, _names("rkmpp", Codec.H264, Codec.HEVC)),
-    FamilyRow(
-        Family.V4L2M2M,
-        "V4L2 memory to memory",
-        Needs.V4L2,
-        _names("v4l2m2m", Codec.H264, Codec.HEVC),
-        upload=("-pix_fmt", "yuv420p"),
-    ),
-    FamilyRow(
-        Family.VULKAN,
-        "Vulkan Video",
-        Needs.ONE_GPU,
-        _names("vulkan", *_MODERN),
-        init=("-init_hw_device", "vulkan=vk:0", "-filter_hw_device", "vk"),
-        upload=("-vf", "format=nv12,hwupload"),
-    ),
+    FamilyRow(Family.V4L2M2M, "V4L2 memory to memory", Needs.V4L2, _names("v4l2m2m", Codec.H264, Codec.HEVC)),
+    FamilyRow(Family.VULKAN, "Vulkan Video", Needs.ONE_GPU, _names("vulkan", *_MODERN)),
     FamilyRow(
         Family.SOFTWARE,
         "Software",
@@ -130,11 +96,11 @@ FAMILIES: tuple[FamilyRow, ...] = (
             Codec.MP2: "mp2",
             Codec.MP3: "libmp3lame",
         },
-        arguments_of={
-            "libx264": ("-pix_fmt", "yuv420p", "-preset", "ultrafast"),
-            "libx265": ("-pix_fmt", "yuv420p", "-preset", "ultrafast", "-x265-params", "log-level=error"),
-            "libsvtav1": ("-pix_fmt", "yuv420p", "-preset", "12"),
-            "libvpx-vp9": ("-pix_fmt", "yuv420p", "-deadline", "realtime", "-cpu-used", "8"),
+        arguments={
+            "libx264": ("-preset", "ultrafast"),
+            "libx265": ("-preset", "ultrafast", "-x265-params", "log-level=error"),
+            "libsvtav1": ("-preset", "12"),
+            "libvpx-vp9": ("-deadline", "realtime", "-cpu-used", "8"),
         },
     ),
 )
@@ -144,10 +110,15 @@ _VIDEO_SOURCE = ("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25")
 _AUDIO_SOURCE = ("-f", "lavfi", "-i", "sine=r=48000:d=0.2")
 
 
-def trial_arguments(row: FamilyRow, encoder: str, codec: Codec, attempt: Attempt, node: str = "") -> tuple[str, ...]:
-    """The arguments of one trial encode: ten pictures of a test pattern, or 0.2 s of a tone, into nothing."""
-    extra = (*row.arguments, *row.arguments_of.get(encoder, ()), *attempt.arguments)
-    start = ("-hide_banner", "-nostdin", "-v", "error", *(argument.format(node=node) for argument in row.init))
-    if codec.kind is Kind.AUDIO:
-        return (*start, *_AUDIO_SOURCE, "-c:a", encoder, *extra, "-f", "null", "-")
-    return (*start, *_VIDEO_SOURCE, *row.upload, "-frames:v", "10", "-c:v", encoder, *extra, "-f", "null", "-")
+def trial_arguments(row: FamilyRow, encoder: Encoder, attempt: Attempt, node: str = "") -> tuple[str, ...]:
+    """The arguments of one trial encode: ten pictures of a test pattern, or 0.2 s of a tone, into nothing.
+
+    The device is made and the pictures are brought there with the flags of a live encode.
+    """
+    flags = flags_of(encoder) or Flags(formats=("yuv420p", "yuv420p"))
+    start = ("-hide_banner", "-nostdin", "-v", "error", *(argument.format(node=node) for argument in flags.init))
+    end = (*row.arguments.get(encoder.name, ()), *attempt.arguments, "-f", "null", "-")
+    if encoder.codec.kind is Kind.AUDIO:
+        return (*start, *_AUDIO_SOURCE, "-c:a", encoder.name, *end)
+    filters = ",".join(filter(None, (f"format={flags.formats[0]}", flags.upload)))
+    return (*start, *_VIDEO_SOURCE, "-vf", filters, "-frames:v", "10", "-c:v", encoder.name, *end)

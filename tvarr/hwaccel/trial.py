@@ -15,10 +15,12 @@ from dataclasses import dataclass, field, replace
 
 from tvarr.cluster.model import Encoder, Family, Gpu
 from tvarr.errors import ErrorCode
+from tvarr.ffmpeg.command import environment
 from tvarr.ffmpeg.errors import Failure, classify
 from tvarr.hwaccel.build import Build
 from tvarr.hwaccel.families import FAMILIES, FamilyRow, Needs, trial_arguments
 from tvarr.hwaccel.inventory import Inventory
+from tvarr.hwaccel.limits import NVIDIA_HOST_POOL
 from tvarr.hwaccel.nvidia_models import lacks_codec
 from tvarr.media.model import Codec
 
@@ -84,7 +86,7 @@ def _devices(needs: Needs, inventory: Inventory) -> tuple[Sequence[Gpu | None], 
         case Needs.NVIDIA:
             return nvml, f"no NVIDIA GPU found: {inventory.nvidia_reason or 'the driver sees none'}"
         case Needs.RENDER:
-            return render, "no render node found: /dev/dri/renderD* belongs to no Intel, AMD or other GPU here"
+            return render, "no GPU with a render node found (/dev/dri/renderD*)"
         case Needs.INTEL:
             return [gpu for gpu in render if gpu.vendor == "intel"], "no Intel GPU with a render node found"
         case Needs.AMD:
@@ -113,10 +115,10 @@ def _known_problem(row: FamilyRow, codec: Codec, gpu: Gpu, inventory: Inventory)
 
 def _trial(row: FamilyRow, encoder: Encoder, gpu: Gpu | None) -> Trial:
     node = "" if gpu is None else gpu.node
-    attempts = tuple((a.option, trial_arguments(row, encoder.name, encoder.codec, a, node)) for a in row.attempts)
+    attempts = tuple((a.option, trial_arguments(row, encoder, a, node)) for a in row.attempts)
     if row.family is not Family.NVENC or gpu is None:
         return Trial(encoder, attempts)
-    return Trial(encoder, attempts, {"CUDA_VISIBLE_DEVICES": gpu.id}, lane="nvidia-host" if gpu.restricted else gpu.id)
+    return Trial(encoder, attempts, environment(encoder), lane=NVIDIA_HOST_POOL if gpu.restricted else gpu.id)
 
 
 async def run_trials(
@@ -162,10 +164,10 @@ async def run_trial(path: str, trial: Trial, *, timeout_s: float = TIMEOUT_S) ->
     return replace(trial.encoder, usable=False, reason=reasons[0])
 
 
-async def _try(argv: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> Failure | None:
+async def _try(argv: Sequence[str], extra: Mapping[str, str], timeout_s: float) -> Failure | None:
     """Why one encode failed; None where it worked."""
     try:
-        returncode, lines = await _run(argv, {**os.environ, **environment}, timeout_s)
+        returncode, lines = await _run(argv, {**os.environ, **extra}, timeout_s)
     except TimeoutError:
         message = f"the trial encode did not end within {timeout_s:g} s and was killed"
         return Failure(ErrorCode.STALLED, message, retry_elsewhere=True, retry_in_software=True)
@@ -175,7 +177,7 @@ async def _try(argv: Sequence[str], environment: Mapping[str, str], timeout_s: f
     return None if returncode == 0 else classify(lines, returncode)
 
 
-async def _run(argv: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> tuple[int, list[str]]:
+async def _run(argv: Sequence[str], variables: Mapping[str, str], timeout_s: float) -> tuple[int, list[str]]:
     """Runs a program in its own process group to its end, and returns its exit code and the head of its stderr.
 
     Raises `TimeoutError` after `timeout_s`, and `OSError` where it can't be started. However it is left, the whole
@@ -186,7 +188,7 @@ async def _run(argv: Sequence[str], environment: Mapping[str, str], timeout_s: f
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env=environment,
+        env=variables,
         start_new_session=True,
     )
     ended = False
