@@ -1,0 +1,180 @@
+#!/bin/sh
+# Starts tvarr's roles and keeps them running: run-roles.sh [all | coordinator | ffmpegd]...
+#
+# Without arguments TVARR_ROLE decides, and without that it is `all`: a coordinator and a daemon that finds it, with no
+# other setting. A role that crashes is started again after 1, 2, 4 ... 30 s; a minute of health sets the delay back to
+# one second. TERM, INT or HUP stop everything: the roles get TERM, a second signal is passed on and makes them stop at
+# once, and after 9 s what remains is killed. The exit code is 0 where every role stopped as asked, 2 where a role's
+# settings can't be used, else the code of the role that did not stop cleanly.
+set -uf
+
+SELF=run-roles.sh
+KILL_AFTER_S=9
+LONGEST_DELAY_S=30
+HEALTHY_AFTER_S=60
+
+log() { # level, words
+    if [ "${TVARR_LOG_FORMAT:-text}" = json ]; then
+        printf '{"time": "%s", "level": "%s", "logger": "%s", "message": "%s"}\n' \
+            "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$1" "$SELF" "$(printf '%s' "$2" | tr -d '"\\')" >&2
+    else
+        printf '%s: %s\n' "$SELF" "$2" >&2
+    fi
+}
+
+alive() {
+    kill -0 "$1" 2>/dev/null
+}
+
+# One `wait`, which a signal may interrupt; the shell's own "Killed" says less than our lines.
+look() {
+    wait "$1" 2>/dev/null
+    code=$?
+}
+
+# The exit code of a child that has ended: what `wait` says now, or said before (then it says 127 now).
+last_look() {
+    said=$code
+    look "$1"
+    [ "$code" -ne 127 ] || code=$said
+}
+
+# ---------------------------------------------------------------------------- one supervisor, a subshell for each role
+
+# Every signal is passed on; the loops below see $stopping.
+on_term() {
+    stopping=yes
+    [ -z "$nap" ] || kill "$nap" 2>/dev/null
+    [ -z "$child" ] || kill -TERM "$child" 2>/dev/null
+}
+
+# Waits for the role's end and sets $code. Once it is to stop, looks ten times a second and kills it when its time is
+# over: the shell reaps its children while it runs `sleep`, so `kill -0` then tells who still lives.
+await_child() {
+    code=127
+    while [ -z "$stopping" ] && alive "$child"; do look "$child"; done
+    [ -z "$stopping" ] || deadline=$(($(date +%s) + KILL_AFTER_S))
+    while alive "$child"; do
+        if [ "$(date +%s)" -ge "$deadline" ]; then
+            log error "$role did not stop within $KILL_AFTER_S s: killing it"
+            kill -KILL "$child"
+            break
+        fi
+        sleep 0.1
+    done
+    last_look "$child"
+    child=
+}
+
+supervise() {
+    role=$1 delay=1 first_start=yes
+    stopping='' child='' nap=''
+    trap '' INT HUP # a terminal sends these to everybody: only the main shell acts on them, and passes TERM on
+    trap on_term TERM
+    while [ -z "$stopping" ]; do
+        started=$(date +%s)
+        "$TVARR" "$role" &
+        child=$!
+        [ -z "$stopping" ] || kill -TERM "$child" # the signal came before the pid was known
+        await_child
+        [ -z "$stopping" ] || exit "$code"
+        lived=$(($(date +%s) - started))
+        if [ "$code" -eq 2 ] && [ -n "$first_start" ]; then
+            log error "$role can't use its settings (exit code 2); its own line above says which: ending"
+            kill -TERM "$MAIN"
+            while [ -z "$stopping" ]; do sleep 0.1; done # bash loses our code if we end while the signal interrupts it
+            exit 2
+        fi
+        first_start=
+        [ "$lived" -lt "$HEALTHY_AFTER_S" ] || delay=1
+        log warning "$role ended with exit code $code after $lived s; starting it again in $delay s"
+        sleep "$delay" >/dev/null 2>&1 &
+        nap=$!
+        [ -n "$stopping" ] || wait "$nap" # cut short by a signal
+        kill "$nap" 2>/dev/null
+        nap=
+        delay=$((delay * 2))
+        [ "$delay" -le "$LONGEST_DELAY_S" ] || delay=$LONGEST_DELAY_S
+    done
+    exit 0
+}
+
+# ------------------------------------------------------------------------------------------------------- the main shell
+
+fail() { # exit code, words
+    log error "$2"
+    exit "$1"
+}
+
+# Lets the two roles of one machine find and trust each other, as far as nobody has said otherwise.
+introduce() {
+    case ${TVARR_HOST:-::} in
+    0.0.0.0 | :: | '[::]') host=127.0.0.1 ;;
+    *) host=$TVARR_HOST ;;
+    esac
+    if [ -z "${TVARR_COORDINATOR_URL:-}${TVARR_COORDINATOR_URL_FILE:-}" ]; then
+        export TVARR_COORDINATOR_URL="$host:${TVARR_GRPC_PORT:-9090}"
+    fi
+    [ -z "${TVARR_AUTH_TOKEN:-}${TVARR_AUTH_TOKEN_FILE:-}" ] || return 0
+    data=${TVARR_DATA_DIR:-}
+    if [ -z "$data" ]; then
+        case ${XDG_DATA_HOME:-} in
+        /*) data=$XDG_DATA_HOME/tvarr ;;
+        *)
+            [ -n "${HOME:-}" ] || fail 1 "no HOME to keep data in: set TVARR_DATA_DIR"
+            data=$HOME/.local/share/tvarr
+            ;;
+        esac
+    fi
+    token_file=$data/auth-token # where the coordinator keeps its own
+    if [ ! -s "$token_file" ]; then
+        (
+            umask 077
+            mkdir -p "$data" &&
+                od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n' >"$token_file.$$" &&
+                mv "$token_file.$$" "$token_file"
+        ) || fail 1 "can't write the token that the roles share: $token_file"
+    fi
+    export TVARR_AUTH_TOKEN_FILE="$token_file"
+}
+
+pass_on() {
+    stopping=yes
+    [ -z "$launched" ] || for supervisor in $pids; do kill -TERM "$supervisor" 2>/dev/null; done
+}
+
+# shellcheck disable=SC2086 # TVARR_ROLE may name several
+[ $# -gt 0 ] || set -- ${TVARR_ROLE:-}
+[ $# -gt 0 ] || set -- all
+roles=''
+for role; do
+    case $role in
+    all) roles='coordinator ffmpegd' ;;
+    coordinator | ffmpegd) case " $roles " in *" $role "*) ;; *) roles="$roles $role" ;; esac ;;
+    *) fail 2 "unknown role '$role': takes all, coordinator, ffmpegd" ;;
+    esac
+done
+
+here=$(cd "$(dirname "$0")" && pwd)
+TVARR=$here/.venv/bin/tvarr
+[ -x "$TVARR" ] || TVARR=$(command -v tvarr) || fail 1 "no program tvarr: looked for $here/.venv/bin/tvarr and on PATH"
+
+case $roles in *coordinator*ffmpegd* | *ffmpegd*coordinator*) introduce ;; esac
+
+MAIN=$$
+pids='' launched='' stopping=''
+trap pass_on TERM INT HUP
+for role in $roles; do
+    supervise "$role" &
+    pids="$pids $!"
+done
+launched=yes
+[ -z "$stopping" ] || pass_on # the signal came before every pid was known
+result=0
+for pid in $pids; do
+    code=127
+    while alive "$pid"; do look "$pid"; done
+    last_look "$pid"
+    if [ "$result" -eq 0 ] || [ "$code" -eq 2 ]; then result=$code; fi
+done
+exit "$result"
