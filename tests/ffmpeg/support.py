@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import shutil
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,3 +34,11 @@ def require(ffmpeg: str) -> str:
     if not ffmpeg:
         lacking("an ffmpeg on PATH or the imageio-ffmpeg wheel")
     return ffmpeg
+
+
+async def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Returns once `condition` holds; fails the test where it never does."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for never came"
+        await asyncio.sleep(0.005)

@@ -8,9 +8,9 @@ keep every PTS to the tick; without them ffmpeg rounds to the frame rate.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
-from math import floor, gcd, pow
 
 from tvarr.cluster.model import Encoder, Family, Gpu, JobSpec, Target
 from tvarr.errors import ErrorCode, JobError
@@ -58,7 +58,7 @@ def start_at(spec: JobSpec, *, first_ticks: int, first_video_ticks: int | None) 
         if target.track.kind is Kind.VIDEO and target.fps:
             rate = frame_rate(target.fps)
             ticks = TICKS_PER_SECOND * rate.denominator
-            unit = ticks // gcd(ticks, rate.numerator)
+            unit = ticks // math.gcd(ticks, rate.numerator)
     return Start((first_ticks - LEAD_TICKS) // unit * unit, first_video_ticks)
 
 
@@ -203,7 +203,7 @@ def force_keyframes(target: Target, first_ticks: int, forced_ticks: int | None) 
 
 def _nearest(value: Fraction) -> int:
     """Rounds halves away from zero, as av_rescale_q_rnd does with AV_ROUND_NEAR_INF."""
-    return floor(value + Fraction(1, 2)) if value >= 0 else -floor(-value + Fraction(1, 2))
+    return math.floor(value + Fraction(1, 2)) if value >= 0 else -math.floor(-value + Fraction(1, 2))
 
 
 def _filters(target: Target, first_process_ticks: int, flags: Flags, decoder: str) -> list[str]:
@@ -258,7 +258,7 @@ def default_kbps(target: Target) -> int:
     proportion for larger pictures and more for smaller ones; our own choice.
     """
     relative = _pixels_per_s(target, fitted=True) / (1920 * 1080 * 30)
-    return max(200, round(_H264_1080P30_KBPS * _CODEC_FACTOR[target.codec] * pow(relative, 0.8)))
+    return max(200, round(_H264_1080P30_KBPS * _CODEC_FACTOR[target.codec] * math.pow(relative, 0.8)))
 
 
 def _pixels_per_s(target: Target, *, fitted: bool = False) -> float:

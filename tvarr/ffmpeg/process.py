@@ -1,0 +1,292 @@
+"""One ffmpeg process: pipes, stderr, progress, and an end that always comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import psutil
+
+from tvarr.errors import ErrorCode, JobError
+from tvarr.ffmpeg.errors import MAX_STDERR_LINES
+from tvarr.ffmpeg.progress import Progress, ProgressParser
+
+PIPE_BYTES = 1024 * 1024  # of stdin and of stdout, where the kernel grants it (fs.pipe-max-size)
+MAX_LINE_BYTES = 1000  # of a line of stderr; the rest of it is cut off
+READ_BYTES = 1024 * 1024  # at most for one read of stdout
+TERMINATE_S = 1.0  # from SIGTERM to SIGKILL
+
+# Runs the command that follows its own parent's process id, with SIGKILL as its fate when that parent dies: prctl's
+# PR_SET_PDEATHSIG (1) survives execve, and the parent may be dead before it is set. A `preexec_fn` could do the same,
+# but it runs Python between fork and exec, which deadlocks in a process with gRPC's threads. Costs 10 ms.
+_WITH_PARENT = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+os.getppid() == int(sys.argv[1]) or os._exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def tied_to_this_process(argv: Sequence[str]) -> list[str]:
+    """The command, wrapped so that the kernel kills it when this process dies; on other systems than Linux as it is.
+
+    `argv[0]` is a path. The thread that starts it has to live as long as the command: it counts as its parent.
+    """
+    if not sys.platform.startswith("linux") or not sys.executable:
+        return list(argv)
+    return [sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()), *argv]
+
+
+@dataclass(slots=True)
+class StderrLines:
+    """Bytes of stderr in, lines out: the last ones, and those that nobody has asked for yet."""
+
+    last: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_STDERR_LINES))
+    _new: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_STDERR_LINES))  # overflow: the oldest go
+    _rest: bytes = b""
+
+    def feed(self, data: bytes) -> None:
+        *lines, rest = (self._rest + data).replace(b"\r", b"\n").split(b"\n")
+        self._rest = rest[:MAX_LINE_BYTES]
+        for line in lines:
+            self._add(line)
+
+    def end(self) -> None:
+        self._add(self._rest)
+        self._rest = b""
+
+    def take_new(self) -> list[str]:
+        lines = list(self._new)
+        self._new.clear()
+        return lines
+
+    def _add(self, line: bytes) -> None:
+        if text := line[:MAX_LINE_BYTES].decode(errors="replace").strip():
+            self.last.append(text)
+            self._new.append(text)
+
+
+class _PipeEnd:
+    """The daemon's end of a pipe, not blocking. Each of its waits has one waiter."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._waiter: asyncio.Future[None] | None = None
+        os.set_blocking(fd, False)
+        if sys.platform.startswith("linux"):
+            with contextlib.suppress(OSError):  # the user has too many large pipes: the default size will do
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+    @property
+    def closed(self) -> bool:
+        return self.fd < 0
+
+    async def readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        await self._wait(loop.add_reader, loop.remove_reader)
+
+    async def writable(self) -> None:
+        loop = asyncio.get_running_loop()
+        await self._wait(loop.add_writer, loop.remove_writer)
+
+    async def _wait(self, add: Callable[[int, Callable[[], None]], None], remove: Callable[[int], bool]) -> None:
+        fd, self._waiter = self.fd, asyncio.get_running_loop().create_future()
+        add(fd, self._wake)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if self.fd == fd:
+                remove(fd)
+
+    def close(self) -> None:
+        """Closes it and lets go of who waits for it."""
+        if self.closed:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self.fd)
+        loop.remove_writer(self.fd)
+        os.close(self.fd)
+        self.fd = -1
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class FfmpegProcess:
+    """A running ffmpeg. Made by `start`; whoever made it awaits `stop` at the end, whatever happened."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        stdin: _PipeEnd,
+        stdout: _PipeEnd,
+        others: Sequence[asyncio.Task[None]],
+        stderr: StderrLines,
+        progress: _Latest,
+    ) -> None:
+        self.pid = process.pid
+        self.stderr = stderr
+        self._process = process
+        self._stdin = stdin
+        self._stdout = stdout
+        self._others = others
+        self._progress = progress
+        self._psutil: psutil.Process | None = None
+
+    @classmethod
+    async def start(cls, command: Callable[[int], Sequence[str]], environment: Mapping[str, str] = {}) -> FfmpegProcess:
+        """Runs the command that `command` makes, given the descriptor for `-progress`.
+
+        `environment` is added to this process's own. Raises `JobError` where it can't be run at all.
+        """
+        ours: list[int] = []
+        theirs: list[int] = []
+        try:
+            for child_reads in (True, False, False, False):
+                reader, writer = os.pipe()
+                theirs.append(reader if child_reads else writer)
+                ours.append(writer if child_reads else reader)
+            process = await asyncio.create_subprocess_exec(
+                *tied_to_this_process(command(theirs[3])),
+                stdin=theirs[0],
+                stdout=theirs[1],
+                stderr=theirs[2],
+                pass_fds=(theirs[3],),
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+        except OSError as error:
+            for fd in ours:
+                os.close(fd)
+            raise JobError(ErrorCode.UNSUPPORTED, f"ffmpeg can't be run: {error.strerror or error}") from error
+        except BaseException:
+            for fd in ours:
+                os.close(fd)
+            raise
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        stdin, stdout, stderr_pipe, progress_pipe = (_PipeEnd(fd) for fd in ours)
+        stderr, progress = StderrLines(), _Latest()
+        others = (
+            asyncio.create_task(_pump(stderr_pipe, stderr.feed), name="stderr of ffmpeg"),
+            asyncio.create_task(_pump(progress_pipe, progress.feed), name="progress of ffmpeg"),
+        )
+        return cls(process, stdin, stdout, others, stderr, progress)
+
+    @property
+    def progress(self) -> Progress:
+        """The latest block of `-progress`."""
+        return self._progress.block
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    async def write(self, data: bytes) -> bool:
+        """Writes to stdin; waits while the pipe is full. False where ffmpeg does not read any more."""
+        view = memoryview(data)
+        while view:
+            if self._stdin.closed:
+                return False
+            try:
+                view = view[os.write(self._stdin.fd, view) :]
+            except BlockingIOError:
+                await self._stdin.writable()
+            except BrokenPipeError:
+                return False
+        return True
+
+    def close_stdin(self) -> None:
+        """The end of the input: ffmpeg flushes and ends."""
+        self._stdin.close()
+
+    async def read(self, gather_s: float = 0.0) -> bytes:
+        """What is on stdout, waiting for it; nothing at its end.
+
+        Once something is there, `gather_s` pass before it is read, so that a slow stream takes few reads.
+        """
+        while not self._stdout.closed:
+            try:
+                return os.read(self._stdout.fd, READ_BYTES)
+            except BlockingIOError:
+                await self._stdout.readable()
+                if gather_s:
+                    await asyncio.sleep(gather_s)
+        return b""
+
+    def usage(self) -> tuple[float, int]:
+        """CPU since the last call, in per cent of one core, and resident memory in bytes; zeros once it has ended."""
+        try:
+            if self._psutil is None:
+                self._psutil = psutil.Process(self.pid)
+            with self._psutil.oneshot():
+                return self._psutil.cpu_percent(), self._psutil.memory_info().rss
+        except psutil.Error:
+            return 0.0, 0
+
+    async def wait(self) -> int:
+        """Waits for the process and for the last of its stderr; the return code, negative for a signal."""
+        code = await self._process.wait()
+        await asyncio.wait(self._others, timeout=TERMINATE_S)
+        self.stderr.end()
+        return code
+
+    async def stop(self, terminate_s: float = TERMINATE_S) -> int:
+        """Ends it now, flushing nothing: closed pipes and SIGTERM, after `terminate_s` SIGKILL. Returns as `wait`."""
+        self._stdin.close()
+        self._stdout.close()
+        try:
+            self._signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), terminate_s)
+            self._signal(signal.SIGKILL)
+            return await self.wait()
+        finally:
+            self._signal(signal.SIGKILL)  # where this was cancelled
+            for task in self._others:
+                task.cancel()
+
+    def _signal(self, number: int) -> None:
+        """To the process and what it may have started: it leads a group."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+
+class _Latest:
+    """Keeps the last block of progress."""
+
+    def __init__(self) -> None:
+        self.block = Progress()
+        self._parser = ProgressParser()
+
+    def feed(self, data: bytes) -> None:
+        for block in self._parser.feed(data):
+            self.block = block
+
+
+async def _pump(pipe: _PipeEnd, take: Callable[[bytes], None]) -> None:
+    """Gives `take` what comes until the other end is closed."""
+    try:
+        while True:
+            try:
+                data = os.read(pipe.fd, 64 * 1024)
+            except BlockingIOError:
+                await pipe.readable()
+                continue
+            if not data:
+                return
+            take(data)
+    finally:
+        pipe.close()
