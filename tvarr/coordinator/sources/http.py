@@ -56,6 +56,8 @@ class HttpStream:
     async def read(self) -> bytes:
         if self._drained:
             await self._gather()
+        else:
+            await asyncio.sleep(0)  # where data is always there, others would never run
         try:
             data = await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:

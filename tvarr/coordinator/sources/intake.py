@@ -33,7 +33,7 @@ class Intake:
 
     def begin(self, content_type: str = "") -> None:
         """A new connection, or the next lap of a loop: nothing of what came before is continued in it."""
-        self.demuxer = Demuxer(self._program)
+        self.demuxer = Demuxer(program=self._program)
         self.bytes = 0  # of this connection
         self.has_media = False  # this connection gave video or audio
         self._content_type = content_type
@@ -83,6 +83,8 @@ class Intake:
         return SourceFailure(f"the source announces {named} but sends none")
 
     def _without_tracks(self) -> str:
+        if not self.demuxer.stats.packets:
+            return "what the source sends is not MPEG-TS"
         if self._program is not None:
             return f"the source has no program {self._program}"
         return "the source sends no table of programs (PAT, PMT): it can't be told what is in it"

@@ -1,0 +1,354 @@
+"""The whole way from a source to events on one timeline, with real clips from servers on loopback and from files."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import aiohttp
+import pytest
+
+from tests.conftest import program
+from tests.fakes.sources import Script, ScriptedServer, answer, endless, hang, pieces_of, reset
+from tvarr.coordinator.ingest import Ingest, IngestState
+from tvarr.coordinator.source import IngestLimits, SourceSpec
+from tvarr.coordinator.sources.http import client_session
+from tvarr.errors import SourceError
+from tvarr.media.model import Codec, Event, Kind, Sample, Tracks
+
+LIMITS = IngestLimits(
+    connect_s=3.0,
+    first_media_s=3.0,
+    stall_s=3.0,
+    retry_base_s=0.02,
+    retry_max_s=0.05,
+    healthy_s=5.0,
+    give_up_s=3.0,
+    gather_s=0.002,
+)
+SOON_S = 10.0  # nothing here takes so long; a test that does has hung
+CLIP_S = 3
+PICTURES = CLIP_S * 25
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds of H.264 with B-frames, a keyframe a second, and AAC."""
+    path = tmp_path_factory.mktemp("clips") / "clip.ts"
+    picture = f"testsrc2=size=160x90:rate=25:duration={CLIP_S}"
+    sound = f"sine=frequency=440:sample_rate=48000:duration={CLIP_S}"
+    command = [program("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", sound]
+    command += ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "25", "-c:a", "aac", "-f", "mpegts"]
+    subprocess.run([*command, str(path)], check=True)
+    return path
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with client_session() as session:
+        yield session
+
+
+@dataclass
+class Taken:
+    """What a source gave, and how it ended."""
+
+    events: list[Event] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)  # of each call of the sink
+    rooms: int = 0
+    error: str = ""
+
+    def sink(self, events: Sequence[Event]) -> None:
+        assert events
+        self.events += events
+        self.times.append(time.monotonic())
+
+    async def room(self) -> None:
+        self.rooms += 1
+
+    @property
+    def announcements(self) -> list[Tracks]:
+        return [event for event in self.events if isinstance(event, Tracks)]
+
+    def samples(self, kind: Kind | None = None) -> list[Sample]:
+        """Of one kind, or all; by the tracks that were announced before each."""
+        found, tracks = [], Tracks(())
+        for event in self.events:
+            if isinstance(event, Tracks):
+                tracks = event
+                continue
+            track = tracks.get(event.track)
+            assert track is not None, "a sample came before its track"
+            if kind in (None, track.kind):
+                found.append(event)
+        return found
+
+    def check_order(self) -> None:
+        """What a timeline promises."""
+        last: dict[int, int] = {}
+        for sample in self.samples():
+            assert sample.dts_ticks > last.get(sample.track, -1)
+            assert sample.pts_ticks >= sample.dts_ticks
+            last[sample.track] = sample.dts_ticks
+
+
+async def take(ingest: Ingest, *, until: Callable[[Taken], bool] | None = None) -> Taken:
+    """Runs the source to its end, or until something is true of what it gave; then it is left."""
+    taken = Taken()
+    reached = asyncio.Event()
+
+    def sink(events: Sequence[Event]) -> None:
+        taken.sink(events)
+        if until is not None and until(taken):
+            reached.set()
+
+    running = asyncio.create_task(ingest.run(sink, taken.room))
+    reaching = asyncio.create_task(reached.wait())
+    try:
+        await asyncio.wait({running, reaching}, timeout=SOON_S, return_when=asyncio.FIRST_COMPLETED)
+        assert running.done() or reached.is_set(), f"hung: {ingest.status}"
+    finally:
+        ended = running.done()
+        running.cancel()
+        reaching.cancel()
+        outcome = (await asyncio.gather(running, reaching, return_exceptions=True))[0]
+    if ended and isinstance(outcome, SourceError):
+        taken.error = str(outcome)
+        assert ingest.status.state is IngestState.FAILED
+        assert ingest.status.error == taken.error
+        assert "\n" not in taken.error
+    elif ended:
+        assert outcome is None, repr(outcome)
+        assert ingest.status.state is IngestState.ENDED
+    taken.check_order()
+    return taken
+
+
+async def take_from(
+    session: aiohttp.ClientSession, *scripts: Script, limits: IngestLimits = LIMITS, pace: str = "auto"
+) -> tuple[Taken, Ingest, ScriptedServer]:
+    """What comes of a channel on a server that plays `scripts`; no connection is left behind, nor was there a second."""
+    async with ScriptedServer(*scripts) as server:
+        ingest = Ingest(SourceSpec.parse(server.url, pace=pace), limits, session, Random(1))
+        taken = await take(ingest)
+        await asyncio.wait_for(server.all_closed(), SOON_S)
+    assert server.most_open == 1
+    return taken, ingest, server
+
+
+def file_ingest(
+    path: Path, session: aiohttp.ClientSession, *, limits: IngestLimits = LIMITS, **options: object
+) -> Ingest:
+    spec = SourceSpec.parse(f"file:{path.name}{options.pop('fragment', '')}", media_dir=path.parent, **options)  # type: ignore[arg-type]
+    return Ingest(spec, limits, session, Random(1))
+
+
+def counts(taken: Taken) -> Counter[Kind]:
+    return Counter({kind: len(taken.samples(kind)) for kind in Kind})
+
+
+class TestFiles:
+    async def test_everything_comes_to_the_last_picture(self, clip: Path, session: aiohttp.ClientSession) -> None:
+        ingest = file_ingest(clip, session, pace="fast")
+        assert ingest.full_speed
+        assert ingest.status.state is IngestState.CONNECTING
+        taken = await take(ingest)
+        assert counts(taken)[Kind.VIDEO] == PICTURES
+        assert counts(taken)[Kind.AUDIO] == pytest.approx(CLIP_S * 48000 / 1024, abs=2)
+        assert [t.codec for t in taken.announcements[-1].tracks] == [Codec.H264, Codec.AAC]
+        assert taken.rooms >= 1
+        assert ingest.status.bytes == clip.stat().st_size
+        assert ingest.status.reconnections == 0
+
+    async def test_at_real_time_after_the_preroll(self, clip: Path, session: aiohttp.ClientSession) -> None:
+        began = time.monotonic()
+        taken = await take(file_ingest(clip, session, limits=replace(LIMITS, preroll_s=CLIP_S - 0.5)))
+        took = time.monotonic() - began
+        assert 0.4 <= took < 2.5
+        assert taken.times[0] - began < 0.4
+        assert len(taken.times) <= 0.5 / 0.04 + 5, "slices, not single samples"
+        assert counts(taken)[Kind.VIDEO] == PICTURES
+        assert taken.rooms == 0
+
+    async def test_a_loop_goes_on_where_it_ended(self, clip: Path, session: aiohttp.ClientSession) -> None:
+        ingest = file_ingest(clip, session, pace="fast", loop=True)
+        taken = await take(ingest, until=lambda taken: len(taken.samples(Kind.VIDEO)) >= 3 * PICTURES)
+        assert len({announced.tracks for announced in taken.announcements}) == len(taken.announcements)
+        pictures = taken.samples(Kind.VIDEO)[: 3 * PICTURES]
+        steps = [b.dts_ticks - a.dts_ticks for a, b in pairwise(pictures)]
+        joins = [steps.pop(PICTURES * 2 - 1), steps.pop(PICTURES - 1)]
+        assert set(steps) == {3600}
+        assert all(3600 <= join < 3600 + 2 * 1920 for join in joins), "the sound is longer than the pictures by a frame"
+        assert pictures[PICTURES].keyframe
+        assert ingest.status.laps >= 2
+        assert ingest.status.timeline.restarts >= 2
+
+    @pytest.mark.parametrize(
+        ("name", "content", "words"),
+        [
+            ("none.ts", None, "there is no file none.ts"),
+            ("empty.ts", b"", "nothing"),
+            ("page.ts", b"<!DOCTYPE html><html></html>", "a web page"),
+            ("garbage.ts", os.urandom(3_000_000), "not MPEG-TS"),
+            ("short.ts", b"\x01\x02", "MPEG-TS"),
+        ],
+    )
+    async def test_refused(
+        self, name: str, content: bytes | None, words: str, tmp_path: Path, session: aiohttp.ClientSession
+    ) -> None:
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        taken = await take(file_ingest(tmp_path / name, session, loop=True))
+        assert words in taken.error
+        assert not taken.events
+
+
+class TestNetwork:
+    @pytest.mark.parametrize("pace", ["auto", "fast"])
+    async def test_a_whole_answer_ends(self, pace: str, clip: Path, session: aiohttp.ClientSession) -> None:
+        taken, ingest, server = await take_from(session, answer(clip.read_bytes()), pace=pace)
+        assert counts(taken)[Kind.VIDEO] == PICTURES
+        assert (taken.rooms > 0) is (pace == "fast"), "a live source waits for nobody"
+        assert len(server.requests) == 1
+        assert ingest.status.reconnections == 0
+        assert ingest.status.bitrate_kbps > 0
+
+    async def test_slow_and_in_odd_pieces(self, clip: Path, session: aiohttp.ClientSession) -> None:
+        pieces = pieces_of(clip.read_bytes(), 1317)
+        script, gone = endless(pieces, pause_s=0.001), answer(status="404 Not Found")
+        taken, _, _ = await take_from(session, script, gone, limits=replace(LIMITS, give_up_s=0.2))
+        assert counts(taken)[Kind.VIDEO] == PICTURES
+
+    @pytest.mark.parametrize("chunked", [False, True])
+    async def test_one_that_ends_and_is_gone_has_ended(
+        self, chunked: bool, clip: Path, session: aiohttp.ClientSession
+    ) -> None:
+        script = endless([clip.read_bytes()], chunked=chunked)
+        gone = answer(status="404 Not Found")
+        taken, _, server = await take_from(session, script, gone, limits=replace(LIMITS, give_up_s=0.2))
+        assert taken.error == ""
+        assert counts(taken)[Kind.VIDEO] == PICTURES
+        assert len(server.requests) > 1
+
+    async def test_one_that_is_cut_and_gone_has_failed(self, clip: Path, session: aiohttp.ClientSession) -> None:
+        script = endless([clip.read_bytes()], chunked=True, then=reset)
+        gone = answer(status="404 Not Found")
+        taken, _, _ = await take_from(session, script, gone, limits=replace(LIMITS, give_up_s=0.2))
+        assert taken.error == "the source answered 404 Not Found; given up after 0.2 s without media"
+
+    async def test_cut_and_connected_again(self, clip: Path, session: aiohttp.ClientSession) -> None:
+        data = clip.read_bytes()
+        middle = len(data) // 188 // 2 * 188
+        first, second = data[:middle], data[middle:]  # the second begins between two keyframes
+        taken, ingest, server = await take_from(
+            session, endless([first], chunked=True, then=reset), answer(second), limits=replace(LIMITS, give_up_s=5)
+        )
+        assert taken.error == ""
+        assert len(server.requests) == 2
+        assert ingest.status.reconnections == 1
+        assert ingest.status.dropped_samples > 0, "pictures that can't be decoded"
+        pictures = taken.samples(Kind.VIDEO)
+        assert PICTURES // 2 < len(pictures) < PICTURES
+        gap = max(range(1, len(pictures)), key=lambda i: pictures[i].dts_ticks - pictures[i - 1].dts_ticks)
+        assert pictures[gap].keyframe
+        assert len({announced.tracks for announced in taken.announcements}) == len(taken.announcements)
+
+    async def test_a_stall_is_a_cut(self, clip: Path, session: aiohttp.ClientSession) -> None:
+        data = clip.read_bytes()
+        taken, ingest, server = await take_from(
+            session, endless([data], then=hang), answer(data), limits=replace(LIMITS, stall_s=0.2)
+        )
+        assert taken.error == ""
+        assert len(server.requests) == 2
+        assert ingest.status.reconnections == 1
+
+    async def test_busy_at_first(self, clip: Path, session: aiohttp.ClientSession) -> None:
+        busy = answer(status="503 Service Unavailable")
+        taken, ingest, server = await take_from(session, busy, busy, answer(clip.read_bytes()))
+        assert counts(taken)[Kind.VIDEO] == PICTURES
+        assert len(server.requests) == 3
+        assert ingest.status.reconnections == 2
+
+    @pytest.mark.parametrize(
+        ("script", "words", "requests"),
+        [
+            pytest.param(answer(status="404 Not Found"), "the source answered 404 Not Found", 1, id="404"),
+            pytest.param(answer(status="500 Oops"), "the source answered 500 Oops", 2, id="500"),
+            pytest.param(
+                answer(b"<!doctype html><html>" + b" " * 5000, "Content-Type: text/html"),
+                "the source sends a web page (text/html), not MPEG-TS video",
+                1,
+                id="web page",
+            ),
+            pytest.param(
+                answer(b"#EXTM3U\n#EXT-X-TARGETDURATION:4\n"), "HLS sources come with a later version", 1, id="HLS"
+            ),
+            pytest.param(endless([b"<html>"], then=hang), "a web page", 1, id="a page that never ends"),
+            pytest.param(answer(b'{"error": "gone"}'), "JSON text", 1, id="JSON"),
+            pytest.param(answer(b""), "answered with nothing", 1, id="empty"),
+            pytest.param(endless([]), "answered with nothing", 1, id="closed at once"),
+            pytest.param(answer(b"x" * 100, "Content-Encoding: gzip"), "compressed content", 1, id="gzip"),
+            pytest.param(endless([], then=hang), "the source sent nothing for 0.3 s", 1, id="silent"),
+        ],
+    )
+    async def test_causes(self, script: Script, words: str, requests: int, session: aiohttp.ClientSession) -> None:
+        limits = replace(LIMITS, connect_s=0.3, stall_s=0.3)
+        began = time.monotonic()
+        taken, _, server = await take_from(session, script, limits=limits)
+        assert words in taken.error
+        assert not taken.events
+        assert len(server.requests) == 1 if requests == 1 else len(server.requests) >= requests
+        assert time.monotonic() - began < 2.0
+
+    async def test_endless_garbage_is_left_soon(self, session: aiohttp.ClientSession) -> None:
+        def garbage() -> Iterator[bytes]:
+            while True:
+                yield os.urandom(65536)
+
+        taken, ingest, _ = await take_from(session, endless(garbage()))
+        assert "not MPEG-TS" in taken.error
+        assert ingest.status.bytes < 16 * 1024 * 1024
+
+    async def test_endless_null_packets_are_left(self, session: aiohttp.ClientSession) -> None:
+        def nulls() -> Iterator[bytes]:
+            while True:
+                yield (b"\x47\x1f\xff\x10" + bytes(184)) * 100
+
+        limits = replace(LIMITS, first_media_s=0.3)
+        taken, _, _ = await take_from(session, endless(nulls(), pause_s=0.01), limits=limits)
+        assert "PAT" in taken.error
+        taken, ingest, _ = await take_from(session, endless(nulls()), limits=replace(LIMITS, first_media_bytes=2**20))
+        assert "PAT" in taken.error
+        assert ingest.status.bytes < 8 * 1024 * 1024
+
+    async def test_leaving_closes_the_connection(self, clip: Path, session: aiohttp.ClientSession) -> None:
+        before = asyncio.all_tasks()
+        async with ScriptedServer(endless([clip.read_bytes()], then=hang)) as server:
+            ingest = Ingest(SourceSpec.parse(server.url), LIMITS, session, Random(1))
+            await take(ingest, until=lambda taken: len(taken.events) > 10)
+            await asyncio.wait_for(server.all_closed(), SOON_S)
+            assert ingest.status.state is IngestState.RUNNING
+        if others := asyncio.all_tasks() - before:
+            assert not (await asyncio.wait(others, timeout=SOON_S))[1], "a task was left behind"
+
+    async def test_no_secret_is_told(
+        self, clip: Path, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG, "tvarr")
+        async with ScriptedServer(endless([clip.read_bytes()], chunked=True, then=reset), hang) as server:
+            url = server.url.replace("//", "//me:q9q9@") + "?token=q9q9"
+            limits = replace(LIMITS, give_up_s=0.1, connect_s=0.2)
+            ingest = Ingest(SourceSpec.parse(url, headers={"X-Key": "q9q9"}), limits, session, Random(1))
+            taken = await take(ingest)
+        assert "given up" in taken.error
+        assert caplog.records
+        assert "q9q9" not in taken.error + caplog.text
