@@ -7,13 +7,14 @@ from dataclasses import fields
 from tvarr.coordinator.source import SourceFailure
 from tvarr.coordinator.sources.sniff import ENOUGH_BYTES, HEAD_BYTES, recognise
 from tvarr.errors import MediaError
-from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Track, Tracks
+from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Track, Tracks
 from tvarr.media.mpegts.demux import Demuxer
 from tvarr.media.timeline import Timeline
 
 KEYFRAME_WAIT_TICKS = 10 * TICKS_PER_SECOND  # video that has no keyframe for so long is passed on as it is
 
 _PLAYABLE = (Kind.VIDEO, Kind.AUDIO)
+_UNKNOWN = (Codec.PRIVATE, "", b"", 0)  # values of a track's fields
 
 
 class Intake:
@@ -98,10 +99,10 @@ class Intake:
         placed: list[Event] = []
         for event in events:
             if isinstance(event, Tracks):
-                self._learn(event)
-                if self._announced is None or not _same(event, self._announced):
+                if self._announced is None or not _adds_nothing(event, self._announced):
                     self._announced = event
                     placed.append(event)
+                self._learn(self._announced)
                 continue
             if event.track in self._playable:
                 self.has_media = True
@@ -139,13 +140,13 @@ def _codecs(tracks: list[Track], kind: Kind) -> list[str]:
     return sorted({t.codec.value for t in tracks if t.kind is kind})
 
 
-def _same(new: Tracks, old: Tracks) -> bool:
-    """The same tracks, though of a new connection some details may not be known yet."""
+def _adds_nothing(new: Tracks, old: Tracks) -> bool:
+    """The same tracks, though on a new connection some details may not be known yet."""
     return (
         new.program == old.program
         and [t.id for t in new.tracks] == [t.id for t in old.tracks]
         and all(
-            value == getattr(before, name) or (not value and name != "scrambled")
+            value == getattr(before, name) or (name != "scrambled" and value in _UNKNOWN)
             for now, before in zip(new.tracks, old.tracks, strict=True)
             for name, value in ((f.name, getattr(now, f.name)) for f in fields(Track))
         )
