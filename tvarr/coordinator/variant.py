@@ -158,14 +158,19 @@ class Variant:
                 self._jobs.cancel()
             self._finish(failure)
 
-    async def close(self, reason: str) -> None:
-        """Ends the variant now; its job is cancelled."""
+    def end(self, reason: str) -> None:
+        """Ends the variant now: viewers get the end of the stream, and its job is cancelled."""
         if self._jobs is not None:
             self._jobs.cancel()
-            await asyncio.gather(self._jobs, return_exceptions=True)
         if self.state not in {"ended", "failed"}:
             self.endings.append(Ending("closed", reason))
             self._finish(None)
+
+    async def close(self, reason: str) -> None:
+        """`end`, and waits until the job is cancelled."""
+        self.end(reason)
+        if self._jobs is not None:
+            await asyncio.gather(self._jobs, return_exceptions=True)
 
     def _catch_up(self) -> None:
         """A variant of a relay that already runs begins at its latest keyframe."""
