@@ -18,12 +18,12 @@ import aiohttp
 import pytest
 
 from tests.conftest import program
-from tests.fakes.sources import Script, ScriptedServer, answer, endless, hang, pieces_of, reset
+from tests.fakes.sources import Script, ScriptedServer, answer, close, endless, hang, pieces_of, reset
 from tvarr.coordinator.ingest import Ingest, IngestState
 from tvarr.coordinator.source import IngestLimits, SourceSpec
 from tvarr.coordinator.sources.http import client_session
 from tvarr.errors import SourceError
-from tvarr.media.model import Codec, Event, Kind, Sample, Tracks
+from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Tracks
 
 LIMITS = IngestLimits(
     connect_s=3.0,
@@ -96,6 +96,17 @@ class Taken:
             if kind in (None, track.kind):
                 found.append(event)
         return found
+
+    def span_s(self) -> float:
+        """From the first sample of video or audio to the last, in DTS."""
+        dts = [s.dts_ticks for kind in (Kind.VIDEO, Kind.AUDIO) for s in self.samples(kind)]
+        return (max(dts) - min(dts)) / TICKS_PER_SECOND if dts else 0.0
+
+    def steps_s(self, kind: Kind) -> list[float]:
+        """From one sample to the next of the first track of a kind, in DTS."""
+        samples = self.samples(kind)
+        dts = [sample.dts_ticks for sample in samples if sample.track == samples[0].track]
+        return [(b - a) / TICKS_PER_SECOND for a, b in pairwise(dts)]
 
     def check_order(self) -> None:
         """What a timeline promises."""
@@ -256,7 +267,7 @@ class TestNetwork:
         middle = len(data) // 188 // 2 * 188
         first, second = data[:middle], data[middle:]  # the second begins between two keyframes
         taken, ingest, server = await take_from(
-            session, endless([first], chunked=True, then=reset), answer(second), limits=replace(LIMITS, give_up_s=5)
+            session, endless([first], chunked=True, then=close), answer(second), limits=replace(LIMITS, give_up_s=5)
         )
         assert taken.error == ""
         assert len(server.requests) == 2
