@@ -142,6 +142,7 @@ class FfmpegProcess:
         self._others = others
         self._progress = progress
         self._psutil: psutil.Process | None = None
+        self.ended = False  # it does not read any more
 
     @classmethod
     async def start(cls, command: Callable[[int], Sequence[str]], environment: Mapping[str, str] = {}) -> FfmpegProcess:
@@ -204,6 +205,7 @@ class FfmpegProcess:
             except BlockingIOError:
                 await self._stdin.writable()
             except BrokenPipeError:
+                self.ended = True
                 return False
         return True
 
