@@ -1,0 +1,194 @@
+"""The log, and ending on signals."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+import pytest
+
+from tvarr.background import JsonFormatter, Redactor, TextFormatter, redact
+
+LIMIT_S = 20.0
+Log = tuple[logging.Logger, io.StringIO, logging.Handler]
+
+
+class Start(Protocol):
+    def __call__(
+        self, what: str, limit_s: float = 60, ignored: tuple[signal.Signals, ...] = ()
+    ) -> subprocess.Popen[str]: ...
+
+
+@pytest.fixture
+def log() -> Log:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    logger = logging.Logger("tvarr.relay")
+    logger.addHandler(handler)
+    return logger, stream, handler
+
+
+class TestRedactor:
+    def test_known_secrets_and_any_credentials(self) -> None:
+        hide = Redactor()
+        hide.add("sesame", "sesame-open", "")
+        assert hide("say sesame-open, sesame") == "say ***, ***"
+        assert hide("http://ann:pass@host/a and grpc://tok@host:9090") == "http://***@host/a and grpc://***@host:9090"
+        assert hide("authorization: Bearer abc.D-1=") == "authorization: Bearer ***"
+        assert hide("mail ann@host, http://host/a?b=c@d") == "mail ann@host, http://host/a?b=c@d"
+
+    def test_what_is_too_short_to_be_a_secret_stays(self) -> None:
+        hide = Redactor()
+        hide.add("a")
+        assert hide("banana") == "banana"
+
+
+class TestFormats:
+    def test_text(self, log: Log) -> None:
+        logger, stream, handler = log
+        handler.setFormatter(TextFormatter())
+        redact.add("text-secret")
+        logger.info("has %s", "text-secret", extra={"job_id": "j1", "url": "http://u:p@h/"})
+        time_, rest = stream.getvalue().split(" ", 1)
+        assert len(time_) == len("2026-11-23T12:00:00.123Z")
+        assert rest == "INFO relay: has *** job_id=j1 url=http://***@h/\n"
+
+    def test_json(self, log: Log) -> None:
+        logger, stream, handler = log
+        handler.setFormatter(JsonFormatter())
+        redact.add("json-secret")
+        try:
+            raise ValueError("json-secret inside")
+        except ValueError:
+            logger.exception('a "json-secret"\nhere: Bearer abc"', extra={"frames": 3, "names": ["json-secret", "b"]})
+        assert stream.getvalue().count("\n") == 1
+        entry = json.loads(stream.getvalue())
+        assert entry["message"] == 'a "***"\nhere: Bearer ***"'
+        assert (entry["level"], entry["logger"], entry["frames"]) == ("error", "tvarr.relay", 3)
+        assert entry["names"] == "['***', 'b']"
+        assert "ValueError: *** inside" in entry["traceback"]
+        assert "json-secret" not in stream.getvalue()
+
+
+PROGRAM = """
+import asyncio, logging, sys
+from tvarr import background
+
+background.STOP_LIMIT_S = float(sys.argv[2])
+
+async def main() -> int:
+    print("up", flush=True)
+    try:
+        await asyncio.sleep(3600 if sys.argv[1] != "returns" else 0)
+        return 7
+    finally:
+        print("cleaning", flush=True)
+        if sys.argv[1] == "hangs":
+            await asyncio.sleep(3600)
+        if sys.argv[1] == "blocks":
+            import time; time.sleep(3600)
+        print("clean", flush=True)
+
+background.setup_logging()
+sys.exit(asyncio.run(background.run_until_signalled(main)))
+"""
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    running: list[subprocess.Popen[str]] = []
+
+    def make(what: str, limit_s: float = 60, ignored: tuple[signal.Signals, ...] = ()) -> subprocess.Popen[str]:
+        def prepare() -> None:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(PROGRAM), what, str(limit_s)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=prepare,
+        )
+        running.append(process)
+        assert process.stdout
+        assert process.stdout.readline() == "up\n"
+        return process
+
+    yield make
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def ending(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit code and the rest of both outputs: a line has been read, so `communicate` might miss some."""
+    assert process.stdout
+    assert process.stderr
+    code = process.wait(LIMIT_S)
+    return code, process.stdout.read(), process.stderr.read()
+
+
+class TestSignals:
+    def test_the_exit_code_of_what_ends_by_itself(self, start: Start) -> None:
+        process = start("returns")
+        assert ending(process) == (7, "cleaning\nclean\n", "")
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+    def test_the_first_signal_ends_cleanly(self, start: Start, number: signal.Signals) -> None:
+        process = start("sleeps")
+        process.send_signal(number)
+        code, out, err = ending(process)
+        assert (code, out) == (0, "cleaning\nclean\n")
+        assert err.endswith(f"stopping on {number.name}\n")
+
+    @pytest.mark.parametrize("how", ["hangs", "blocks"])
+    def test_the_second_signal_ends_at_once(self, start: Start, how: str) -> None:
+        process = start(how)
+        process.terminate()
+        assert process.stdout
+        assert process.stdout.readline() == "cleaning\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT_S) == -signal.SIGINT
+
+    @pytest.mark.parametrize("how", ["hangs", "blocks"])
+    def test_what_does_not_end_in_time_is_ended(self, start: Start, how: str) -> None:
+        process = start(how, limit_s=0.2)
+        process.terminate()
+        code, out, err = ending(process)
+        assert (code, out) == (1, "cleaning\n")
+        assert err.endswith("ending at once\n")
+
+    def test_signals_that_are_ignored_at_the_start_stay_ignored(self, start: Start) -> None:
+        process = start("sleeps", ignored=(signal.SIGINT, signal.SIGHUP))
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + LIMIT_S
+        while _pending(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(LIMIT_S) == 0
+
+
+def _pending(pid: int) -> bool:
+    """Whether a signal waits to be delivered (`SigPnd`, `ShdPnd` of proc(5))."""
+    with open(f"/proc/{pid}/status") as status:
+        return any(line.startswith(("SigPnd", "ShdPnd")) and int(line.split()[1], 16) for line in status)
+
+
+def test_a_job_of_a_shell_in_the_background_ignores_ctrl_c() -> None:
+    """What the docstring of `run_until_signalled` says of shells, checked with one."""
+    code = "import signal; print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)"
+    done = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -c "{code}" & wait'], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"
