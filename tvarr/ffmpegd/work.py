@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 END_WITHIN_S = 4.0  # jobs that are ended have this long to end their ffmpeg
 LAST_WORDS_WITHIN_S = 1.0  # a job that failed has this long to say so
+_ASKED_FOR = frozenset({ErrorCode.CANCELLED, ErrorCode.SHUTTING_DOWN})
 
 
 class ObservedStream:
@@ -180,8 +181,10 @@ class Jobs:
         log.info("job starts with %s", spec.encoder or "no video encoder", extra=context)
         try:
             await self._run_job(spec, observed)
-            log.info("job ended", extra=context)
-            return
+            if observed.ended:
+                log.info("job ended: all of its output was sent", extra=context)
+                return
+            reason = JobError(ErrorCode.CANCELLED, "stopped by the other side")
         except JobError as error:
             reason = error
         except asyncio.CancelledError:
@@ -191,7 +194,8 @@ class Jobs:
         except Exception as error:  # the root of a job
             log.exception("job failed by a defect", extra=context)
             reason = JobError(ErrorCode.INTERNAL, f"{type(error).__name__} in the daemon: {error}")
-        log.warning("job ended: %s (%s)", reason, reason.code.value, extra=context)
+        level = logging.INFO if reason.code in _ASKED_FOR else logging.WARNING
+        log.log(level, "job ended: %s (%s)", reason, reason.code.value, extra=context)
         if not observed.ended:
             with suppress(TvarrError, TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_WITHIN_S):
