@@ -27,7 +27,7 @@ MAX_STREAMS = 64  # of a program; further ones are left out
 MAX_BACKLOG_PACKETS = 32_768  # 6 MiB kept until the program is chosen; they are read again then
 
 # Tracks and samples are held back until every audio and video stream is known, or
-HOLD_TICKS = 45_000  # ... until a track has half a second of samples,
+HOLD_TICKS = 90_000  # ... until a track has a second of samples: a keyframe is needed to start anyway,
 HOLD_BYTES = 2 << 20  # ... until samples of this size are held,
 HOLD_PSI_SECTIONS = 40  # ... until PAT and PMT came so often,
 HOLD_SCRAMBLED_PACKETS = 4_000  # ... or so many packets that can't be read.
@@ -79,9 +79,8 @@ class Demuxer:
         self.stats.packets = self._framer.packets
         if self._program is None:
             self._choose(final=True)
-        for pid, stream in self._streams.items():
-            self._elementary[pid].flush()
-            self._emit(stream, stream.flush(self._clock_ticks))
+        for pid in self._streams:
+            self._end_stream(pid)
         self._release()
         return self._take_events()
 
@@ -195,13 +194,16 @@ class Demuxer:
 
     def _play(self, pmt: psi.Pmt) -> None:
         """Goes over to the streams of this PMT; those that it has in common with the one before go on."""
-        self._release()
         psi_pids = {psi.PAT_PID, *self._tables.programs.values()}
         entries = [e for e in pmt.streams if _FIRST_PID <= e.pid <= _LAST_PID and e.pid not in psi_pids][:MAX_STREAMS]
         codecs = {e.pid: psi.identify(e.stream_type, e.descriptors, pmt.descriptors) for e in entries}
-        for pid, stream in list(self._streams.items()):
-            if codecs.get(pid) is not stream.announced:
-                self._end_stream(pid)
+        ending = [pid for pid, stream in self._streams.items() if codecs.get(pid) is not stream.announced]
+        for pid in ending:
+            self._end_stream(pid)
+        if ending and self._hold is not None and self._hold.samples:
+            self._release()
+        for pid in ending:
+            del self._streams[pid], self._elementary[pid]
         self._program = pmt.program
         streams, self._streams = self._streams, {}
         for entry in entries:
@@ -209,10 +211,10 @@ class Demuxer:
             stream.update(entry)
             self._streams[entry.pid] = stream
         self._listen()
-        if all(stream.known for stream in self._streams.values()):
-            self._announce()
-        else:
+        if self._hold is None and not self._all_known():
             self._hold = _Hold(self.stats)
+        if self._hold is None:
+            self._announce()
 
     def _new_stream(self, entry: psi.PmtStream, codec: Codec, program_descriptors: bytes) -> Elementary:
         stream = Elementary(entry, codec, self.stats)
@@ -225,10 +227,10 @@ class Demuxer:
         return stream
 
     def _end_stream(self, pid: int) -> None:
-        self._elementary.pop(pid).flush()
+        """Hands on what is unfinished."""
+        self._elementary[pid].flush()
         stream = self._streams[pid]
         self._emit(stream, stream.flush(self._clock_ticks))
-        del self._streams[pid]
 
     # Samples
 
@@ -256,10 +258,10 @@ class Demuxer:
         self._events += samples
 
     def _all_known(self) -> bool:
-        """Private streams that nothing explains are waited for only where no other could be the video."""
+        """Private streams that nothing explains are waited for only where video or audio is missing."""
         streams = self._streams.values()
-        has_video = any(s.announced.kind is Kind.VIDEO for s in streams)
-        return all(s.known or (has_video and s.unexplained) for s in streams)
+        both = {Kind.VIDEO, Kind.AUDIO} <= {s.announced.kind for s in streams}
+        return all(s.known or (both and s.unexplained) for s in streams)
 
     def _count_psi(self) -> None:
         if self._hold is not None:
