@@ -305,7 +305,7 @@ class Variant:
     def _finish(self, failure: TvarrError | None) -> None:
         if self.state in {"ended", "failed"}:
             return
-        if self._samples is not self._source:
+        if self._samples is not self._source and failure is None:
             self._emit(self._interleaver.flush())
         self.state = "failed" if failure is not None else "ended"
         self.failure = failure
