@@ -162,8 +162,8 @@ class Watched:
         return [sample for track in self.tracks if track.kind is kind for sample in self.samples.get(track.id, [])]
 
 
-def watch(host: str, port: int, path: str, seconds: float) -> Watched:
-    """Reads a stream until its pictures cover `seconds`. Raises DemoFailed where it can't, or where that lasts long."""
+def watch(host: str, port: int, path: str, before_leaving: Callable[[], object]) -> Watched:
+    """Reads a stream until its pictures cover `WATCH_S`. Raises DemoFailed where it can't, or where that lasts long."""
     got, demuxer = Watched(), Demuxer()
     began = time.monotonic()
     connection = http.client.HTTPConnection(host, port, timeout=WATCH_LIMIT_S)
@@ -172,7 +172,7 @@ def watch(host: str, port: int, path: str, seconds: float) -> Watched:
         answer = connection.getresponse()
         if answer.status != http.client.OK:
             raise DemoFailed(f"GET {path}: {answer.status} {_reason(answer.read())}")
-        while len(got.of(Kind.VIDEO)) < seconds * FPS:
+        while len(got.of(Kind.VIDEO)) < WATCH_S * FPS:
             data = answer.read1(65536)
             if not data:
                 raise DemoFailed(f"the stream ended after {len(got.of(Kind.VIDEO))} pictures")
@@ -185,6 +185,7 @@ def watch(host: str, port: int, path: str, seconds: float) -> Watched:
                 got.first_after_s = time.monotonic() - began
             if time.monotonic() - began > WATCH_LIMIT_S:
                 raise DemoFailed(f"only {len(got.of(Kind.VIDEO))} pictures in {WATCH_LIMIT_S:g} s")
+        before_leaving()
     except (OSError, http.client.HTTPException) as error:
         pictures = len(got.of(Kind.VIDEO))
         raise DemoFailed(f"GET {path}: broke off after {pictures} pictures: {error or type(error).__name__}") from None
@@ -288,8 +289,12 @@ def _show(api: Api, process: subprocess.Popen[bytes], http_port: int, environ: d
     _wait(alive(api.ready), START_LIMIT_S, f"the coordinator was not ready after {START_LIMIT_S:g} s")
     _wait(alive(connected), START_LIMIT_S, f"no daemon was connected after {START_LIMIT_S:g} s")
     api.add_demo_channel()
-    got = watch("127.0.0.1", http_port, f"/stream/demo.ts?profile={PROFILE}", WATCH_S)
-    subprocess.run([sys.executable, "-m", "tvarr", "status"], env=environ, check=False)
+    got = watch(
+        "127.0.0.1",
+        http_port,
+        f"/stream/demo.ts?profile={PROFILE}",
+        before_leaving=lambda: subprocess.run([sys.executable, "-m", "tvarr", "status"], env=environ, check=False),
+    )
     if found := faults(got):
         raise DemoFailed("; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else ""))
     picture = next(track for track in got.tracks if track.kind is Kind.VIDEO)
