@@ -33,7 +33,7 @@ LIMITS = IngestLimits(
     retry_max_s=0.05,
     healthy_s=5.0,
     give_up_s=3.0,
-    gather_s=0.002,
+    slice_s=0.002,
 )
 SOON_S = 10.0  # nothing here takes so long; a test that does has hung
 CLIP_S = 3
@@ -112,7 +112,7 @@ class Taken:
         """What a timeline promises."""
         last: dict[int, int] = {}
         for sample in self.samples():
-            assert sample.dts_ticks > last.get(sample.track, -1)
+            assert sample.dts_ticks > last.get(sample.track, -(1 << 33))
             assert sample.pts_ticks >= sample.dts_ticks
             last[sample.track] = sample.dts_ticks
 
@@ -189,11 +189,11 @@ class TestFiles:
 
     async def test_at_real_time_after_the_preroll(self, clip: Path, session: aiohttp.ClientSession) -> None:
         began = time.monotonic()
-        taken = await take(file_ingest(clip, session, limits=replace(LIMITS, preroll_s=CLIP_S - 0.5)))
+        taken = await take(file_ingest(clip, session, limits=replace(LIMITS, preroll_s=CLIP_S - 0.5, slice_s=0.05)))
         took = time.monotonic() - began
         assert 0.4 <= took < 2.5
         assert taken.times[0] - began < 0.4
-        assert len(taken.times) <= 0.5 / 0.04 + 5, "slices, not single samples"
+        assert len(taken.times) < 20, "slices, not single samples"
         assert counts(taken)[Kind.VIDEO] == PICTURES
         assert taken.rooms == 0
 

@@ -14,7 +14,7 @@ from tvarr import __version__
 from tvarr.coordinator.source import IngestLimits, SourceFailure, SourceSpec
 from tvarr.coordinator.sources.http import client_session, open_http
 
-LIMITS = IngestLimits(connect_s=5.0, gather_s=0.005)
+LIMITS = IngestLimits(connect_s=5.0, slice_s=0.005)
 BODY = bytes(range(256)) * 400
 
 
@@ -77,7 +77,7 @@ async def test_small_reads_are_gathered(session: aiohttp.ClientSession) -> None:
     pieces = pieces_of(BODY * 2, 1316)
     async with ScriptedServer(endless(pieces, pause_s=0.001)) as server:
         reads = 0
-        async with open_http(SourceSpec.parse(server.url), session, replace(LIMITS, gather_s=0.05)) as stream:
+        async with open_http(SourceSpec.parse(server.url), session, replace(LIMITS, slice_s=0.05)) as stream:
             while await stream.read():
                 reads += 1
     assert reads < len(pieces) / 4

@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvarr.coordinator.sources.pacing import JUMP_S, LATE_S, SLICE_S, Pacer
+from tvarr.coordinator.sources.pacing import JUMP_S, LATE_S, Pacer
 from tvarr.media.model import Codec, Event, Sample, Track, Tracks
 
 VIDEO, AUDIO, SUBTITLE = 256, 257, 258
 TRACKS = Tracks((Track(VIDEO, Codec.H264), Track(AUDIO, Codec.AAC), Track(SUBTITLE, Codec.DVB_SUBTITLE)))
+
+
+SLICE_S = 0.05
 
 
 def sample(at_s: float, track: int = VIDEO) -> Sample:
@@ -31,21 +34,21 @@ def delivered(pacer: Pacer, start: float, until: float = 1e9) -> list[tuple[floa
 
 
 def test_the_preroll_comes_at_once_and_the_rest_when_due() -> None:
-    pacer = Pacer(preroll_s=1.0)
+    pacer = Pacer(1.0, SLICE_S)
     pacer.push([TRACKS, *(sample(10 + i * 0.5) for i in range(7))])
     times = [at for at, event in delivered(pacer, start=100.0) if event is not TRACKS]
     assert times == pytest.approx([100, 100, 100, 100.5, 101, 101.5, 102])
 
 
 def test_subtitles_go_with_what_stands_before_them() -> None:
-    pacer = Pacer(preroll_s=0.0)
+    pacer = Pacer(0.0, SLICE_S)
     early, late = sample(0, SUBTITLE), sample(900, SUBTITLE)
     pacer.push([TRACKS, sample(50), early, late, sample(50.5)])
     assert [at for at, _ in delivered(pacer, start=7.0)] == pytest.approx([7, 7, 7, 7, 7.5])
 
 
 def test_nothing_wakes_up_more_often_than_the_slice() -> None:
-    pacer = Pacer(preroll_s=0.0)
+    pacer = Pacer(0.0, SLICE_S)
     pacer.push([TRACKS, *(sample(i * 0.001) for i in range(1000))])
     wakes = sorted({at for at, _ in delivered(pacer, start=0.0)})
     assert min(b - a for a, b in pairwise(wakes)) >= SLICE_S - 1e-9
@@ -53,7 +56,7 @@ def test_nothing_wakes_up_more_often_than_the_slice() -> None:
 
 
 def test_after_a_suspension_time_is_let_go() -> None:
-    pacer = Pacer(preroll_s=1.0)
+    pacer = Pacer(1.0, SLICE_S)
     pacer.push([TRACKS, *(sample(float(i)) for i in range(100))])
     before = delivered(pacer, start=0.0, until=5.0)
     woken = pacer.take(3600.0)
@@ -63,7 +66,7 @@ def test_after_a_suspension_time_is_let_go() -> None:
 
 
 def test_a_jump_of_time_stamps_holds_nothing_up() -> None:
-    pacer = Pacer(preroll_s=0.0)
+    pacer = Pacer(0.0, SLICE_S)
     pacer.push([TRACKS, sample(0), sample(1), sample(50_000), sample(50_001)])
     assert [at for at, _ in delivered(pacer, start=0.0)][1:] == pytest.approx([0, 1, 1, 2], abs=SLICE_S + 1e-9)
 
@@ -87,7 +90,7 @@ def test_nothing_is_lost_reordered_early_or_burst(
     for track, step_s in steps:
         at_s += step_s if track != SUBTITLE else 0.0
         events.append(sample(100 + at_s, track))
-    pacer, now, nap = Pacer(preroll_s), 50.0, iter(naps)
+    pacer, now, nap = Pacer(preroll_s, SLICE_S), 50.0, iter(naps)
     out: list[tuple[float, Event]] = []
     for part in (events[:cut], events[cut:]):  # two reads of a source
         pacer.push(part)

@@ -73,7 +73,7 @@ class Ingest:
         self._limits = limits
         self._session = session
         self._intake = Intake(spec.program)
-        self._pacer = Pacer(limits.preroll_s)
+        self._pacer = Pacer(limits.preroll_s, limits.slice_s)
         self._retry = Retry(limits, rng, time.monotonic())
         self._meter = _Meter()
         self._state = IngestState.CONNECTING

@@ -98,7 +98,7 @@ class IngestLimits:
     healthy_s: float = 30.0  # media flowed this long on one connection: delays start small again
     give_up_s: float = 60.0  # without media for this long, after there had been some
     max_redirects: int = 10
-    gather_s: float = 0.04  # small reads of a network are gathered this long, to wake up less often
+    slice_s: float = 0.08  # media come in slices of this: at 8 Mb/s each wake-up costs as much as its 80 kB
     preroll_s: float = 1.0  # at real time: this much media is sent at once, for players to start on
 
 

@@ -39,9 +39,9 @@ class HttpStream:
     One without a length or chunks ends where its connection does; aiohttp doesn't tell how that ended.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, gather_s: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, slice_s: float) -> None:
         self._response = response
-        self._gather_s = gather_s
+        self._slice_s = slice_s
         self._drained = False  # the last read took all there was, and it was little
         self._ended = False
 
@@ -74,7 +74,7 @@ class HttpStream:
             return
         transport.pause_reading()
         try:
-            await asyncio.sleep(self._gather_s)
+            await asyncio.sleep(self._slice_s)
         finally:
             if not transport.is_closing():
                 transport.resume_reading()
@@ -96,7 +96,7 @@ async def open_http(
         raise SourceFailure(f"{_host(url)} did not answer within {limits.connect_s:g} s", passing=True) from error
     try:
         _check(response)
-        yield HttpStream(response, limits.gather_s)
+        yield HttpStream(response, limits.slice_s)
     finally:
         response.close()
 

@@ -8,7 +8,6 @@ from math import inf
 
 from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Tracks
 
-SLICE_S = 0.04  # nothing wakes up more often than this
 LATE_S = 3.0  # further behind than this (the process was suspended, the disk slow), time is let go
 JUMP_S = 10.0  # no step of a track's DTS holds the media up longer than this
 
@@ -22,8 +21,9 @@ class Pacer:
     holds is bounded by its caller, who reads on only when it is empty: the events of one read.
     """
 
-    def __init__(self, preroll_s: float = 1.0) -> None:
+    def __init__(self, preroll_s: float = 1.0, slice_s: float = 0.08) -> None:
         self._preroll_s = preroll_s
+        self._slice_s = slice_s  # nothing wakes up more often than this
         self._queue: deque[tuple[float, Event]] = deque()  # with its media time in seconds; -inf: due at once
         self._clocks: frozenset[int] = frozenset()  # ids of the tracks that say when
         self._position_s = -inf  # media time of the last event queued
@@ -61,7 +61,7 @@ class Pacer:
         taken = []
         while self._queue and self._queue[0][0] <= self._media_time(self._queue[0][0], now):
             taken.append(self._queue.popleft()[1])
-        self._next_slice_at = now + SLICE_S
+        self._next_slice_at = now + self._slice_s
         return taken
 
     def _media_time(self, head_s: float, now: float) -> float:
