@@ -43,7 +43,9 @@ def confirmed(form: Format, data: bytes, at: int, frame: AudioFrame) -> bool | N
     if end + form.header_bytes > len(data):
         return True if end == len(data) else None
     after = form.parse(data, end)
-    return after is not None and (after.codec, after.sample_rate) == (frame.codec, frame.sample_rate)
+    if after is None or after.codec is not frame.codec:
+        return False
+    return after.sample_rate == frame.sample_rate or not (after.sample_rate and frame.sample_rate)
 
 
 class _Clock:
@@ -68,7 +70,7 @@ class _Clock:
     def _now(self) -> int | None:
         if self._anchor is None:
             return None
-        return (self._anchor + self._samples * TICKS_PER_SECOND // self._rate) % TICKS_33BIT
+        return (self._anchor + round(self._samples * TICKS_PER_SECOND / self._rate)) % TICKS_33BIT
 
 
 class AudioSplitter:

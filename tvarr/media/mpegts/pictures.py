@@ -55,7 +55,8 @@ def _start(data: bytes, at: int) -> int:
 
 
 def _with_ends(found: list[_Found], size: int) -> list[tuple[_Found, int]]:
-    return list(zip(found, [f.start for f in found[1:]] + [size], strict=True))
+    ends = [f.start for f in found[1:]] + [size] * bool(found)
+    return list(zip(found, ends, strict=True))
 
 
 class _ParameterSets:
@@ -108,7 +109,7 @@ class H264Finder:
             elif nal_type == h264.PPS:
                 changed |= self._take_pps(nal_at(data, at + 3))
             elif nal_type == h264.SEI:
-                found[-1].recovery |= h264.has_recovery_point(data[at + 3 : at + 3 + _MAX_SEI_BYTES])
+                found[-1].recovery |= h264.has_recovery_point(nal_at(data[at + 3 : at + 3 + _MAX_SEI_BYTES], 0))
         if changed:
             self._describe()
         return [self._picture(data, f, end, with_order) for f, end in _with_ends(found, len(data))]
