@@ -75,6 +75,9 @@ class Api:
             return False
         return True
 
+    def has_worker(self) -> bool:
+        return 'tvarr_transcoders{state="connected"}' in self.call("GET", "/metrics")
+
     def add_demo_channel(self) -> None:
         self.call("POST", "/api/v1/channels", {"name": "demo", "slug": "demo", "url": CLIP.as_uri(), "loop": True})
 
@@ -116,7 +119,7 @@ def run() -> None:
 
 
 def greet(*, first: bool) -> None:
-    """Waits for the coordinator, adds the demo channel where there is no channel, and says where everything is."""
+    """Waits for both roles, adds the demo channel where there is no channel, and says where everything is."""
     config = load(CoordinatorConfig, {})
     host = "127.0.0.1" if config.host in {"0.0.0.0", "::"} else config.host
     api = Api(f"http://{host}:{config.http_port}", config.admin_password)
@@ -125,9 +128,9 @@ def greet(*, first: bool) -> None:
     def ready() -> bool:
         if os.getppid() != parent:
             sys.exit(0)  # run-roles.sh has ended and said why
-        return api.ready()
+        return api.ready() and api.has_worker()
 
-    _wait(ready, START_LIMIT_S, "the coordinator did not get ready")
+    _wait(ready, START_LIMIT_S, f"coordinator and daemon were not ready after {START_LIMIT_S:g} s")
     may_add = config.admin_password or config.no_http_auth
     clip_is_served = config.media_dir is not None and CLIP.is_relative_to(config.media_dir)
     if may_add and clip_is_served and not _stream_urls(api):
@@ -283,11 +286,8 @@ def _show(api: Api, process: subprocess.Popen[bytes], http_port: int, environ: d
 
         return look
 
-    def connected() -> bool:
-        return any(daemon["state"] == "connected" for daemon in json.loads(api.call("GET", "/api/v1/transcoders")))
-
     _wait(alive(api.ready), START_LIMIT_S, f"the coordinator was not ready after {START_LIMIT_S:g} s")
-    _wait(alive(connected), START_LIMIT_S, f"no daemon was connected after {START_LIMIT_S:g} s")
+    _wait(alive(api.has_worker), START_LIMIT_S, f"no daemon was connected after {START_LIMIT_S:g} s")
     api.add_demo_channel()
     got = watch(
         "127.0.0.1",
