@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import aiohttp
 import pytest
 
+from tests.conftest import program
 from tests.fakes.sources import ScriptedServer, answer, close, endless, hang, head, pieces_of, reset
 from tvarr import __version__
 from tvarr.coordinator.source import IngestLimits, SourceFailure, SourceSpec
@@ -198,3 +201,36 @@ async def test_leaving_closes_the_connection(session: aiohttp.ClientSession) -> 
             assert await stream.read()
             assert server.open == 1
         await asyncio.wait_for(server.all_closed(), 5)
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """A server's context with a certificate that nobody has signed."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = [program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    command += ["-nodes", "-days", "1", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+class TestTls:
+    async def test_a_certificate_that_nobody_signed(self, tls: ssl.SSLContext, session: aiohttp.ClientSession) -> None:
+        async with ScriptedServer(answer(BODY), tls=tls) as server:
+            words = str(await cause(server.url, session))
+        assert words.startswith(f"the certificate of 127.0.0.1:{server.port} is not accepted: self")
+
+    async def test_read_in_slices(self, tls: ssl.SSLContext) -> None:
+        pieces = pieces_of(BODY, 1316)
+        async with (
+            ScriptedServer(endless(pieces, pause_s=0.001), tls=tls) as server,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as trusting,
+        ):
+            reads = []
+            async with open_http(SourceSpec.parse(server.url), trusting, replace(LIMITS, slice_s=0.05)) as stream:
+                while data := await stream.read():
+                    reads.append(data)
+        assert b"".join(reads) == BODY
+        assert len(reads) < len(pieces) / 4

@@ -54,7 +54,7 @@ class IngestStatus:
 
     state: IngestState
     error: str  # why it is connecting again, or failed; empty while all is well
-    reconnections: int  # connections made again after one had failed
+    reconnections: int  # times that it was connected to again, or tried to
     laps: int  # times that a looped source started again
     bytes: int
     bitrate_kbps: float  # over the last seconds
@@ -78,7 +78,6 @@ class Ingest:
         self._meter = _Meter()
         self._state = IngestState.CONNECTING
         self._error = ""
-        self._failures = 0  # connections that failed
         self._reconnections = 0
         self._laps = 0
         self._bytes = 0
@@ -138,7 +137,7 @@ class Ingest:
         """How long to wait before the next connection; None where the source has ended, `SourceError` to give up."""
         delay_s = self._retry.failed(failure, time.monotonic()) if self._spec.scheme in NETWORK_SCHEMES else None
         if delay_s is not None:
-            self._failures += 1
+            self._reconnections += 1
             self._state = IngestState.RECONNECTING if self._retry.had_media else IngestState.CONNECTING
             self._error = str(failure)
             log.warning("%s: %s; connecting again in %.1f s", redact(self._spec.url), failure, delay_s)
@@ -160,8 +159,6 @@ class Ingest:
         """One connection or lap to its end; returns where the source was read to its known end."""
         async with self._open() as stream:
             self._connected_at = time.time()
-            if self._failures > self._reconnections:
-                self._reconnections = self._failures
             self._intake.begin(stream.content_type)
             self._quiet_s = 0.0
             while data := await self._read(stream):
