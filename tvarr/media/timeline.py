@@ -38,7 +38,8 @@ MAX_SKEW_TICKS = 10 * TICKS_PER_SECOND
 # How near a sample of another track must be to a proposal to confirm it: decoder buffers hold 1 s (13818-1, 2.4.2.6),
 # real muxers reach 2 s.
 AGREEMENT_TICKS = 3 * TICKS_PER_SECOND
-# After a join a track may lie this far before its own end; until it has caught up its samples are dropped as repeated.
+# After a join audio may lie this far before its own end; until it has caught up its frames are dropped as repeated.
+# Video and what overlaps more move the epoch instead.
 MAX_OVERLAP_TICKS = 3 * TICKS_PER_SECOND
 # A track that the others have left behind by this was silent. One that still lives in an old epoch this long after
 # the new one began comes over.
