@@ -20,7 +20,7 @@ from tvarr.wire.streams import JobInputs
 
 log = logging.getLogger(__name__)
 
-END_WITHIN_S = 4.0  # jobs that are ended have this long to end their ffmpeg
+END_WITHIN_S = 3.0  # jobs that are ended have this long to end their ffmpeg
 LAST_WORDS_WITHIN_S = 1.0  # a job that failed has this long to say so
 _ASKED_FOR = frozenset({ErrorCode.CANCELLED, ErrorCode.SHUTTING_DOWN})
 
