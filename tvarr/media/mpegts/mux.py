@@ -168,6 +168,7 @@ class Muxer:
         chunks: list[Chunk] = []
         parts: list[bytes | bytearray] = []
         begins_with_access = False
+        dts = 0
         for sample in samples:
             output = self._outputs.get(sample.track)
             if output is None:
@@ -179,12 +180,14 @@ class Muxer:
             access = self._is_access_point(output, sample)
             if access:
                 if parts:
-                    chunks.append(Chunk(b"".join(parts), begins_with_access))
+                    chunks.append(Chunk(b"".join(parts), begins_with_access, dts))
                 parts, begins_with_access = [], True
+            if output.clock or not parts:
+                dts = sample.dts_ticks
             self._write_tables(parts, access)
             self._write(parts, output, sample, access)
         if parts:
-            chunks.append(Chunk(b"".join(parts), begins_with_access))
+            chunks.append(Chunk(b"".join(parts), begins_with_access, dts))
         return chunks
 
     def discontinuity(self, track_id: int | None = None) -> None:
