@@ -221,7 +221,7 @@ class Demuxer:
         if psi.carries_sections(entry.stream_type, program_descriptors):
             self._elementary[entry.pid] = SectionReceiver(self.stats, partial(self._on_section, stream))
         else:
-            kind = Kind.VIDEO if stream.unexplained else codec.kind
+            kind = Kind.VIDEO if codec is Codec.PRIVATE else codec.kind  # which may be video
             on_pes, on_scrambled = partial(self._on_pes, stream), partial(self._on_scrambled, stream)
             self._elementary[entry.pid] = PesReceiver(self.stats, kind, on_pes, on_scrambled)
         return stream
@@ -245,7 +245,7 @@ class Demuxer:
         self._emit(stream, [])
 
     def _emit(self, stream: Elementary, samples: list[Sample]) -> None:
-        if samples and stream.sniffed:
+        if samples and stream.timed:
             self._clock_ticks = samples[-1].dts_ticks
         hold = self._hold
         if hold is not None:

@@ -49,6 +49,11 @@ class Elementary:
         return self.announced is Codec.PRIVATE and self.entry.stream_type == psi.PRIVATE_PES and not explained
 
     @property
+    def timed(self) -> bool:
+        """Whether its samples tell where the programme is."""
+        return self._splitter is not None
+
+    @property
     def known(self) -> bool:
         """Whether nothing more is to be expected of its track: no reason to wait before announcing it."""
         if self.scrambled or not self.sniffed:
@@ -100,23 +105,23 @@ class Elementary:
 
     def flush(self, clock_ticks: int | None) -> list[Sample]:
         """End of the stream: what is unfinished."""
-        samples = [] if self._settled else self._settle(self.announced, clock_ticks)
+        samples = [] if self._settled else self._settle(self._info.codec, clock_ticks)
         if self._splitter is not None:
             samples += self._stamped(self._splitter.flush(), clock_ticks)
             samples += self._stamper.flush(clock_ticks)
         return samples + self._take_early(clock_ticks or 0)
 
     def _guess(self, pes: Pes) -> Codec | None:
-        codec = sniff(pes.data, self.announced)
-        held = self._unsettled
+        expected, held = self._info.codec, self._unsettled
+        codec = sniff(pes.data, expected)
         if codec is None and len(held) > 1:
-            codec = sniff(b"".join(p.data for p in held), self.announced)
+            codec = sniff(b"".join(p.data for p in held), expected)
         if codec is not None:
             return codec
         like_video = any(p.data.startswith(b"\x00\x00\x01") for p in held)
         most = MAX_SNIFF_PES if self.announced is not Codec.PRIVATE or like_video else MAX_SNIFF_PES_PRIVATE
         full = len(held) >= most or sum(len(p.data) for p in held) >= MAX_SNIFF_BYTES
-        return self.announced if full else None
+        return expected if full else None
 
     def _settle(self, codec: Codec, clock_ticks: int | None) -> list[Sample]:
         self._settled = True
@@ -133,11 +138,16 @@ class Elementary:
             return [*self._take_early(dts), Sample(self.entry.pid, pes.pts_ticks, dts, pes.data, True)]
         units = splitter.push(pes)
         if splitter.info is not self._info:
-            self._info = splitter.info
-            self.changed = True
+            self._describe(splitter.info)
         if isinstance(splitter, AudioSplitter) and splitter.skipped_bytes > SNIFF_AGAIN_BYTES:
             self._settled = False
         return self._stamped(units, clock_ticks)
+
+    def _describe(self, info: StreamInfo) -> None:
+        """Takes over what the stream says now; a splitter that starts anew does not make it unknown."""
+        if info.complete or info.codec is not self._info.codec:
+            self._info = info
+            self.changed = True
 
     def _stamped(self, units: list[Unit], clock_ticks: int | None) -> list[Sample]:
         splitter = self._splitter

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from tvarr.errors import MediaError
@@ -14,6 +16,7 @@ from tvarr.media.mpegts.units import Order, StreamInfo
 
 MAX_PARAMETER_SETS = 64  # of a kind; further ones are not looked at
 MAX_PARAMETER_SET_BYTES = 4096  # nor are longer ones
+MAX_MARKS = 4096  # start codes of a payload that are looked at; what follows belongs to the last picture
 _MAX_SEI_BYTES = 512  # of an SEI NAL unit that are looked at
 
 
@@ -47,6 +50,11 @@ class _Found:
     head_at: int = -1  # of the first slice, or of MPEG's picture header
     parameters: bool = False  # SPS or sequence header
     recovery: bool = False
+
+
+def _marks(pattern: re.Pattern[bytes], data: bytes) -> Iterator[int]:
+    """Where the pattern's start codes are."""
+    return (match.start() for match in islice(pattern.finditer(data), MAX_MARKS))
 
 
 def _start(data: bytes, at: int) -> int:
@@ -96,8 +104,7 @@ class H264Finder:
     def pictures(self, data: bytes, *, with_order: bool) -> list[Picture]:
         found: list[_Found] = []
         changed = False
-        for match in self._MARKS.finditer(data):
-            at = match.start()
+        for at in _marks(self._MARKS, data):
             if not found or found[-1].head_at >= 0:
                 found.append(_Found(_start(data, at)))
             nal_type = data[at + 3] & 0x1F
@@ -186,8 +193,7 @@ class HevcFinder:
     def pictures(self, data: bytes, *, with_order: bool) -> list[Picture]:
         found: list[_Found] = []
         changed = False
-        for match in self._MARKS.finditer(data):
-            at = match.start()
+        for at in _marks(self._MARKS, data):
             if not found or found[-1].head_at >= 0:
                 found.append(_Found(_start(data, at)))
             nal_type = hevc.nal_type(data[at + 3])
@@ -241,8 +247,7 @@ class MpegVideoFinder:
 
     def pictures(self, data: bytes, *, with_order: bool) -> list[Picture]:
         found: list[_Found] = []
-        for match in self._MARKS.finditer(data):
-            at = match.start()
+        for at in _marks(self._MARKS, data):
             if not found or found[-1].head_at >= 0:
                 found.append(_Found(at))
             code = data[at + 3]
