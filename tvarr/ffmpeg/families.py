@@ -125,7 +125,7 @@ FLAGS: dict[str, Flags] = {
     Family.QSV: Flags(
         quality=("-global_quality", "{q}"),
         always=("-bf", "0", "-forced_idr", "1"),
-        live=("-async_depth", "1", "-look_ahead", "0", "-low_delay_brc", "1"),
+        live=("-async_depth", "1", "-low_delay_brc", "1"),
         preset_flag="-preset",
         presets=_scale("veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"),
         default_preset="veryfast",

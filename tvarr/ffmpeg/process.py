@@ -213,18 +213,13 @@ class FfmpegProcess:
         """The end of the input: ffmpeg flushes and ends."""
         self._stdin.close()
 
-    async def read(self, gather_s: float = 0.0) -> bytes:
-        """What is on stdout, waiting for it; nothing at its end.
-
-        Once something is there, `gather_s` pass before it is read, so that a slow stream takes few reads.
-        """
+    async def read(self) -> bytes:
+        """What is on stdout, waiting for it; nothing at its end."""
         while not self._stdout.closed:
             try:
                 return os.read(self._stdout.fd, READ_BYTES)
             except BlockingIOError:
                 await self._stdout.readable()
-                if gather_s:
-                    await asyncio.sleep(gather_s)
         return b""
 
     def usage(self) -> tuple[float, int]:
