@@ -45,8 +45,14 @@ class Framer:
 
         Raises NotTransportStream after MAX_GARBAGE_BYTES without sync.
         """
-        data = self._held + data if self._held else bytes(data)
-        at = 0
+        data, held, at = bytes(data), self._held, 0
+        missing = self._size - len(held)
+        if held[:1] == b"G" and 0 < missing <= len(data):  # a packet across chunks: the rest need not be copied
+            self._held, at = b"", missing
+            self.packets += 1
+            yield _UNPACK[self._size](held + data[:missing])
+        elif held:
+            data = held + data
         while True:
             if not self._size:
                 at = self._find_sync(data, at)
