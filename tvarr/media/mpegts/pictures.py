@@ -73,6 +73,10 @@ class _ParameterSets:
     def __init__(self) -> None:
         self._raw: dict[tuple[int, int], bytes] = {}
 
+    def has(self, nal: bytes) -> bool:
+        """Whether exactly this one came last of its type and id: the usual case, which needs no parsing."""
+        return nal in self._raw.values()
+
     def take(self, nal_type: int, set_id: int, nal: bytes, *, announces: bool) -> bool:
         """Whether this is new, or with `announces` differs from the one known by that id."""
         known = self._raw.get((nal_type, set_id))
@@ -146,7 +150,7 @@ class H264Finder:
         return self._sps.get(sps_id) if sps_id is not None else next(iter(self._sps.values()), None)
 
     def _take_sps(self, nal: bytes) -> bool:
-        if len(nal) > MAX_PARAMETER_SET_BYTES:
+        if len(nal) > MAX_PARAMETER_SET_BYTES or self._sets.has(nal):
             return False
         try:
             sps = h264.parse_sps(nal)
@@ -159,7 +163,7 @@ class H264Finder:
 
     def _take_pps(self, nal: bytes) -> bool:
         """One that changes does not make the stream another: some encoders write a PPS of their own to each picture."""
-        if len(nal) > MAX_PARAMETER_SET_BYTES:
+        if len(nal) > MAX_PARAMETER_SET_BYTES or self._sets.has(nal):
             return False
         try:
             pps_id, sps_id = h264.pps_ids(nal)
@@ -212,7 +216,7 @@ class HevcFinder:
         return Picture(found.start, end, len(data) - found.head_at, keyframe)
 
     def _take_set(self, nal_type: int, nal: bytes) -> bool:
-        if len(nal) > MAX_PARAMETER_SET_BYTES:
+        if len(nal) > MAX_PARAMETER_SET_BYTES or self._sets.has(nal):
             return False
         set_id = 0
         try:

@@ -11,7 +11,8 @@ from tvarr.media.mpegts.receive import Pes
 from tvarr.media.mpegts.units import StreamInfo, Unit
 
 MAX_UNIT_BYTES = 8 << 20  # of a picture that lies across PES packets; more is handed on as it is
-MAX_CARRIED_BYTES = 8 << 10  # of a picture whose header has not come yet, or not whole
+MAX_CARRIED_BYTES = 8 << 10  # of a picture whose header has not come yet, or not whole;
+MAX_CARRIED_TIMES = 8  # it is looked at again with each of so many PES packets
 _HEAD_BYTES = 64  # a header that begins nearer to the end of a PES packet may go on in the next
 _MAX_LEADING_ZEROS = 8  # before the first start code of a PES packet
 _UNALIGNED_AFTER = 2  # PES packets in a row that begin within a picture
@@ -55,6 +56,7 @@ class VideoSplitter:
         self._open_data: list[bytes] = []
         self._open_bytes = 0
         self._carried: _Part | None = None  # the same, but to be looked at again together with what follows
+        self._times_carried = 0
         self._field: _Part | None = None  # the first field of a frame
 
     @property
@@ -138,9 +140,12 @@ class VideoSplitter:
         if self._open is None:
             return []
         missing = self._open.picture.head_bytes < (1 if self._aligned else _HEAD_BYTES)
-        if missing and self._open_bytes <= MAX_CARRIED_BYTES and len(self._open_data) == 1:
+        few = self._open_bytes <= MAX_CARRIED_BYTES and self._times_carried < MAX_CARRIED_TIMES
+        if missing and few and len(self._open_data) == 1:
             self._carried, self._open = self._open, None
+            self._times_carried += 1
             return []
+        self._times_carried = 0
         return self._close() if self._aligned or self._open_bytes > MAX_UNIT_BYTES else []
 
     def _close(self) -> list[Unit]:
