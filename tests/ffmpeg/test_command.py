@@ -185,6 +185,19 @@ def test_the_base_leaves_room_and_keeps_the_grid(first: int, fps: float) -> None
         assert (start.base_ticks * frame_rate(fps) / TICKS_PER_SECOND).denominator == 1
 
 
+@given(first=st.integers(0, 1 << 40), fps=st.sampled_from([0.0, 23.976, 25.0, 29.97, 48.0]))
+def test_mpeg2_gets_one_of_its_rates_on_the_grid_of_the_source(first: int, fps: float) -> None:
+    spec = job(Target(replace(VIDEO, fps=fps), Codec.MPEG2VIDEO))
+    start = start_at(spec, first_ticks=first, first_video_ticks=first + 5)
+    argv = build("ffmpeg", spec, start, encoder=Encoder("mpeg2video", Codec.MPEG2VIDEO, Family.SOFTWARE))
+    duration, _, scale = after("-enc_time_base:v", argv).partition(":")
+    rate = Fraction(int(scale), int(duration))
+    assert float(rate) == pytest.approx({0.0: 25, 48.0: 50}.get(fps, fps), abs=0.001)
+    assert f"fps={rate.numerator}/{rate.denominator}" in after("-filter:v", argv)
+    assert ((first + 5 - start.base_ticks) * rate / TICKS_PER_SECOND).denominator == 1
+    assert first - start.base_ticks >= LEAD_TICKS
+
+
 def keyframes(expression: str, times_s: list[float]) -> list[float]:
     """What ffmpeg makes of the expression: `times_s` are the pictures', absolute."""
     names = {

@@ -81,9 +81,9 @@ FLAGS: dict[str, Flags] = {
         default_preset="superfast",
         formats=("yuv420p", "yuv420p10le"),
     ),
-    # A GOP above 600 is refused by mpegvideo_enc.c.
+    # A GOP above 600 is refused (mpegvideo_enc.c). Without B-frames every group is closed.
     "mpeg2video": Flags(
-        always=("-bf", "0", "-flags", "+cgop"),
+        always=("-bf", "0"),
         gop=600,
         formats=("yuv420p", "yuv420p"),
     ),

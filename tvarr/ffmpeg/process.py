@@ -30,14 +30,14 @@ _WITH_PARENT = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
 os.getppid() == int(sys.argv[1]) or os._exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
+os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
 def tied_to_this_process(argv: Sequence[str]) -> list[str]:
     """The command, wrapped so that the kernel kills it when this process dies; on other systems than Linux as it is.
 
-    `argv[0]` is a path. The thread that starts it has to live as long as the command: it counts as its parent.
+    The thread that starts it has to live as long as the command: it counts as its parent.
     """
     if not sys.platform.startswith("linux") or not sys.executable:
         return list(argv)
