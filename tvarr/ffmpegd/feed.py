@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from tvarr.cluster.model import JobSpec, Target
 from tvarr.errors import ErrorCode, JobError, MediaError
-from tvarr.ffmpeg.command import FIRST_PID, LEAD_TICKS, MAX_PROCESS_TICKS, Start, start_at
-from tvarr.media.model import TICKS_33BIT, TICKS_PER_SECOND, Kind, Sample, Track, Tracks
+from tvarr.ffmpeg.command import FIRST_PID, MAX_PROCESS_TICKS, Start, start_at
+from tvarr.media.model import TICKS_PER_SECOND, Kind, Sample, Track, Tracks
 from tvarr.media.mpegts.demux import Demuxer
 from tvarr.media.mpegts.mux import Muxer
 
@@ -111,13 +111,15 @@ class Inlet:
 
 
 class Outlet:
-    """Bytes of ffmpeg's stdout in, samples and tracks on the relay's timeline out."""
+    """Bytes of ffmpeg's stdout in, samples and tracks on the relay's timeline out.
+
+    Process time stays below 2^33, so that nothing has to be unwrapped.
+    """
 
     def __init__(self, spec: JobSpec, start: Start) -> None:
         self._base_ticks = start.base_ticks
         self._targets = {FIRST_PID + n: target for n, target in enumerate(spec.targets)}
         self._demuxer = Demuxer()
-        self._near_ticks = LEAD_TICKS  # process time that the next sample is near to
 
     def feed(self, data: bytes) -> list[Sample | Tracks]:
         return self._restore(self._demuxer.feed(data))
@@ -136,16 +138,9 @@ class Outlet:
             target = targets.get(event.track)
             if target is None:
                 continue
-            dts = self._near_ticks = _unwrapped(event.dts_ticks, self._near_ticks)
-            pts = dts + (event.pts_ticks - event.dts_ticks) % TICKS_33BIT
-            restored.append(Sample(target.track.id, pts + base, dts + base, event.data, event.keyframe))
+            pts, dts = event.pts_ticks + base, event.dts_ticks + base
+            restored.append(Sample(target.track.id, pts, dts, event.data, event.keyframe))
         return restored
-
-
-def _unwrapped(ticks: int, near_ticks: int) -> int:
-    """The time of 33 bits that is nearest to `near_ticks`."""
-    half = TICKS_33BIT // 2
-    return near_ticks + (ticks - near_ticks + half) % TICKS_33BIT - half
 
 
 def output_tracks(targets: Iterable[Target]) -> tuple[Track, ...]:
