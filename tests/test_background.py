@@ -151,13 +151,33 @@ class TestSignals:
         assert err.endswith(f"stopping on {number.name}\n")
 
     @pytest.mark.parametrize("how", ["hangs", "blocks"])
-    def test_the_second_signal_ends_at_once(self, start: Start, how: str) -> None:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_the_second_signal_ends_at_once(self, start: Start, how: str, number: signal.Signals) -> None:
         process = start(how)
-        process.terminate()
+        process.send_signal(number)
         assert process.stdout
         assert process.stdout.readline() == "cleaning\n"
+        process.send_signal(number)
+        assert process.wait(LIMIT_S) == -number
+
+    def test_a_keypress_that_comes_as_two_signals_counts_once(self, start: Start) -> None:
+        process = start("hangs")
         process.send_signal(signal.SIGINT)
-        assert process.wait(LIMIT_S) == -signal.SIGINT
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout
+        assert process.stdout.readline() == "cleaning\n"
+        while _pending(process.pid):
+            time.sleep(0.01)
+        assert process.poll() is None
+
+    def test_another_signal_later_counts(self, start: Start) -> None:
+        process = start("hangs")
+        process.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + LIMIT_S
+        while process.poll() is None and time.monotonic() < deadline:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+        assert process.wait(LIMIT_S) == -signal.SIGTERM
 
     @pytest.mark.parametrize("how", ["hangs", "blocks"])
     def test_what_does_not_end_in_time_is_ended(self, start: Start, how: str) -> None:
@@ -167,12 +187,16 @@ class TestSignals:
         assert (code, out) == (1, "cleaning\n")
         assert err.endswith("ending at once\n")
 
-    def test_signals_that_are_ignored_at_the_start_stay_ignored(self, start: Start) -> None:
-        process = start("sleeps", ignored=(signal.SIGINT, signal.SIGHUP))
+    def test_ctrl_c_works_in_the_background_of_a_script(self, start: Start) -> None:
+        """A shell starts such a process with SIGINT ignored."""
+        process = start("sleeps", ignored=(signal.SIGINT,))
         process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT_S) == 0
+
+    def test_a_hangup_stays_ignored_under_nohup(self, start: Start) -> None:
+        process = start("sleeps", ignored=(signal.SIGHUP,))
         process.send_signal(signal.SIGHUP)
-        deadline = time.monotonic() + LIMIT_S
-        while _pending(process.pid) and time.monotonic() < deadline:
+        while _pending(process.pid):
             time.sleep(0.01)
         assert process.poll() is None
         process.terminate()
@@ -183,12 +207,3 @@ def _pending(pid: int) -> bool:
     """Whether a signal waits to be delivered (`SigPnd`, `ShdPnd` of proc(5))."""
     with open(f"/proc/{pid}/status") as status:
         return any(line.startswith(("SigPnd", "ShdPnd")) and int(line.split()[1], 16) for line in status)
-
-
-def test_a_job_of_a_shell_in_the_background_ignores_ctrl_c() -> None:
-    """What the docstring of `run_until_signalled` says of shells, checked with one."""
-    code = "import signal; print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)"
-    done = subprocess.run(
-        ["sh", "-c", f'"{sys.executable}" -c "{code}" & wait'], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "True\n"

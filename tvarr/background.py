@@ -10,12 +10,17 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
+
+import uvloop
+from types import FrameType
 
 log = logging.getLogger(__name__)
 
 STOP_LIMIT_S = 8.0  # a role that has not ended this long after its first signal is ended; `run-roles.sh` kills after 9
+SAME_KEYPRESS_S = 0.5  # another signal than the first this soon after it is the same wish, passed on
 SHORTEST_SECRET = 4  # characters; hiding every "a" would hide the log
 
 # user:password@ of a URL, and a bearer token, wherever they come from
@@ -87,26 +92,34 @@ def setup_logging(level: str = "info", log_format: str = "text", secrets: Iterab
         logging.getLogger(chatty).setLevel(max(_LEVELS[level], logging.WARNING))
 
 
+def run(main: Callable[[], Awaitable[int]]) -> int:
+    """Runs a role on an event loop of its own until it ends or a signal ends it; returns its exit code."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run_until_signalled(main))
+
+
 async def run_until_signalled(main: Callable[[], Awaitable[int]]) -> int:
     """Awaits `main()` and returns its exit code; 0 where SIGTERM, SIGINT or SIGHUP ended it.
 
     The first signal cancels the task that runs `main`, which cleans up while the CancelledError passes through it.
     A second one ends the process at once, in the way that signal does by default. So does the time: `STOP_LIMIT_S`
-    after the first signal the process ends with code 1, whatever still hangs. A signal that is ignored when we start
-    stays ignored: shells do that to jobs in the background, `nohup` to SIGHUP, and `run-roles.sh` to both, so that
-    a terminal's Ctrl-C does not come twice.
+    after the first signal the process ends with code 1, whatever still hangs. A terminal's Ctrl-C that comes twice,
+    as SIGINT to everybody and as SIGTERM from `run-roles.sh`, counts once. SIGHUP stays ignored under `nohup`.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(main())
     heard: list[signal.Signals] = []
-    watched = [s for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
+    watched = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        watched.append(signal.SIGHUP)
 
     def stop(number: signal.Signals) -> None:
         heard.append(number)
         log.info("stopping on %s", number.name)
+        again = _second_signal(number)
         for other in watched:
             loop.remove_signal_handler(other)
-            signal.signal(other, signal.SIG_DFL)
+            signal.signal(other, again)
         guard = threading.Timer(STOP_LIMIT_S, _end_now)
         guard.daemon = True
         guard.start()
@@ -120,6 +133,19 @@ async def run_until_signalled(main: Callable[[], Awaitable[int]]) -> int:
         if not heard:
             raise
         return 0
+
+
+def _second_signal(first: signal.Signals) -> Callable[[int, FrameType | None], None]:
+    """What handles the signals after the first; not by the event loop, which may be what hangs."""
+    first_at = time.monotonic()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if number != first and time.monotonic() - first_at < SAME_KEYPRESS_S:
+            return
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    return handle
 
 
 def _end_now() -> None:
