@@ -98,7 +98,7 @@ async def main() -> int:
         print("clean", flush=True)
 
 background.setup_logging()
-sys.exit(asyncio.run(background.run_until_signalled(main)))
+sys.exit(background.run(main))
 """
 
 

@@ -13,9 +13,9 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
+from types import FrameType
 
 import uvloop
-from types import FrameType
 
 log = logging.getLogger(__name__)
 
