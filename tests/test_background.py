@@ -79,7 +79,7 @@ class TestFormats:
 
 
 PROGRAM = """
-import asyncio, logging, sys
+import asyncio, sys, time
 from tvarr import background
 
 background.STOP_LIMIT_S = float(sys.argv[2])
@@ -87,6 +87,8 @@ background.STOP_LIMIT_S = float(sys.argv[2])
 async def main() -> int:
     print("up", flush=True)
     try:
+        if sys.argv[1] == "is busy":
+            time.sleep(0.2)
         await asyncio.sleep(3600 if sys.argv[1] != "returns" else 0)
         return 7
     finally:
@@ -94,7 +96,8 @@ async def main() -> int:
         if sys.argv[1] == "hangs":
             await asyncio.sleep(3600)
         if sys.argv[1] == "blocks":
-            import time; time.sleep(3600)
+            time.sleep(3600)
+        await asyncio.sleep(0.05)
         print("clean", flush=True)
 
 background.setup_logging()
@@ -169,6 +172,15 @@ class TestSignals:
         while _pending(process.pid):
             time.sleep(0.01)
         assert process.poll() is None
+
+    @pytest.mark.parametrize("how", ["sleeps", "is busy"])
+    def test_a_keypress_does_not_disturb_the_cleaning(self, start: Start, how: str) -> None:
+        process = start(how)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # where the loop is busy it sees both at once
+        code, out, err = ending(process)
+        assert (code, out) == (0, "cleaning\nclean\n")
+        assert err.count("stopping on") == 1
 
     def test_another_signal_later_counts(self, start: Start) -> None:
         process = start("hangs")

@@ -94,6 +94,7 @@ def setup_logging(level: str = "info", log_format: str = "text", secrets: Iterab
 
 def run(main: Callable[[], Awaitable[int]]) -> int:
     """Runs a role on an event loop of its own until it ends or a signal ends it; returns its exit code."""
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # we fork only to exec; its handlers complain about that
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run_until_signalled(main))
 
@@ -108,44 +109,34 @@ async def run_until_signalled(main: Callable[[], Awaitable[int]]) -> int:
     """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(main())
-    heard: list[signal.Signals] = []
+    heard: list[tuple[int, float]] = []  # the first signal, and when
     watched = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         watched.append(signal.SIGHUP)
 
-    def stop(number: signal.Signals) -> None:
-        heard.append(number)
-        log.info("stopping on %s", number.name)
-        again = _second_signal(number)
-        for other in watched:
-            loop.remove_signal_handler(other)
-            signal.signal(other, again)
-        guard = threading.Timer(STOP_LIMIT_S, _end_now)
-        guard.daemon = True
-        guard.start()
-        task.cancel()
+    def hear(number: int, _frame: FrameType | None = None) -> None:
+        if not heard:
+            heard.append((number, time.monotonic()))
+            log.info("stopping on %s", signal.Signals(number).name)
+            for other in watched:  # from now on not by the event loop, which may be what hangs
+                loop.remove_signal_handler(other)
+                signal.signal(other, hear)
+            guard = threading.Timer(STOP_LIMIT_S, _end_now)
+            guard.daemon = True
+            guard.start()
+            task.cancel()
+        elif number == heard[0][0] or time.monotonic() - heard[0][1] > SAME_KEYPRESS_S:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
     for number in watched:
-        loop.add_signal_handler(number, stop, number)
+        loop.add_signal_handler(number, hear, number)
     try:
         return await task
     except asyncio.CancelledError:
         if not heard:
             raise
         return 0
-
-
-def _second_signal(first: signal.Signals) -> Callable[[int, FrameType | None], None]:
-    """What handles the signals after the first; not by the event loop, which may be what hangs."""
-    first_at = time.monotonic()
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        if number != first and time.monotonic() - first_at < SAME_KEYPRESS_S:
-            return
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
-
-    return handle
 
 
 def _end_now() -> None:
