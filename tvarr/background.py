@@ -83,7 +83,12 @@ def setup_logging(level: str = "info", log_format: str = "text", secrets: Iterab
 
     `secrets` never appear in it, nor do passwords in URLs and bearer tokens. Give context with
     `log.info("...", extra={"job_id": ...})`: it becomes `job_id=...` at the line's end, or a field of the object.
+
+    To be called before gRPC is imported, whose core reads its settings then: it writes to stderr past us, and its
+    handlers of forks are not for processes that fork only to start another program.
     """
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     redact.add(*secrets)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
@@ -94,7 +99,6 @@ def setup_logging(level: str = "info", log_format: str = "text", secrets: Iterab
 
 def run(main: Callable[[], Awaitable[int]]) -> int:
     """Runs a role on an event loop of its own until it ends or a signal ends it; returns its exit code."""
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # we fork only to exec; its handlers complain about that
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run_until_signalled(main))
 

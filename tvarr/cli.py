@@ -39,18 +39,20 @@ def _options(kind: type[Options], config: object) -> Options:
 
 def _coordinator(config: CoordinatorConfig) -> int:
     from tvarr import background
-    from tvarr.coordinator import app
 
     background.setup_logging(config.log_level, config.log_format, secrets(config))
+    from tvarr.coordinator import app
+
     options = _options(app.CoordinatorOptions, config)
     return background.run(lambda: app.run(options))
 
 
 def _ffmpegd(config: FfmpegdConfig) -> int:
     from tvarr import background
-    from tvarr.ffmpegd import app
 
     background.setup_logging(config.log_level, config.log_format, secrets(config))
+    from tvarr.ffmpegd import app
+
     options = _options(app.FfmpegdOptions, config)
     return background.run(lambda: app.run(options))
 
