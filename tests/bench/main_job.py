@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from tests.bench.report import Report, median
+from tests.bench.report import Report, full_hd, median
 from tests.clips import make_clip, probe
 from tests.harness import Cluster, cluster, read_all, watching
 from tvarr.media.model import Kind, Sample, Tracks
@@ -24,14 +24,11 @@ STARTS = 10
 PIPELINE_RUNS = 3
 
 
-def full_hd(path: Path, seconds: float) -> Path:
-    """1080p30 H.264 of about 8 Mb/s with AAC: a moving picture with noise, so that its bits are real ones."""
-    video = ("-vf", "noise=alls=12:allf=t", "-c:v", "libx264", "-preset", "veryfast", "-g", "60", "-bf", "2")
-    rate = ("-b:v", "8M", "-minrate", "8M", "-maxrate", "8M", "-bufsize", "8M", "-x264-params", "nal-hrd=cbr")
-    return make_clip(path, seconds=seconds, size="1920x1080", fps="30", video=(*video, *rate))
+def run(report: Report) -> None:
+    asyncio.run(_run(report))
 
 
-async def run(report: Report) -> None:
+async def _run(report: Report) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clip = full_hd(folder / "hd.ts", FULL_HD_S)
@@ -108,7 +105,9 @@ async def own_cpu(report: Report, running: Cluster) -> None:
         busy = await cpu_share(processes, CPU_S)
         reader.cancel()
     for name, share in busy.items():
-        report.add(f"own CPU, {name}, one live 8 Mb/s transcode", share, "% of a core", compared=f"idle {idle[name]:.2f}")
+        report.add(
+            f"own CPU, {name}, one live 8 Mb/s transcode", share, "% of a core", compared=f"idle {idle[name]:.2f}"
+        )
     report.add("own CPU, both together", sum(busy.values()), "% of a core", aim="at most 3")
 
 
@@ -157,9 +156,3 @@ async def first_keyframe(response: object) -> None:
             elif isinstance(event, Sample) and event.track == video and event.keyframe:
                 return
     raise AssertionError(f"no keyframe from {urlsplit(str(getattr(response, 'url', '')))}")
-
-
-if __name__ == "__main__":
-    made = Report()
-    asyncio.run(run(made))
-    made.show()

@@ -1,9 +1,10 @@
-"""How fast samples become packets: 1080p30 H.264 at 8 Mb/s with AAC at 128 kb/s. Prints MB/s of output."""
+"""How fast samples become packets: 1080p30 H.264 at 8 Mb/s with AAC at 128 kb/s. MB/s of output."""
 
 from __future__ import annotations
 
 from time import perf_counter
 
+from tests.bench.report import Report
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Sample, Track, Tracks
 from tvarr.media.mpegts.mux import Muxer
 
@@ -27,7 +28,7 @@ def one_gop() -> list[Sample]:
     return sorted(samples, key=lambda s: s.dts_ticks)
 
 
-def main() -> None:
+def run(report: Report) -> None:
     gop, length = one_gop(), GOP * TICKS_PER_SECOND // FPS
     muxer = Muxer()
     muxer.set_tracks(TRACKS)
@@ -39,8 +40,4 @@ def main() -> None:
         written += sum(len(chunk.data) for batch in batches for chunk in muxer.mux(batch))
         spent += perf_counter() - begun
         lap += length
-    print(f"MPEG-TS muxer: {written / spent / 1e6:.0f} MB/s ({written / 1e6:.0f} MB in {spent:.2f} s)")
-
-
-if __name__ == "__main__":
-    main()
+    report.add("mux MPEG-TS", written / spent / 1e6, "MB/s", compared=f"{written / 1e6:.0f} MB", aim="at least 250")
