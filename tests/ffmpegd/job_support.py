@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
 import subprocess
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -209,3 +211,33 @@ async def transcode(
             await asyncio.gather(feeding, collecting, return_exceptions=True)
             client.drain()
     return client
+
+
+def without_reorder_hint(sample: Sample) -> Sample:
+    """The H.264 picture as broadcasters write it: the SPS does not say how many pictures are reordered.
+
+    Cuts bitstream_restriction (ITU-T H.264, E.1.1), the last thing in x264's SPS, off it. Filler makes the picture as
+    large as a broadcaster's, so that ffmpeg's short analysis sees no other.
+    """
+    units = sample.data.split(b"\x00\x00\x01")
+    filler = b"\x00\x00\x01\x0c" + b"\xff" * 100_000 + b"\x80"
+    return sample._replace(data=b"\x00\x00\x01".join(_cut(u) if u[:1] == b"\x67" else u for u in units) + filler)
+
+
+def _cut(unit: bytes) -> bytes:
+    payload = unit.rstrip(b"\x00")
+    zeros = unit[len(payload) :]
+    bits = "".join(f"{byte:08b}" for byte in payload.replace(b"\x00\x00\x03", b"\x00\x00")).rstrip("0")[:-1]
+
+    def ue(value: int) -> str:
+        code = f"{value + 1:b}"
+        return "0" * (len(code) - 1) + code
+
+    for vector, reorder, buffering in itertools.product(range(17), range(1, 5), range(1, 17)):
+        restriction = "1" + "1" + ue(0) + ue(0) + ue(vector) + ue(vector) + ue(reorder) + ue(buffering)
+        if bits.endswith(restriction):
+            short = bits[: -len(restriction)] + "0" + "1"
+            short += "0" * (-len(short) % 8)
+            raw = bytes(int(short[n : n + 8], 2) for n in range(0, len(short), 8))
+            return re.sub(rb"\x00\x00(?=[\x00-\x03])", b"\x00\x00\x03", raw) + zeros
+    raise AssertionError("no bitstream_restriction at the end of the SPS")

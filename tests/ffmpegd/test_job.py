@@ -6,12 +6,13 @@ import itertools
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import lacking
 from tests.ffmpeg.support import FFMPEGS, require
-from tests.ffmpegd.job_support import Source, make_ts, read_ts, transcode
+from tests.ffmpegd.job_support import Source, make_ts, read_ts, transcode, without_reorder_hint
 from tvarr.cluster.model import JobSpec, Target
 from tvarr.media.model import TICKS_33BIT, TICKS_PER_SECOND, Codec, Kind, Sample
 from tvarr.wire import messages
@@ -196,3 +197,30 @@ async def test_a_job_without_input(sources: Callable[[str], Source]) -> None:
     source = sources("25")
     client = await transcode(require(FFMPEGS[0].values[0]), spec(source, Codec.H264), [])
     assert [type(item) for item in client.received] == [messages.TranscodeAck, messages.OutputComplete]
+
+
+async def test_pictures_stay_in_order_where_the_stream_does_not_say_how_they_are_reordered(
+    ffmpeg: str, sources: Callable[[str], Source]
+) -> None:
+    source = sources("25")
+    track = source.track(Kind.VIDEO)
+    blind = [without_reorder_hint(s) if s.track == track.id and s.keyframe else s for s in source.samples]
+    client = await transcode(ffmpeg, spec(source, Codec.H264), [blind])
+    assert times(client.samples()) == times(source.of(Kind.VIDEO))
+    assert not any("DTS" in line for stats in client.all_of(messages.TranscodeStats) for line in stats.warnings)
+
+
+@pytest.mark.parametrize("name", ["h264_aac_scte35_80s", "mpeg2_mp2_pcr_own_pid", "wrong_streamtype_no_pcr"])
+async def test_real_captures(ffmpeg: str, media_dir: Path, name: str) -> None:
+    """Broadcast MPEG-2 is interlaced, begins within a group of pictures and has B-frames."""
+    whole = read_ts(media_dir / f"{name}.ts", START)
+    end = START + 8 * TICKS_PER_SECOND
+    source = replace(whole, samples=[sample for sample in whole.samples if sample.dts_ticks < end])
+    video = source.of(Kind.VIDEO)
+    first = next(sample.pts_ticks for sample in video if sample.keyframe)
+    wanted = spec(source, Codec.H264, Codec.AAC)
+    wanted = replace(wanted, targets=tuple(replace(t, preset="ultrafast") for t in wanted.targets))
+    client = await transcode(ffmpeg, wanted, source.batches())
+    got = times(client.samples_of(source.track(Kind.VIDEO)))
+    assert got == [pts for pts in times(video) if pts >= first]
+    assert steps(client.samples_of(source.track(Kind.AUDIO))) == {1920}

@@ -330,6 +330,15 @@ async def test_sound_that_never_comes_holds_nothing_up(stand_in: Callable[[str],
     assert error.stderr[0] == "MAPS 1"
 
 
+async def test_sound_that_begins_late_asks_for_another_start(stand_in: Callable[[str], str]) -> None:
+    spec = JobSpec("job", (*SPEC.targets, Target(Track(301, Codec.MP2), Codec.AAC)))
+    sent = pictures(60)
+    late = Sample(301, sent[-1].pts_ticks, sent[-1].pts_ticks, b"x", True)
+    error = await failure(stand_in(COPY), spec=spec, samples=[*sent, late])
+    assert (error.code, error.retry_elsewhere) == (ErrorCode.BAD_INPUT, True)
+    assert "track 301" in str(error)
+
+
 async def test_statistics(stand_in: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_module, "STATS_S", 0.05)
     body = (

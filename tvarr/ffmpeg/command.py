@@ -27,7 +27,7 @@ the wrap of each track for a jump of all of them (5.1 and 9.0, tried)."""
 
 SOFTWARE_DECODER = "software"
 BUFFER_S = 2.0  # of the bitrate: the encoder's rate buffer
-SLICE_DECODING_PIXELS_PER_S = 1920 * 1088 * 31
+ONE_THREAD_PIXELS_PER_S = 1920 * 1088 * 31
 """Up to here one thread decodes a live stream: each further one holds a picture back."""
 
 LIVE_DECODER_THREADS = 4
@@ -161,15 +161,22 @@ def _video(spec: JobSpec) -> Target | None:
 
 
 def _input(spec: JobSpec) -> list[str]:
-    """A short analysis, as the tracks are known. Not `-fflags nobuffer`: it loses the first keyframe."""
-    arguments = ["-threads", "1"]
-    if spec.full_speed:
-        arguments = []
-    elif (video := _video(spec)) and _pixels_per_s(video) > SLICE_DECODING_PIXELS_PER_S:
-        arguments = ["-threads", str(LIVE_DECODER_THREADS)]
+    """A short analysis, as the tracks are known. Not `-fflags nobuffer`: it loses the first keyframe.
+
+    `strict` makes the H.264 decoder hold back as many pictures as the level allows where the stream does not say how
+    many it reorders. It guesses otherwise, from pictures that a short analysis does not reach, and a wrong guess gives
+    pictures in the wrong order (French DVB-T, tried).
+    """
+    video = _video(spec)
     analysis = ["-probesize", "50000", "-analyzeduration", "100000", "-fpsprobesize", "0"]
     # Broken pictures are no reason to end with an error.
-    return [*arguments, *analysis, "-max_error_rate", "1", "-copyts", "-f", "mpegts", "-i", "pipe:0"]
+    arguments = [*analysis, "-max_error_rate", "1", "-copyts", "-f", "mpegts", "-i", "pipe:0"]
+    if video:
+        arguments = ["-strict:v", "strict", *arguments]
+    if spec.full_speed:
+        return arguments
+    many = video is not None and _pixels_per_s(video) > ONE_THREAD_PIXELS_PER_S
+    return ["-threads", str(LIVE_DECODER_THREADS if many else 1), *arguments]
 
 
 def _output() -> list[str]:

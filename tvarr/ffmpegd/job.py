@@ -83,6 +83,7 @@ class Job:
         self._opening = Opening(spec)
         self._run: _Run | None = None
         self._begun = asyncio.Event()  # there is a run, or never will be
+        self._missing: set[int] = set()  # tracks that ffmpeg was started without
         self._complete = False  # the input is
         self._tracks = output_tracks(spec.targets)
         self._encoder: Encoder | None = None
@@ -166,6 +167,8 @@ class Job:
         self._counts.input_bytes += sum([len(sample.data) for sample in samples])
         if self._run is not None:
             self._watch.input_came(time.monotonic())
+            if self._missing and (late := self._missing & {sample.track for sample in samples}):
+                raise _changed(f"track {min(late)} began after the job had started without it")
             await self._run.give(samples)
             self._watch.input_taken(time.monotonic())
             return
@@ -188,11 +191,9 @@ class Job:
         for target in self.spec.targets:
             track = news.get(target.track.id, target.track)
             if track.codec is not target.track.codec:
-                raise JobError(
-                    ErrorCode.BAD_INPUT, f"track {track.id} changed from {target.track.codec} to {track.codec}"
-                )
+                raise _changed(f"track {track.id} changed from {target.track.codec} to {track.codec}")
             if target.deinterlace == "auto" and track.interlaced and not target.track.interlaced:
-                raise JobError(ErrorCode.BAD_INPUT, f"track {track.id} is interlaced now")
+                raise _changed(f"the picture of track {track.id} is interlaced now")
         self.spec = replace(
             self.spec,
             targets=tuple(replace(t, track=news.get(t.track.id, t.track)) for t in self.spec.targets),
@@ -205,8 +206,9 @@ class Job:
         process = await self._process(spec, start)
         run = self._run = _Run(process, spec, start, keeps=len(self._decoders) > 1)
         held, self._opening.held = self._opening.held, []
-        if missing := [t.track.id for t in self.spec.targets if t not in spec.targets]:
-            log.warning("job %s starts without tracks %s: nothing came", self.spec.job_id, missing)
+        self._missing = {target.track.id for target in self.spec.targets if target not in spec.targets}
+        if self._missing:
+            log.warning("job %s starts without tracks %s: nothing came", self.spec.job_id, sorted(self._missing))
         self._watch.input_came(time.monotonic())
         self._begun.set()
         await run.give(held)
@@ -452,6 +454,11 @@ class _Watch:
             return False
         flows = self._ended or input_blocked or now - self._last_input <= PAUSE_S
         return flows and now - self._waiting_since >= self.stall_s
+
+
+def _changed(words: str) -> JobError:
+    """The input is not any more what ffmpeg was started for; another start, here or elsewhere, can do it."""
+    return JobError(ErrorCode.BAD_INPUT, words, retry_elsewhere=True)
 
 
 def _encoder(spec: JobSpec, capabilities: Capabilities) -> tuple[Encoder | None, Gpu | None]:
