@@ -302,6 +302,17 @@ async def test_a_gpu_is_found_by_its_id(stand_in: Callable[[str], str]) -> None:
     assert "VISIBLE GPU-1" in raised.value.stderr
 
 
+async def test_tracks_that_change_before_the_start(stand_in: Callable[[str], str]) -> None:
+    client = Client()
+    job = Job(SPEC, client.stream, binary(stand_in(COPY)), capabilities())
+    async with running(job, client) as task:
+        await client.send(messages.TracksChanged(tracks=[convert.track_to_wire(replace(VIDEO, width=720))]))
+        await client.send_all([pictures(5)])
+        await asyncio.wait_for(task, 10)
+        client.drain()
+    assert client.samples() == pictures(5)
+
+
 async def test_tracks_that_change(stand_in: Callable[[str], str]) -> None:
     client = Client()
     job = Job(SPEC, client.stream, binary(stand_in(COPY)), capabilities())

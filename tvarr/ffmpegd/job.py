@@ -15,7 +15,7 @@ from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, JobSpec
 from tvarr.cluster.policy import encoder_for
 from tvarr.errors import ErrorCode, JobError, MediaError
 from tvarr.ffmpeg.command import Start, build, check, decoders, environment
-from tvarr.ffmpeg.errors import classify
+from tvarr.ffmpeg.errors import Failure, classify
 from tvarr.ffmpeg.locate import FfmpegBinary
 from tvarr.ffmpeg.process import PIPE_BYTES, FfmpegProcess
 from tvarr.ffmpegd.feed import Inlet, Opening, Outlet, output_tracks
@@ -199,14 +199,14 @@ class Job:
             targets=tuple(replace(t, track=news.get(t.track.id, t.track)) for t in self.spec.targets),
         )
         if self._run is not None:
-            await self._run.give(tuple(target.track for target in self._run.spec.targets))
+            await self._run.give(tuple(target.track for target in self.spec.targets))
 
     async def _begin(self) -> None:
         spec, start = self._opening.begin()
         process = await self._process(spec, start)
         run = self._run = _Run(process, spec, start, keeps=len(self._decoders) > 1)
         held, self._opening.held = self._opening.held, []
-        self._missing = {target.track.id for target in self.spec.targets if target not in spec.targets}
+        self._missing = {t.track.id for t in self.spec.targets} - {t.track.id for t in spec.targets}
         if self._missing:
             log.warning("job %s starts without tracks %s: nothing came", self.spec.job_id, sorted(self._missing))
         self._watch.input_came(time.monotonic())
@@ -256,14 +256,18 @@ class Job:
             code = await run.process.wait()
             if code == 0 and self._complete and (self._counts.output_samples or not self._counts.input_samples):
                 break
-            failure = classify(list(run.process.stderr.last), code)
-            if code == 0:
-                words = "nothing in the input could be decoded" if self._complete else "ffmpeg ended before its input"
-                failure = replace(failure, code=ErrorCode.BAD_INPUT, message=words)
+            failure = self._failure(list(run.process.stderr.last), code)
             if not run.keeps or failure.code is ErrorCode.BAD_REQUEST:
                 raise failure.as_error(list(run.process.stderr.last))
             await self._fall_back(run, failure.message)
         await self._stream.send(messages.OutputComplete(samples=self._counts.output_samples))
+
+    def _failure(self, stderr: list[str], code: int) -> Failure:
+        if code != 0:
+            return classify(stderr, code)
+        if self._complete:
+            return Failure(ErrorCode.BAD_INPUT, "nothing in the input could be decoded", False, False)
+        return Failure(ErrorCode.FFMPEG_EXITED, "ffmpeg ended before its input", True, True)
 
     async def _fall_back(self, run: _Run, reason: str) -> None:
         """Decoding on the device failed before anything came out: the same input goes through the next decoder."""
@@ -303,7 +307,7 @@ class Job:
                     await self._send_all([batcher.flush()])
                     await self._announce(event)
             await self._send_all([batcher.flush()])
-            if self._counts.output_samples and len(data) < PIPE_BYTES // 2:
+            if self._counts.output_samples and 0 < len(data) < PIPE_BYTES // 2:
                 await asyncio.sleep(pause_s)
 
     async def _announce(self, tracks: Tracks) -> None:
