@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.captures import PACKETS, packets
 from tvarr.media.model import Codec, Event, Sample, Tracks
 from tvarr.media.mpegts.demux import Demuxer
 from tvarr.media.mpegts.mux import Muxer
 from tvarr.media.timeline import Timeline
 
-# Packets by PID as ffprobe counts them when samples are written again: those of MANIFEST.md for the chosen program,
-# except for what the comments say.
-PACKETS: dict[str, dict[int, int]] = {
-    "mpts_8prog_dvb_it.ts": {0x200: 33, 0x28A: 55, 0x2B6: 54, 0x240: 67, 0x2BB: 49},  # the first of eight programs
-    "mpeg2_mp2_pcr_own_pid.ts": {0x1000: 75, 0x1001: 123},
-    "h264_1080i_3eac3_dvbsub.ts": {0x78: 48, 0x82: 33, 0x83: 32, 0x84: 32},
-    "h264_1080i_scrambled_csa.ts": {},
-    "teletext_announced_but_absent.ts": {0x42C: 916},
-    # audio frames with a hole are left out (ffprobe counts 94, 100 and 95 in the source)
-    "pat_vanishes_cc_errors.ts": {0x1A4: 102, 0x1AE: 90, 0x1AF: 97, 0x1B8: 2, 0x1B0: 91},
-    # one picture less than in the source: its damaged time stamp is a step back, which a timeline doesn't take.
-    # A section on PID 0x45, which the source announces as SCTE-35 and ffprobe doesn't count there
-    "offair_bad_reception.ts": {0x3D: 49, 0x40: 34, 0x3E: 26, 0x4B: 2, 0x45: 1},
-    "wrong_streamtype_no_pcr.ts": {0x64: 559, 0x65: 300},
-    "h264_aac_scte35_80s.ts": {0x100: 2400, 0x101: 3750, 0x3E9: 1},  # SCTE-35: not counted in the source either
-    "h264_noPCR_pmt_change_dts_wrap.ts": {0x20: 1424, 0x21: 812},
-    "m2ts_192byte.m2ts": {0x1011: 50, 0x1100: 84},
-    "hls_h264_ac3": {0x100: 420, 0x101: 541},
-    "hls_ts_rollover": {0x101: 480, 0x102: 937},
-}
 TRACKS: dict[str, list[tuple[Codec, str, int, int]]] = {  # width or sample rate, height or channels
     "mpeg2_mp2_pcr_own_pid.ts": [(Codec.MPEG2VIDEO, "", 720, 576), (Codec.MP2, "", 48000, 2)],
     "wrong_streamtype_no_pcr.ts": [(Codec.AAC, "", 48000, 2), (Codec.H264, "", 1024, 576)],
@@ -77,20 +56,11 @@ def remuxed(events: list[Event]) -> bytes:
     return written
 
 
-def packets(ffprobe: str, path: Path) -> dict[int, int]:
-    shown = ["-count_packets", "-show_entries", "stream=id,nb_read_packets", "-of", "json"]
-    out = subprocess.run([ffprobe, "-v", "quiet", *shown, str(path)], check=False, capture_output=True).stdout
-    streams = json.loads(out).get("streams", [])
-    return {int(s["id"], 16): int(s["nb_read_packets"]) for s in streams if "nb_read_packets" in s}
-
-
 @pytest.mark.parametrize("name", PACKETS)
-def test_written_again_a_capture_has_the_packets_of_the_manifest(
-    name: str, media_dir: Path, ffprobe: str, tmp_path: Path
-) -> None:
+def test_written_again_a_capture_has_the_packets_of_the_manifest(name: str, media_dir: Path, tmp_path: Path) -> None:
     path = tmp_path / "again.ts"
     path.write_bytes(remuxed(demuxed(source(media_dir, name))))
-    assert packets(ffprobe, path) == PACKETS[name]
+    assert packets(path) == PACKETS[name]
 
 
 @pytest.mark.parametrize("name", PACKETS)
