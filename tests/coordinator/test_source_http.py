@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import aiohttp
 import pytest
+import uvloop
 
 from tests.conftest import program
 from tests.fakes.sources import ScriptedServer, answer, close, endless, hang, head, pieces_of, reset
@@ -76,14 +77,21 @@ async def test_the_request(session: aiohttp.ClientSession) -> None:
     assert "\r\nUser-Agent: VLC/3\r\n" in second
 
 
-async def test_small_reads_are_gathered(session: aiohttp.ClientSession) -> None:
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_small_reads_are_gathered(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     pieces = pieces_of(BODY * 2, 1316)
-    async with ScriptedServer(endless(pieces, pause_s=0.001)) as server:
+
+    async def count_reads() -> int:
+        limits = replace(LIMITS, slice_s=0.05)
         reads = 0
-        async with open_http(SourceSpec.parse(server.url), session, replace(LIMITS, slice_s=0.05)) as stream:
-            while await stream.read():
-                reads += 1
-    assert reads < len(pieces) / 4
+        async with ScriptedServer(endless(pieces, pause_s=0.001)) as server, client_session() as session:
+            async with open_http(SourceSpec.parse(server.url), session, limits) as stream:
+                while await stream.read():
+                    reads += 1
+        return reads
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(count_reads()) < len(pieces) / 4
 
 
 class TestRedirects:

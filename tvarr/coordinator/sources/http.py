@@ -70,7 +70,7 @@ class HttpStream:
         """Leaves what comes in the kernel's buffer for a moment: one wake-up instead of one for each packet."""
         connection = self._response.connection
         transport = connection.transport if connection is not None else None
-        if not isinstance(transport, asyncio.ReadTransport) or transport.is_closing():
+        if transport is None or transport.is_closing():
             return
         transport.pause_reading()
         try:
