@@ -39,6 +39,19 @@ async def test_players_and_probes_need_none(tmp_path: Path, path: str) -> None:
         assert answer.status == 200
 
 
+@pytest.mark.parametrize("path", ["/stream/x.ts", "/playlist.m3u"])
+async def test_a_stream_key_is_asked_for_where_there_is_one(tmp_path: Path, path: str) -> None:
+    async def stream(_request: web.Request) -> web.Response:
+        return web.Response(text="ts")
+
+    routes = [web.get("/stream/{channel}.ts", stream)]
+    async with serving(tmp_path, logged_in=False, extra_routes=routes) as (client, services):
+        services.stream_key = "kä"
+        for given, status in (("", 401), ("?key=", 401), ("?key=other", 401), ("?key=k%C3%A4", 200)):
+            async with client.get(path + given) as answer:
+                assert answer.status == status
+
+
 @pytest.mark.parametrize("path", ["/", "/transcoders", "/relays", "/channels", "/profiles", "/transcoders/a?b=1"])
 async def test_pages_lead_to_the_login_and_back(tmp_path: Path, path: str) -> None:
     async with serving(tmp_path, logged_in=False) as (client, services):

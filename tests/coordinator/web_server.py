@@ -192,6 +192,7 @@ class Services:
     """Daemons and relays as they are put here; what is asked of them is noted in `asked`."""
 
     version = "0.1.0"
+    stream_key = ""
 
     def __init__(self, store: Store, auth: Auth) -> None:
         self.store = store

@@ -47,6 +47,7 @@ class Ending:
 @dataclass(frozen=True, slots=True)
 class VariantLimits:
     max_takeovers: int
+    exhausted_policy: str  # for profiles that name none
     batch_age_s: float = 0.040
     batch_bytes: int = 256 * 1024
 
@@ -214,7 +215,7 @@ class Variant:
                     need=Need(
                         current.targets,
                         self.profile.hw_accel,
-                        self.profile.exhausted_policy or "fallback",
+                        self.profile.exhausted_policy or self._limits.exhausted_policy,
                         self._source_id,
                     ),
                     source=self._source,
