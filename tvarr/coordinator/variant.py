@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from tvarr.cluster.model import Need
 from tvarr.coordinator.daemons import Daemons
@@ -184,12 +185,9 @@ class Variant:
 
     def _set_tracks(self, tracks: Tracks) -> list[Event]:
         new = plan(self.profile, tracks)
-        changed = self._plan is None or new.targets_key != self._plan.targets_key
         self._tracks, self._plan = tracks, new
         if new.targets and self._jobs is None:
             self._jobs = asyncio.create_task(self._run_jobs(), name=f"jobs of {self.name}")
-        elif changed and self.run is not None:
-            self.run.replan()
         elif not new.targets:
             self.state = "running"
         released: list[Event] = list(self._interleaver.set_tracks(new.target_ids))
@@ -204,14 +202,15 @@ class Variant:
         try:
             await self._picture_size()
             while True:
-                current = self._plan
-                if current is None or not current.targets:
+                current = self._plan_at(self._feed_seq)
+                if not current.targets:
                     if self._source_ended:
                         break
                     await self._source_changed.wait()
                     continue
                 run = JobRun(
                     plan=current,
+                    serves=partial(self._served_by, current),
                     need=Need(
                         current.targets,
                         self.profile.hw_accel,
@@ -246,6 +245,18 @@ class Variant:
             self._finish(None)
         finally:
             self.run = None
+
+    def _plan_at(self, seq: int) -> Plan:
+        """The plan for a job that begins at `seq`; with what became known later, where one job serves both."""
+        tracks = self._source.tracks_at(max(seq, self._source.first_seq))
+        latest = self._plan
+        if tracks is None:
+            return latest or plan(self.profile, Tracks(()))
+        then = plan(self.profile, tracks)
+        return latest if latest is not None and latest.one_job_serves(then) else then
+
+    def _served_by(self, current: Plan, tracks: Tracks) -> bool:
+        return current.one_job_serves(plan(self.profile, tracks))
 
     async def _picture_size(self) -> None:
         """Waits for the size of the picture: a stream may be entered long before its parameter sets come by."""

@@ -16,6 +16,8 @@ MAX_SNIFF_BYTES = 256 << 10
 MAX_SNIFF_PES_PRIVATE = 3  # of private streams that don't begin like video
 SNIFF_AGAIN_BYTES = 16 << 10  # of audio without a frame
 
+MAX_FPS = 300.0  # what states more is counted in ticks of something else: a capture claims 1,000,000
+
 
 class Elementary:
     """A stream that a PMT announces. `changed` is set when its track is no longer what it was."""
@@ -68,7 +70,7 @@ class Elementary:
             language=psi.language_of(self.entry.descriptors),
             width=info.width,
             height=info.height,
-            fps=info.fps,
+            fps=info.fps if info.fps <= MAX_FPS else 0.0,
             interlaced=info.interlaced,
             sample_rate=info.sample_rate,
             channels=info.channels,
