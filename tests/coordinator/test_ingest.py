@@ -22,8 +22,11 @@ from tests.fakes.sources import Script, ScriptedServer, answer, close, endless, 
 from tvarr.coordinator.ingest import Ingest, IngestState
 from tvarr.coordinator.source import IngestLimits, SourceSpec
 from tvarr.coordinator.sources.http import client_session
+from tvarr.coordinator.sources.intake import HELD_EVENTS, Intake
 from tvarr.errors import SourceError
-from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Tracks
+from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Track, Tracks
+from tvarr.media.mpegts.demux import Demuxer
+from tvarr.media.mpegts.mux import Muxer
 
 LIMITS = IngestLimits(
     connect_s=3.0,
@@ -209,6 +212,8 @@ class TestFiles:
         assert pictures[PICTURES].keyframe
         assert ingest.status.laps >= 2
         assert ingest.status.timeline.restarts >= 2
+        assert ingest.status.demux.bytes == ingest.status.bytes
+        assert ingest.status.demux.packets == ingest.status.bytes // 188
 
     @pytest.mark.parametrize(
         ("name", "content", "words"),
@@ -228,6 +233,89 @@ class TestFiles:
         taken = await take(file_ingest(tmp_path / name, session, loop=True))
         assert words in taken.error
         assert not taken.events
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """The clip with subtitles, which begin before the pictures."""
+
+    early: bytes  # tables and subtitles
+    rest: bytes  # the clip
+    subtitles: list[bytes]
+
+
+@pytest.fixture(scope="session")
+def captioned(data: bytes) -> Captioned:
+    tracks, samples = Tracks(()), []
+    demuxer = Demuxer()
+    for event in demuxer.feed(data) + demuxer.flush():
+        if isinstance(event, Tracks):
+            tracks = event
+        else:
+            samples.append(event)
+    begin = samples[0].dts_ticks
+    times = range(begin - 100 * TICKS_PER_SECOND // 25, begin, TICKS_PER_SECOND // 25)
+    subtitles = [Sample(600, at, at, b"\x20\x00\x0f%04d\xff" % i) for i, at in enumerate(times)]
+    muxer = Muxer()
+    muxer.set_tracks(Tracks((*tracks.tracks, Track(600, Codec.DVB_SUBTITLE, "deu")), tracks.program))
+    early, rest = (b"".join(c.data for c in muxer.mux(part)) for part in (subtitles, samples))
+    return Captioned(early, rest, [subtitle.data for subtitle in subtitles])
+
+
+class TestBeforeTheFirstPicture:
+    async def test_what_came_early_comes_with_it(self, captioned: Captioned, session: aiohttp.ClientSession) -> None:
+        script = endless([*pieces_of(captioned.early, 188), *pieces_of(captioned.rest, 1880)], pause_s=0.001)
+        async with ScriptedServer(script, hang) as server:
+            ingest = Ingest(SourceSpec.parse(server.url), LIMITS, session, Random(1))
+            taken = await take(ingest, until=lambda taken: bool(taken.events))
+        assert isinstance(taken.events[0], Tracks)
+        assert [s.data for s in taken.samples(Kind.SUBTITLE)] == captioned.subtitles
+        assert taken.samples(Kind.VIDEO) or taken.samples(Kind.AUDIO), "all in the first call of the sink"
+
+    @pytest.mark.parametrize("cut", [reset, close], ids=["cut", "ended"])
+    async def test_it_is_forgotten_with_its_connection(
+        self, cut: Script, captioned: Captioned, data: bytes, session: aiohttp.ClientSession
+    ) -> None:
+        broken = endless([captioned.early], chunked=True, then=cut)
+        taken, ingest, server = await take_from(session, broken, broken, answer(data))
+        assert len(server.requests) == 3
+        assert counts(taken)[Kind.VIDEO] == PICTURES
+        assert counts(taken)[Kind.SUBTITLE] == 0
+        assert isinstance(taken.events[0], Tracks)
+        assert len(taken.announcements[0].tracks) == 2
+        assert taken.samples(Kind.VIDEO)[0].keyframe
+        assert ingest.status.dropped_samples == 0
+        assert ingest.status.demux.bytes == ingest.status.bytes
+
+    async def test_a_source_that_never_has_one_gives_nothing(
+        self, captioned: Captioned, session: aiohttp.ClientSession
+    ) -> None:
+        taken, _, _ = await take_from(session, answer(captioned.early), pace="fast")
+        assert taken.error == "the source announces video (h264) and audio (aac) but sends none"
+        assert not taken.events
+        limits = replace(LIMITS, first_media_s=0.2)
+        taken, _, _ = await take_from(session, endless([captioned.early], then=hang), limits=limits)
+        assert taken.error == "the source announces video (h264) and audio (aac) but sends none"
+        assert not taken.events
+
+    async def test_one_that_stops_after_a_few_pictures(self, data: bytes, session: aiohttp.ClientSession) -> None:
+        packets = pieces_of(data, 188)
+        pictures = b"".join(
+            p for p in packets[: len(packets) // 6] if p[2] != 1
+        )  # without those of PID 0x101, the sound
+        limits = replace(LIMITS, connect_s=0.1, first_media_s=0.2)
+        taken, _, _ = await take_from(session, endless([pictures], then=hang), limits=limits)
+        assert taken.error == "the source announces video (h264) and audio (aac) but sends too little of it"
+        assert not taken.events
+
+    def test_what_waits_is_limited(self, captioned: Captioned) -> None:
+        intake = Intake()
+        for _ in range(2 * HELD_EVENTS // len(captioned.subtitles)):
+            assert not intake.feed(captioned.early)
+        events = intake.feed(captioned.rest)
+        assert isinstance(events[0], Tracks)
+        early = sum(isinstance(event, Sample) and event.track == 600 for event in events)
+        assert early == pytest.approx(HELD_EVENTS, abs=5)
 
 
 class TestNetwork:

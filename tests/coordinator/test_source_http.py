@@ -84,10 +84,13 @@ def test_small_reads_are_gathered(new_loop: Callable[[], asyncio.AbstractEventLo
     async def count_reads() -> int:
         limits = replace(LIMITS, slice_s=0.05)
         reads = 0
-        async with ScriptedServer(endless(pieces, pause_s=0.001)) as server, client_session() as session:
-            async with open_http(SourceSpec.parse(server.url), session, limits) as stream:
-                while await stream.read():
-                    reads += 1
+        async with (
+            ScriptedServer(endless(pieces, pause_s=0.001)) as server,
+            client_session() as session,
+            open_http(SourceSpec.parse(server.url), session, limits) as stream,
+        ):
+            while await stream.read():
+                reads += 1
         return reads
 
     with asyncio.Runner(loop_factory=new_loop) as runner:

@@ -59,7 +59,7 @@ class IngestStatus:
     bytes: int
     bitrate_kbps: float  # over the last seconds
     dropped_samples: int  # of video, between a reconnection and its first keyframe
-    demux: DemuxStats  # of this connection
+    demux: DemuxStats  # of all connections and laps, as all counts here
     timeline: TimelineStats
     connected_at: float | None  # Unix time, seconds
     last_data_at: float | None
@@ -100,7 +100,7 @@ class Ingest:
             bytes=self._bytes,
             bitrate_kbps=self._meter.kbps(time.monotonic()),
             dropped_samples=self._intake.dropped_samples,
-            demux=self._intake.demuxer.stats,
+            demux=self._intake.demux_stats,
             timeline=self._intake.timeline.stats,
             connected_at=self._connected_at,
             last_data_at=self._last_data_at,
@@ -109,6 +109,7 @@ class Ingest:
     async def run(self, sink: Sink, room: Room) -> None:
         """Gives `sink` what comes, in order; returns when the source ended for good, flushed to its last picture.
 
+        `sink` gets nothing before the first picture or sound is there; then also what came before it.
         `room` is awaited between chunks where the source is read at full speed. Raises `SourceError` with the cause
         where nothing playable ever came, or where it stayed away too long afterwards. Runs once.
         """
