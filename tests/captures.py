@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -32,18 +33,24 @@ PACKETS: dict[str, dict[int, int]] = {
 
 def packets(path: Path) -> dict[int, int]:
     """Packets by PID as ffprobe counts them; nothing where it finds no stream."""
-    return _counted(path, "packets")
-
-
-def frames(path: Path) -> dict[int, int]:
-    """Decoded pictures and sounds by PID as ffprobe counts them."""
-    return _counted(path, "frames")
-
-
-def _counted(path: Path, what: str) -> dict[int, int]:
-    number = f"nb_read_{what}"
-    shown = [f"-count_{what}", "-show_entries", f"stream=id,{number}", "-of", "json"]
+    shown = ["-count_packets", "-show_entries", "stream=id,nb_read_packets", "-of", "json"]
     command = [program("ffprobe"), "-v", "quiet", *shown, str(path)]
     answer = subprocess.run(command, check=False, capture_output=True, timeout=120).stdout
     streams = json.loads(answer or b"{}").get("streams", [])
-    return {int(s["id"], 16): int(s[number]) for s in streams if s.get(number, "N/A") != "N/A"}
+    return {int(s["id"], 16): int(s["nb_read_packets"]) for s in streams if "nb_read_packets" in s}
+
+
+def pictures(path: Path, pid: int) -> int:
+    """How many pictures ffmpeg decodes and shows at or after the capture's first keyframe.
+
+    Those before it in decode order, and those shown before it (an open group's leading ones), refer to pictures that
+    the capture does not have.
+    """
+    command = [program("ffprobe"), "-v", "quiet", "-of", "json", "-select_streams", f"i:{pid:#x}"]
+    command += ["-show_entries", "packet=pts,flags", str(path)]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=120).stdout)["packets"]
+    first = next(int(packet["pts"]) for packet in found if "K" in packet["flags"] and "pts" in packet)
+    command = [program("ffmpeg"), "-v", "info", "-nostdin", "-copyts", "-i", str(path), "-map", f"0:i:{pid:#x}"]
+    command += ["-filter:v", "showinfo", "-fps_mode", "passthrough", "-f", "null", "-"]
+    told = subprocess.run(command, check=False, capture_output=True, timeout=120).stderr
+    return sum(int(pts) >= first for pts in re.findall(rb"showinfo.* pts: *(-?\d+)", told))
