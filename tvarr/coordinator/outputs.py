@@ -11,13 +11,12 @@ from typing import cast
 from tvarr.coordinator.profiles import carried
 from tvarr.coordinator.signals import Signal
 from tvarr.errors import MediaError, TvarrError
-from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Tracks
+from tvarr.media.model import TICKS_PER_SECOND, Event, Sample, Tracks
 from tvarr.media.mpegts.mux import Muxer
 from tvarr.media.ring import ChunkRing, Lagged
 
 OUTPUT_RING_BYTES = 16 * 1024 * 1024  # how far a viewer may fall behind the newest chunk
 READ_BYTES = 1024 * 1024  # given to one viewer at once
-PLAYABLE = frozenset({Kind.VIDEO, Kind.AUDIO})
 
 _ids = itertools.count(1)
 
@@ -44,11 +43,7 @@ class Viewer:
         Raises the variant's failure where it ended by one, and `ViewerTooSlow`.
         """
         output = self.output
-        while not (output.started or output.ended):
-            await output.changed.wait()
         while True:
-            if not output.started and output.failure is not None:
-                raise output.failure
             try:
                 chunks, self.seq = output.chunks.read(self.seq, max_bytes=READ_BYTES)
             except Lagged as error:
@@ -84,14 +79,10 @@ class TsOutput:
         self.viewers: set[Viewer] = set()
         self.changed = Signal()  # new chunks, or the end
         self.drained = drained  # set when a viewer has read something, or left
-        self.started = (
-            False  # there is a picture or sound; subtitles and data alone are nothing to answer a player with
-        )
         self.ended = False
         self.failure: TvarrError | None = None
         self.dropped = 0  # viewers that were too slow
         self._muxer = Muxer(service_name)
-        self._playable: set[int] = set()
 
     def push(self, events: Iterable[Event]) -> None:
         """Takes samples and changes of tracks in stream order; tracks that the container can't hold are left out."""
@@ -105,16 +96,13 @@ class TsOutput:
             self._write(samples)
             samples = []
             try:
-                tracks = carried(cast("Tracks", event), self.container)
-                self._muxer.set_tracks(tracks)
+                self._muxer.set_tracks(carried(cast("Tracks", event), self.container))
             except MediaError as error:
                 self.end(error)
                 return
-            self._playable = {track.id for track in tracks.tracks if track.kind in PLAYABLE}
         self._write(samples)
 
     def _write(self, samples: list[Sample]) -> None:
-        self.started = self.started or any(sample.track in self._playable for sample in samples)
         for chunk in self._muxer.mux(samples):
             self.chunks.append(chunk)
             self.changed.set()
