@@ -26,7 +26,7 @@ from tvarr.coordinator.sources.intake import HELD_EVENTS, Intake
 from tvarr.errors import SourceError
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Track, Tracks
 from tvarr.media.mpegts.demux import Demuxer
-from tvarr.media.mpegts.mux import Muxer
+from tvarr.media.mpegts.mux import Muxer, null_packets
 
 LIMITS = IngestLimits(
     connect_s=3.0,
@@ -46,9 +46,12 @@ PICTURES = CLIP_S * 25
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three seconds of H.264 with B-frames, a keyframe a second, and AAC."""
-    path = tmp_path_factory.mktemp("clips") / "clip.ts"
-    picture = f"testsrc2=size=160x90:rate=25:duration={CLIP_S}"
-    sound = f"sine=frequency=440:sample_rate=48000:duration={CLIP_S}"
+    return make_clip(tmp_path_factory.mktemp("clips") / "clip.ts", CLIP_S)
+
+
+def make_clip(path: Path, seconds: int) -> Path:
+    picture = f"testsrc2=size=160x90:rate=25:duration={seconds}"
+    sound = f"sine=frequency=440:sample_rate=48000:duration={seconds}"
     command = [program("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", sound]
     command += ["-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "25", "-c:a", "aac", "-f", "mpegts"]
     subprocess.run([*command, str(path)], check=True)
@@ -412,6 +415,42 @@ class TestNetwork:
         assert not taken.events
         assert len(server.requests) == 1 if requests == 1 else len(server.requests) >= requests
         assert time.monotonic() - began < 2.0
+
+    @pytest.mark.parametrize("ahead_s", [1.0, 4.0])
+    async def test_one_that_sends_all_at_once_is_held_back(
+        self, ahead_s: float, tmp_path: Path, session: aiohttp.ClientSession
+    ) -> None:
+        clip = await asyncio.to_thread(make_clip, tmp_path / "long.ts", 30)
+        data = await asyncio.to_thread(clip.read_bytes)
+        seconds = pieces_of(data, len(data) // 188 // 30 * 188)
+        sent = 0
+
+        def body() -> Iterator[bytes]:
+            nonlocal sent
+            for second in seconds:
+                sent += 1
+                yield second + null_packets(2_000_000 // 188)
+
+        limits = replace(LIMITS, live_ahead_s=ahead_s, slice_s=0.05)
+        began = time.monotonic()
+        async with ScriptedServer(endless(body())) as server:
+            ingest = Ingest(SourceSpec.parse(server.url), limits, session, Random(1))
+            taken = await take(ingest, until=lambda taken: taken.span_s() > ahead_s + 1.5)
+            took = time.monotonic() - began
+            await asyncio.wait_for(server.all_closed(), SOON_S)
+        assert taken.span_s() - ahead_s < took + 0.1
+        assert took < 4.0
+        assert len(taken.times) < 25 * 4 / 2, "slices, not single samples"
+        assert sent < 25, "its server has to wait"
+        assert ingest.status.reconnections == 0
+
+    async def test_time_held_back_is_no_time_without_media(self, data: bytes, session: aiohttp.ClientSession) -> None:
+        limits = replace(LIMITS, live_ahead_s=1.5, give_up_s=1.0, stall_s=0.3)
+        again = answer(data[: len(data) // 3])
+        taken, _, server = await take_from(session, endless([data], then=hang), again, limits=limits)
+        assert taken.error == ""
+        assert len(server.requests) == 2
+        assert counts(taken)[Kind.VIDEO] > PICTURES
 
     async def test_endless_garbage_is_left_soon(self, session: aiohttp.ClientSession) -> None:
         def garbage() -> Iterator[bytes]:

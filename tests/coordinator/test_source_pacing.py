@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvarr.coordinator.sources.pacing import JUMP_S, LATE_S, Pacer
+from tvarr.coordinator.sources.pacing import CLOCK_TOLERANCE, HOLE_S, JUMP_S, LATE_S, Pacer, Throttle
 from tvarr.media.model import Codec, Event, Sample, Track, Tracks
 
 VIDEO, AUDIO, SUBTITLE = 256, 257, 258
@@ -86,7 +86,8 @@ def test_an_empty_pacer_has_no_deadline() -> None:
 def test_nothing_is_lost_reordered_early_or_burst(
     steps: list[tuple[int, float]], naps: list[float], preroll_s: float, cut: int
 ) -> None:
-    at_s, events = 0.0, [TRACKS]
+    at_s = 0.0
+    events: list[Event] = [TRACKS]
     for track, step_s in steps:
         at_s += step_s if track != SUBTITLE else 0.0
         events.append(sample(100 + at_s, track))
@@ -108,3 +109,78 @@ def test_nothing_is_lost_reordered_early_or_burst(
         for at, media_s in clocked[i:]:
             # Over any span, media run ahead of the clock by the preroll and what may be caught up, and no more.
             assert media_s - first_s <= at - began + preroll_s + LATE_S + 1e-6
+
+
+class TestThrottle:
+    def test_what_comes_at_once_goes_on_at_real_time(self) -> None:
+        throttle = Throttle(15.0, SLICE_S)
+        throttle.push([TRACKS, *(sample(500 + i * 0.5) for i in range(61))])
+        times = [at for at, event in delivered(throttle, start=100.0) if event is not TRACKS]
+        assert times[:31] == [100.0] * 31
+        assert times[31:] == pytest.approx([100 + i * 0.5 for i in range(1, 31)], abs=SLICE_S)
+
+    def test_a_stall_earns_no_credit(self) -> None:
+        throttle = Throttle(15.0, SLICE_S)
+        throttle.push([TRACKS, sample(0.0)])
+        assert len(throttle.take(0.0)) == 2
+        throttle.push(sample(i * 0.5) for i in range(1, 241))
+        assert len(throttle.take(1000.0)) == 31
+
+    def test_a_live_source_with_a_fast_clock_is_never_held_up(self) -> None:
+        throttle = Throttle(0.5, SLICE_S)
+        throttle.push([TRACKS])
+        for i in range(100_000):
+            throttle.push([sample(i * (1 + 50e-6))])
+            throttle.take(float(i))
+            assert not len(throttle)
+
+    def test_holes_hold_nothing_up(self) -> None:
+        throttle = Throttle(2.0, SLICE_S)
+        throttle.push([TRACKS, *(sample(i * (HOLE_S + 0.1)) for i in range(20_000))])
+        assert len(throttle.take(5.0)) == 20_001
+
+    @given(
+        reads=st.lists(
+            st.tuples(
+                st.floats(0.0, 6.0),
+                st.lists(
+                    st.tuples(st.sampled_from([VIDEO, AUDIO, SUBTITLE]), st.floats(-0.5, HOLE_S - 0.1)), max_size=9
+                ),
+            ),
+            max_size=15,
+        ),
+        ahead_s=st.floats(0.2, 5.0),
+    )
+    def test_it_holds_no_more_and_no_longer_than_it_must(
+        self, reads: list[tuple[float, list[tuple[int, float]]]], ahead_s: float
+    ) -> None:
+        throttle, now, at_s = Throttle(ahead_s, SLICE_S), 50.0, 100.0
+        given_events: list[Event] = [TRACKS]
+        out: list[tuple[float, float, Event]] = []  # when it came, when it went
+        throttle.push([TRACKS])
+        assert throttle.take(now) == [TRACKS]
+        for wait_s, steps in reads:
+            now += wait_s
+            arrived, events = now, []
+            for track, step_s in steps:
+                at_s += step_s if track != SUBTITLE else 0.0
+                events.append(sample(at_s, track))
+            given_events += events
+            throttle.push(events)
+            out += [(arrived, now, event) for event in throttle.take(now)]
+            late = delivered(throttle, now)
+            out += [(arrived, at, event) for at, event in late]
+            now = late[-1][0] if late else now
+        assert [TRACKS, *(event for _, _, event in out)] == given_events
+
+        high, passed = -1e9, []
+        for arrived, went, event in out:
+            assert isinstance(event, Sample)
+            if event.track != SUBTITLE:
+                high = max(event.dts_ticks / 90_000, high)
+            if high > 0.0:  # a subtitle goes with what stands before it
+                passed.append((arrived, went, high))
+        for i, (arrived, went, media_s) in enumerate(passed):
+            limits = [before + (media_s - from_s - ahead_s) / (1 + CLOCK_TOLERANCE) for _, before, from_s in passed[:i]]
+            assert went >= max(limits, default=went) - 1e-6, "more passed than the bucket holds"
+            assert went <= max([arrived, *limits]) + SLICE_S + 1e-6, "held up for nothing"

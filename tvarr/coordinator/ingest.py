@@ -25,7 +25,7 @@ from tvarr.coordinator.source import (
 from tvarr.coordinator.sources.file import open_file
 from tvarr.coordinator.sources.http import open_http
 from tvarr.coordinator.sources.intake import Intake
-from tvarr.coordinator.sources.pacing import Pacer
+from tvarr.coordinator.sources.pacing import Pacer, Throttle
 from tvarr.coordinator.sources.retry import Retry
 from tvarr.errors import SourceError
 from tvarr.media.model import Event
@@ -73,7 +73,8 @@ class Ingest:
         self._limits = limits
         self._session = session
         self._intake = Intake(spec.program)
-        self._pacer = Pacer(limits.preroll_s, limits.slice_s)
+        live = spec.effective_pace == "live"
+        self._pacer = Throttle(limits.live_ahead_s, limits.slice_s) if live else Pacer(limits.preroll_s, limits.slice_s)
         self._retry = Retry(limits, rng, time.monotonic())
         self._meter = _Meter()
         self._state = IngestState.CONNECTING
@@ -205,22 +206,24 @@ class Ingest:
         self._state, self._error = IngestState.RUNNING, ""
 
     async def _deliver(self, events: list[Event], sink: Sink, room: Room) -> None:
-        if self._spec.effective_pace == "realtime":
+        if not self.full_speed:
             await self._pace(events, sink)
             return
         if events:
             sink(events)
-        if self.full_speed:
-            await room()
+        await room()
 
     async def _pace(self, events: list[Event], sink: Sink) -> None:
         """Gives the events when they are due; nothing is read meanwhile, which bounds what the pacer holds."""
         self._pacer.push(events)
-        while (deadline := self._pacer.deadline()) is not None:
-            if (wait_s := deadline - time.monotonic()) > 0.0:
-                await asyncio.sleep(wait_s)
-            if due := self._pacer.take(time.monotonic()):
+        while True:
+            now = time.monotonic()
+            if due := self._pacer.take(now):
                 sink(due)
+            if (deadline := self._pacer.deadline()) is None:
+                return
+            await asyncio.sleep(max(0.0, deadline - now))
+            self._note_media()
 
 
 class _Meter:
