@@ -216,14 +216,12 @@ class Ingest:
     async def _pace(self, events: list[Event], sink: Sink) -> None:
         """Gives the events when they are due; nothing is read meanwhile, which bounds what the pacer holds."""
         self._pacer.push(events)
-        while True:
-            now = time.monotonic()
-            if due := self._pacer.take(now):
+        while (deadline := self._pacer.deadline()) is not None:
+            if (wait_s := deadline - time.monotonic()) > 0.0:
+                await asyncio.sleep(wait_s)
+                self._note_media()
+            if due := self._pacer.take(time.monotonic()):
                 sink(due)
-            if (deadline := self._pacer.deadline()) is None:
-                return
-            await asyncio.sleep(max(0.0, deadline - now))
-            self._note_media()
 
 
 class _Meter:

@@ -95,6 +95,10 @@ class Throttle(Pacer):
     def __init__(self, ahead_s: float = 15.0, slice_s: float = 0.08) -> None:
         super().__init__(ahead_s, slice_s, late_s=0.0, jump_s=HOLE_S)
 
+    def push(self, events: Iterable[Event]) -> None:
+        super().push(events)
+        self._next_slice_at = 0.0  # what comes in time goes on at once
+
     def take(self, now: float) -> list[Event]:
         return super().take(now * (1.0 + CLOCK_TOLERANCE))
 
