@@ -14,6 +14,7 @@ import psutil
 
 from tests.bench.report import Report, full_hd, median
 from tests.clips import make_clip, probe
+from tests.conftest import program
 from tests.harness import Cluster, cluster, read_all, watching
 from tvarr.media.model import Kind, Sample, Tracks
 from tvarr.media.mpegts.demux import Demuxer
@@ -42,6 +43,7 @@ async def _run(report: Report) -> None:
 
 async def pipeline(report: Report, running: Cluster, clip: Path, folder: Path) -> None:
     """The file through coordinator and daemon, and through the same ffmpeg command alone, in turns."""
+    later = shifted(clip, folder / "shifted.ts")
     slug = running.add_channel("HD fast", f"file:{clip.name}", pace="fast")
     url = running.stream_url(slug, "h264")
     command = ""
@@ -51,7 +53,7 @@ async def pipeline(report: Report, running: Cluster, clip: Path, folder: Path) -
         data, command = await read_with_command(running, url)
         ours = time.monotonic() - started
         (folder / "ours.ts").write_bytes(data)
-        alone = await asyncio.to_thread(ffmpeg_alone, command, clip)
+        alone = await asyncio.to_thread(ffmpeg_alone, command, later)
         ratios.append(ours / alone)
         walls.append(alone)
     report.add(
@@ -80,6 +82,13 @@ async def read_with_command(running: Cluster, url: str) -> tuple[bytes, str]:
             for variant in relay["variants"]:
                 command = (variant["job"] or {}).get("command", "") or command
     return await reading, command
+
+
+def shifted(clip: Path, path: Path) -> Path:
+    """The clip as a daemon gives it to ffmpeg: from 10 s on, before which the command trims."""
+    command = [program("ffmpeg"), "-v", "error", "-y", "-i", str(clip), "-c", "copy", "-output_ts_offset", "10"]
+    subprocess.run([*command, "-f", "mpegts", str(path)], check=True, timeout=60)
+    return path
 
 
 def ffmpeg_alone(command: str, clip: Path) -> float:

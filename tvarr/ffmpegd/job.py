@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 STALL_S = 10.0  # input flows and nothing comes out for so long
 PAUSE_S = 2.0  # input that stays away for so long is a pause of the source
 STATS_S = 1.0
-FULL_SPEED_PAUSE_S = 0.020  # between two reads of ffmpeg's output, in which it gathers; live: the age of a batch
+FULL_SPEED_PAUSE_S = 0.080  # between two reads of ffmpeg's output, in which it gathers; live: the age of a batch
 REPLAY_BYTES = 16 * 1024 * 1024
 """Input kept until the first output, so that a second way of decoding can be tried; with more, there is none."""
 
@@ -287,7 +287,7 @@ class Job:
 
         What was read is sent at once, and then nothing is read for the age that a batch may have: output gathers in
         the pipe instead of here. Reading each of ffmpeg's writes would wake this process three times as often, and
-        it is wake-ups that a live stream costs. The pipe holds 200 Mb/s for 40 ms; beyond half of it there is no pause.
+        it is wake-ups that a live stream costs. The pipe holds 100 Mb/s for 80 ms; beyond half of it there is no pause.
         """
         outlet, batcher = Outlet(run.spec, run.start), Batcher(max_bytes=self.spec.batch_bytes)
         pause_s = FULL_SPEED_PAUSE_S if self.spec.full_speed else self.spec.batch_age_s
