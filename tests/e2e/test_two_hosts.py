@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -93,11 +94,14 @@ async def test_a_channel_is_transcoded_on_another_host(
 
 
 def add_channel(namespace: str, url: str) -> None:
+    body = json.dumps({"name": "Far", "url": "file:clip.ts", "pace": "fast"})
     code = (
         "import sys, urllib.request\n"
-        "body = b'{\"name\": \"Far\", \"url\": \"file:clip.ts\", \"pace\": \"fast\"}'\n"
         "headers = {'Content-Type': 'application/json'}\n"
-        "urllib.request.urlopen(urllib.request.Request(sys.argv[1] + '/api/v1/channels', body, headers), timeout=20)\n"
+        "request = urllib.request.Request(sys.argv[1], sys.argv[2].encode(), headers)\n"
+        "urllib.request.urlopen(request, timeout=20)\n"
     )
-    command = [program("ip"), "netns", "exec", namespace, sys.executable, "-c", code, url]
-    subprocess.run(command, check=True, timeout=30)
+    arguments = [code, f"{url}/api/v1/channels", body]
+    subprocess.run(
+        [program("ip"), "netns", "exec", namespace, sys.executable, "-c", *arguments], check=True, timeout=30
+    )
