@@ -20,8 +20,8 @@ PICTURE_TICKS = 3600  # of clip.ts
 AFTER_S = 5.0  # how long a stream is watched after the loss
 
 
-def variant(running: Cluster) -> dict[str, Any]:
-    (relay,) = running.relays()
+def variant(running: Cluster, slug: str) -> dict[str, Any]:
+    (relay,) = [relay for relay in running.relays() if relay["channel"]["slug"] == slug]
     (only,) = relay["variants"]
     return dict(only)
 
@@ -55,12 +55,29 @@ def assert_nothing_lost(got: Probed, least_s: float) -> None:
     assert all(0 < later - earlier <= 2 * 1920 for earlier, later in pairwise(heard))
 
 
-@pytest.fixture
-def two(tmp_path: Path, clips: Path) -> Iterator[Cluster]:
-    with cluster(tmp_path, media_dir=clips) as running:
-        running.start_daemon("one")
-        running.start_daemon("two")
+def both_daemons(running: Cluster) -> None:
+    """Starts those of two daemons that are not there, at once."""
+    names = ("one", "two")
+    for name in names:
+        if name not in running.roles or running.roles[name].process.poll() is not None:
+            running.start_daemon(name, wait=False)
+    eventually(lambda: all(running.daemon_state(name) == "connected" for name in names), "both are connected")
+
+
+@pytest.fixture(scope="module")
+def clustered(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Iterator[Cluster]:
+    with cluster(
+        tmp_path_factory.mktemp("tvarr"), media_dir=clips, coordinator_flags=("--idle-linger", "0.5")
+    ) as running:
         yield running
+
+
+@pytest.fixture
+def two(clustered: Cluster) -> Cluster:
+    """A coordinator with two daemons that do nothing, whatever an earlier test did to them."""
+    eventually(lambda: not clustered.relays(), "the last test's relay has ended")
+    both_daemons(clustered)
+    return clustered
 
 
 def kill_daemon(running: Cluster, name: str) -> None:
@@ -94,15 +111,15 @@ async def test_a_viewer_sees_every_picture_once(
     words: str,
     state: str,
 ) -> None:
-    slug = two.add_channel("Live", f"file:{clip}", loop=True)
+    slug = two.add_channel(f"Live {code} {clip}", f"file:{clip}", loop=True)
     data = bytearray()
     async with watching(two.stream_url(slug, "h264")) as answer:
         assert answer.status == 200, await answer.text()
         await read_on(answer, data, 2.0)
-        first = variant(two)["job"]["daemon_name"]
+        first = variant(two, slug)["job"]["daemon_name"]
         lose(two, first)
         await read_on(answer, data, AFTER_S)
-        after = variant(two)
+        after = variant(two, slug)
     assert after["takeovers"] == 1
     assert after["job"]["daemon_name"] == ({"one", "two"} - {first}).pop()
     (ending,) = after["endings"]
@@ -115,12 +132,11 @@ async def test_a_viewer_sees_every_picture_once(
 
 async def test_where_no_takeover_is_allowed_the_connection_is_broken_off(tmp_path: Path, clips: Path) -> None:
     with cluster(tmp_path, media_dir=clips, coordinator_flags=("--max-takeovers", "0")) as running:
-        running.start_daemon("one")
-        running.start_daemon("two")
+        both_daemons(running)
         slug = running.add_channel("Live", "file:clip.ts", loop=True)
         async with watching(running.stream_url(slug, "h264")) as answer:
             await read_on(answer, bytearray(), 0.5)
-            kill_daemon(running, variant(running)["job"]["daemon_name"])
+            kill_daemon(running, variant(running, slug)["job"]["daemon_name"])
             with pytest.raises(aiohttp.ClientPayloadError):
                 async with asyncio.timeout(10):
                     await answer.content.read()

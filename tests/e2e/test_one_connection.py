@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -77,9 +78,9 @@ async def origin(clips: Path) -> AsyncIterator[Origin]:
     await runner.cleanup()
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Cluster]:
-    with cluster(tmp_path, coordinator_flags=("--idle-linger", "0.5")) as made:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("tvarr"), coordinator_flags=("--idle-linger", "0.5")) as made:
         made.start_daemon("worker")
         yield made
 
@@ -87,6 +88,11 @@ def running(tmp_path: Path) -> Iterator[Cluster]:
 async def until(look: Callable[[], bool], what: str) -> None:
     """As `eventually`, beside the origin, which lives in this loop."""
     await asyncio.to_thread(eventually, look, what)
+
+
+def relay_of(running: Cluster, slug: str) -> dict[str, Any]:
+    (relay,) = [relay for relay in running.relays() if relay["channel"]["slug"] == slug]
+    return dict(relay)
 
 
 async def read_on(answer: aiohttp.ClientResponse, seconds: float) -> bytes:
@@ -108,7 +114,7 @@ async def test_many_viewers_and_profiles_are_one_connection(running: Cluster, or
             answers = [await stack.enter_async_context(watching(url)) for _ in range(3)]
             assert [answer.status for answer in answers] == [200] * 3
             await asyncio.gather(*(read_on(answer, 0.2) for answer in answers))
-        (relay,) = await asyncio.to_thread(running.relays)
+        relay = await asyncio.to_thread(relay_of, running, slug)
         assert sorted(len(variant["viewers"]) for variant in relay["variants"]) == [3, 3, 3]
         assert (origin.requests, len(origin.open)) == (1, 1)
     left_at = time.monotonic()
@@ -129,13 +135,13 @@ async def test_a_viewer_who_comes_back_in_time_finds_the_connection_open(running
 async def test_a_stream_goes_on_when_the_source_connects_again(
     running: Cluster, origin: Origin, tmp_path: Path, profile: str, leave: Callable[[Origin], None]
 ) -> None:
-    slug = await asyncio.to_thread(running.add_channel, "Flaky", origin.url)
+    slug = await asyncio.to_thread(running.add_channel, f"Flaky {profile}", origin.url)
     async with watching(running.stream_url(slug, profile)) as answer:
         data = await read_on(answer, 1.5)
         leave(origin)
         await until(lambda: origin.requests == 2, "the source is connected to again")
         data += await read_on(answer, 3.0)
-        (relay,) = await asyncio.to_thread(running.relays)
+        relay = await asyncio.to_thread(relay_of, running, slug)
         assert relay["source"]["reconnections"] == 1
         assert relay["source"]["state"] == "running"
         assert len(origin.open) == 1

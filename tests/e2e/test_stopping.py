@@ -48,10 +48,10 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
 
 
-def stop(role: Role, how: signal.Signals = signal.SIGTERM) -> float:
-    """Sends a signal, asserts exit code 0, and returns how long the end took."""
+def stop(role: Role) -> float:
+    """Sends SIGTERM, asserts exit code 0, and returns how long the end took."""
     started = time.monotonic()
-    assert role.stop(how) == 0, role.text()
+    assert role.stop() == 0, role.text()
     return time.monotonic() - started
 
 
@@ -65,23 +65,19 @@ async def to_its_end(answer: aiohttp.ClientResponse) -> None:
             pass
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-async def test_a_coordinator_ends_in_time_and_its_viewers_connections_with_it(
-    running: Cluster, how: signal.Signals
-) -> None:
+async def test_a_coordinator_ends_in_time_and_its_viewers_connections_with_it(running: Cluster) -> None:
     async with viewers(running) as answers:
-        stopping = asyncio.create_task(asyncio.to_thread(stop, running.roles["coordinator"], how))
+        stopping = asyncio.create_task(asyncio.to_thread(stop, running.roles["coordinator"]))
         await asyncio.gather(*(to_its_end(answer) for answer in answers))
         assert await stopping < STOP_WITHIN_S
     assert "Traceback" not in running.roles["coordinator"].text()
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-async def test_a_daemon_ends_in_time_and_its_ffmpeg_with_it(running: Cluster, how: signal.Signals) -> None:
+async def test_a_daemon_ends_in_time_and_its_ffmpeg_with_it(running: Cluster) -> None:
     role = running.roles["worker"]
     async with viewers(running):
         theirs = children(role)
-        assert await asyncio.to_thread(stop, role, how) < STOP_WITHIN_S
+        assert await asyncio.to_thread(stop, role) < STOP_WITHIN_S
         assert gone(theirs)
     await asyncio.to_thread(eventually, lambda: running.daemon_state("worker") == "disconnected", "it is disconnected")
     assert "Traceback" not in role.text()
