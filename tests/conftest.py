@@ -36,8 +36,3 @@ def media_dir() -> Path:
     if not SHARED_MEDIA.is_dir():
         lacking("the folder ../shared/media")
     return SHARED_MEDIA
-
-
-@pytest.fixture(scope="session")
-def ffprobe() -> str:
-    return program("ffprobe")
