@@ -49,13 +49,23 @@ on_term() {
 }
 
 # Waits for the role's end and sets $code. Once it is to stop, looks ten times a second and kills it when its time is
-# over: the shell reaps its children while it runs `sleep`, so `kill -0` then tells who still lives.
+# over: the shell reaps its children while it runs `sleep`, so `kill -0` then tells who still lives. A role that has just
+# been started is told twice: between fork and exec it has this shell's own handler, which loses the first TERM.
 await_child() {
-    code=127
+    code=127 again=''
     while [ -z "$stopping" ] && alive "$child"; do look "$child"; done
-    [ -z "$stopping" ] || deadline=$(($(date +%s) + KILL_AFTER_S))
+    if [ -n "$stopping" ]; then
+        now=$(date +%s)
+        deadline=$((now + KILL_AFTER_S))
+        [ $((now - started)) -gt 1 ] || again=$((now + 1))
+    fi
     while alive "$child"; do
-        if [ "$(date +%s)" -ge "$deadline" ]; then
+        now=$(date +%s)
+        if [ -n "$again" ] && [ "$now" -gt "$again" ]; then
+            again=
+            kill -TERM "$child" 2>/dev/null
+        fi
+        if [ "$now" -ge "$deadline" ]; then
             log error "$role did not stop within $KILL_AFTER_S s: killing it"
             kill -KILL "$child"
             break
