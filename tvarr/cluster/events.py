@@ -15,6 +15,7 @@ Events about jobs and daemons that are not known are ignored: ends cross each ot
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvarr.cluster.model import Capabilities, Considered, Need, Placement, Refusal
@@ -177,7 +178,7 @@ class Queued:
     job_id: str
     position: int  # 1: next
     reason: str
-    considered: tuple[Considered, ...] = ()
+    considered: Sequence[Considered] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,7 @@ class QueueTimedOut:
     job_id: str
     waited_s: float
     reason: str
-    considered: tuple[Considered, ...] = ()
+    considered: Sequence[Considered] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tvarr.cluster.events import (
@@ -555,9 +556,9 @@ class Ledger:
         instructions: list[Instruction] = []
         for daemon in list(self.daemons.values()):
             if not daemon.connected:
-                if now - daemon.heard_at >= FORGET_AFTER_S:
+                if daemon.heard_at + FORGET_AFTER_S <= now:
                     cluster.forget(daemon)
-            elif not daemon.unhealthy and now - daemon.heard_at >= self.unhealthy_after_s:
+            elif not daemon.unhealthy and daemon.heard_at + self.unhealthy_after_s <= now:
                 daemon.unhealthy = True
                 cluster.touch(daemon)
                 reason = f"{daemon.name} has sent no heartbeat for {self.unhealthy_after_s:g} s"
@@ -584,7 +585,7 @@ class Ledger:
         instructions: list[Instruction] = []
         limit_s = self.settings.ack_within_s
         for job in list(self.jobs.values()):
-            if job.state is Held.RESERVED and now - job.placed_at >= limit_s:
+            if job.state is Held.RESERVED and job.placed_at + limit_s <= now:
                 reason = f"{self.daemons[job.daemon_id].name} did not start the job within {limit_s:g} s"
                 self.cluster.close(job, None)
                 self._close_by(job, now)
@@ -615,6 +616,6 @@ class Ledger:
         return min(moments, default=_NEVER)
 
 
-def words(considered: tuple[Considered, ...]) -> tuple[str, ...]:
+def words(considered: Sequence[Considered]) -> tuple[str, ...]:
     """One line for each daemon that was considered."""
     return tuple(f"{c.daemon_name}: {c.reason}" for c in considered)

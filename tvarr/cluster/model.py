@@ -5,7 +5,8 @@ The same facts travel as messages of `proto/tvarr/v1/ffmpegd.proto`; `tvarr.wire
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 from tvarr.media.model import Codec, Track
@@ -147,7 +148,7 @@ class Placement:
     daemon_id: str
     encoder: Encoder | None  # of the video track; None where only audio changes
     reason: str
-    considered: tuple[Considered, ...] = field(default=())
+    considered: Sequence[Considered] = ()
     hw_decode: bool = False  # the encoder's device is expected to decode as well
     pool: str = ""  # id of the session pool that a session is reserved in; empty: none needed
     fallback: bool = False  # in software because all hardware sessions are taken: worth a warning and a promotion
@@ -159,7 +160,7 @@ class Wait:
     """Some daemon can do the job, but not now."""
 
     reason: str
-    considered: tuple[Considered, ...] = ()
+    considered: Sequence[Considered] = ()
     until: float | None = None  # when a daemon may be tried again; None: when capacity frees
 
 
@@ -176,7 +177,7 @@ class Refusal:
     """No daemon can take the job now."""
 
     reason: str
-    considered: tuple[Considered, ...] = ()
+    considered: Sequence[Considered] = ()
     kind: RefusalKind = RefusalKind.UNSUPPORTED
     retry_after_s: float = 10.0  # for the header `Retry-After`
 

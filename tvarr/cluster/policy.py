@@ -14,8 +14,9 @@ them changes (`Cluster.touch`); what concerns one job alone (who failed it) is a
 
 from __future__ import annotations
 
-from collections.abc import Container
-from dataclasses import dataclass, field
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import overload
 
 from tvarr.cluster.hardware import HARDWARE_DECODING, OTHER_DECODERS, SMALLEST_PICTURE
 from tvarr.cluster.load import cost_cores, fitted
@@ -33,7 +34,7 @@ from tvarr.cluster.model import (
     Wait,
 )
 from tvarr.cluster.pools import Pool
-from tvarr.cluster.state import Cluster, Daemon, DaemonState, pool_of
+from tvarr.cluster.state import Cluster, Daemon, pool_of
 from tvarr.media.model import Kind
 
 MAX_REMEMBERED = 64  # shapes of needs for which a daemon remembers what it offers; beyond it all are forgotten
@@ -72,8 +73,10 @@ class Way:
     rank: int
     encoder: Encoder | None
     pool: Pool | None
-    engines: int  # of the GPU
     cost_cores: float
+    device: str = ""  # `Gpu.id`
+    place: str = ""  # for people
+    engines: int = 1  # of the GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,26 +91,39 @@ class Fit:
 Score = tuple[int, float, int]  # rank, minus the free share, tenths of load
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Offer:
-    """A way that is free now."""
+    """A way that is free now; `free` of `limit` sessions at that moment, -1 where there is no limit."""
 
     way: Way
     score: Score
-    words: str
+    device: str = ""  # for people
+    free: int = -1
+    limit: int = -1
+
+    @property
+    def words(self) -> str:
+        way = self.way
+        if way.encoder is None:
+            return "has the audio encoder"
+        if way.rank == SOFTWARE:
+            return f"encodes in software with {way.encoder.name}"
+        what = "decodes and encodes" if way.rank == FULL_HARDWARE else "encodes"
+        sessions = "" if self.limit < 0 else f", {self.free} of {self.limit} sessions free"
+        return f"{what} on {self.device} with {way.encoder.name}{sessions}"
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What a daemon says to a need now."""
+    """What a daemon says to a need now. It is never changed, so that reasons can be read from it later."""
 
+    daemon_id: str
     name: str
     hardware: Offer | None = None
     software: Offer | None = None
     hardware_busy: bool = False  # could, and all that it needs is taken
     software_busy: bool = False
-    words: str = ""  # why there is no offer
-    remembered: dict[str, Considered] = field(default_factory=dict)  # by what is added to the words
+    words: str = ""  # what is missing or taken
 
     def capable(self, *, strict: bool) -> bool:
         """Whether it could do the job at some time; `strict`: in hardware."""
@@ -134,9 +150,7 @@ def choose(
     `hardware_only` is for a promotion: software is no answer, and neither is waiting.
     """
     key = need_key(need)
-    verdicts = [
-        (daemon, verdict_of(cluster, daemon, need, key)) for daemon in cluster.daemons.values() if daemon.connected
-    ]
+    verdicts = _verdicts(cluster, need, key)
     special = _special(cluster, work, avoid, now)
     first = _decide(cluster, need, now, verdicts, special, avoid, hardware_only)
     if isinstance(first, Placement) or not avoid:
@@ -167,22 +181,40 @@ def _special(cluster: Cluster, work: str, avoid: frozenset[str], now: float) -> 
     return special
 
 
+@dataclass(slots=True)
+class _Best:
+    """The best of the offers so far."""
+
+    cluster: Cluster
+    near: Container[str]  # daemons that get the same source already
+    verdict: Verdict | None = None
+    offer: Offer | None = None
+    ties: tuple[bool, int] = (True, 0)
+
+    def take(self, verdict: Verdict, offer: Offer) -> None:
+        if self.offer is not None and offer.score > self.offer.score:
+            return
+        ties = (verdict.daemon_id not in self.near, self.cluster.daemons[verdict.daemon_id].last_used)
+        if self.offer is None or (offer.score, ties) < (self.offer.score, self.ties):
+            self.verdict, self.offer, self.ties = verdict, offer, ties
+
+
 def _decide(
     cluster: Cluster,
     need: Need,
     now: float,
-    verdicts: list[tuple[Daemon, Verdict]],
+    verdicts: list[Verdict],
     special: dict[str, _Special],
     avoid: frozenset[str],
     hardware_only: bool,
 ) -> Placement | Wait | Refusal:
     strict = hardware_only or _names_hardware(need)
-    hard: list[tuple[Daemon, Offer]] = []
-    soft: list[tuple[Daemon, Offer]] = []
+    near: Container[str] = frozenset(cluster.sources.get(need.source, ())) if need.source else frozenset()
+    hard, soft = _Best(cluster, near), _Best(cluster, near)
     hardware_busy = software_busy = hardware_failed = False
     until: float | None = None  # when somebody who is left out now may be asked
-    for daemon, verdict in verdicts:
-        reason = special.get(daemon.id) if special else None
+    for verdict in verdicts:
+        reason = special.get(verdict.daemon_id) if special else None
         if reason is not None and reason.until > now:
             if not reason.hardware_only:
                 if verdict.capable(strict=strict):
@@ -191,65 +223,50 @@ def _decide(
             hardware_failed = True
             if strict:
                 until = reason.until if until is None else min(until, reason.until)
-        elif reason is not None and daemon.id in avoid:
+        elif reason is not None and verdict.daemon_id in avoid:
             continue
         else:
             if verdict.hardware is not None:
-                hard.append((daemon, verdict.hardware))
-            hardware_busy |= verdict.hardware_busy
-        if verdict.software is not None:
-            soft.append((daemon, verdict.software))
-        software_busy |= verdict.software_busy
+                hard.take(verdict, verdict.hardware)
+            hardware_busy = hardware_busy or verdict.hardware_busy
+        if verdict.software is not None and hard.offer is None:
+            soft.take(verdict, verdict.software)
+        software_busy = software_busy or verdict.software_busy
     if hardware_only or (strict and not hardware_busy and not hardware_failed):
-        soft, software_busy = [], False
-    if hard:
-        return _placement(cluster, need, verdicts, special, hard, fallback=False)
+        soft, software_busy = _Best(cluster, near), False
+    if hard.offer is not None:
+        return _placement(verdicts, special, hard, fallback=False)
     fallback = need.policy == ExhaustedPolicy.FALLBACK
-    if soft and (fallback if hardware_busy or strict else True):
-        return _placement(cluster, need, verdicts, special, soft, fallback=hardware_busy)
-    considered = _considered(verdicts, special, cluster, need, None)
+    if soft.offer is not None and (fallback if hardware_busy or strict else True):
+        return _placement(verdicts, special, soft, fallback=hardware_busy)
+    considered = Reasons(verdicts, special)
     settings = cluster.settings
     if until is not None and not hardware_only and until - now <= settings.queue_timeout_s:
         return Wait("every daemon that could do this job failed lately", considered, until)
     if not verdicts:
         return Refusal("no daemon is connected", considered, RefusalKind.NO_DAEMON, settings.retry_after_s)
-    busy = hardware_busy or software_busy or bool(soft)
+    busy = hardware_busy or software_busy or soft.offer is not None
     if not busy and until is None:
         return Refusal("no daemon can do this job", considered, RefusalKind.UNSUPPORTED, settings.retry_after_s)
-    words = _busy_words(hardware_busy) if busy else "every daemon that could do this job failed lately"
+    words = "every daemon that could do this job failed lately"
+    if busy:
+        words = "all hardware sessions are taken" if hardware_busy else "all daemons are busy"
     if busy and need.policy == ExhaustedPolicy.QUEUE and not hardware_only:
         return Wait(words, considered, until)
     retry_after_s = settings.retry_after_s if until is None else max(1.0, until - now)
     return Refusal(words, considered, RefusalKind.EXHAUSTED, retry_after_s)
 
 
-def _busy_words(hardware: bool) -> str:
-    return "all hardware sessions are taken" if hardware else "all daemons are busy"
-
-
-def _near(cluster: Cluster, need: Need) -> Container[str]:
-    """Daemons that get the same source already."""
-    return cluster.sources.get(need.source, ()) if need.source else ()
-
-
-def _placement(
-    cluster: Cluster,
-    need: Need,
-    verdicts: list[tuple[Daemon, Verdict]],
-    special: dict[str, _Special],
-    offers: list[tuple[Daemon, Offer]],
-    *,
-    fallback: bool,
-) -> Placement:
-    near = _near(cluster, need)
-    daemon, offer = min(offers, key=lambda o: (o[1].score, o[0].id not in near, o[0].last_used))
+def _placement(verdicts: list[Verdict], special: dict[str, _Special], best: _Best, *, fallback: bool) -> Placement:
+    assert best.offer is not None
+    assert best.verdict is not None
+    offer, way = best.offer, best.offer.way
     reason = f"{offer.words}; all hardware sessions are taken" if fallback else offer.words
-    way = offer.way
     return Placement(
-        daemon.id,
+        best.verdict.daemon_id,
         way.encoder,
         reason,
-        _considered(verdicts, special, cluster, need, (daemon, offer, reason)),
+        Reasons(verdicts, special, best.verdict, offer, reason, best.near),
         hw_decode=way.rank == FULL_HARDWARE and way.encoder is not None,
         pool=way.pool.id if way.pool is not None else "",
         fallback=fallback,
@@ -264,99 +281,113 @@ _BETTER = (
     "another has a larger share of its sessions free",
     "another is less busy",
 )
-_NEAR = "another has the same source"
-_USED = "another was used less recently"
 
 
-def _considered(
-    verdicts: list[tuple[Daemon, Verdict]],
-    special: dict[str, _Special],
-    cluster: Cluster,
-    need: Need,
-    chosen: tuple[Daemon, Offer, str] | None,
-) -> tuple[Considered, ...]:
-    near = _near(cluster, need)
-    best, best_near = (chosen[1].score, chosen[0].id in near) if chosen else (None, False)
-    out = []
-    for daemon, verdict in verdicts:
-        if chosen is not None and daemon is chosen[0]:
-            out.append(Considered(daemon.id, daemon.name, True, chosen[2]))
-            continue
-        if special and (reason := special.get(daemon.id)):
-            out.append(Considered(daemon.id, daemon.name, False, _joined(verdict, reason.words)))
-            continue
+class Reasons(Sequence[Considered]):
+    """Every daemon with the reason for or against it, in the order in which they joined.
+
+    The words are made when somebody reads them: among 1,000 daemons they would take longer than the choice.
+    """
+
+    __slots__ = ("_best", "_near", "_reason", "_score", "_special", "_verdicts")
+
+    def __init__(
+        self,
+        verdicts: list[Verdict],
+        special: dict[str, _Special],
+        best: Verdict | None = None,
+        offer: Offer | None = None,
+        reason: str = "",
+        near: Container[str] = frozenset(),
+    ) -> None:
+        self._verdicts = verdicts
+        self._special = special
+        self._best = best
+        self._score = offer.score if offer is not None else None
+        self._reason = reason
+        self._near = near
+
+    def __len__(self) -> int:
+        return len(self._verdicts)
+
+    @overload
+    def __getitem__(self, index: int) -> Considered: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Considered]: ...
+    def __getitem__(self, index: int | slice) -> Considered | Sequence[Considered]:
+        if isinstance(index, slice):
+            return tuple(self._considered(verdict) for verdict in self._verdicts[index])
+        return self._considered(self._verdicts[index])
+
+    def _considered(self, verdict: Verdict) -> Considered:
+        chosen = verdict is self._best
+        return Considered(verdict.daemon_id, verdict.name, chosen, self._reason if chosen else self._words(verdict))
+
+    def _words(self, verdict: Verdict) -> str:
         offer = verdict.hardware or verdict.software
-        if offer is None:
+        if reason := self._special.get(verdict.daemon_id):
+            more = reason.words
+        elif offer is None:
             more = ""
-        elif best is None:
+        elif self._score is None:
             more = "hardware is wanted"
         else:
-            more = _why_not(offer.score, best, best_near and daemon.id not in near)
-        found = verdict.remembered.get(more)
-        if found is None:
-            found = Considered(daemon.id, daemon.name, False, _joined(verdict, more))
-            verdict.remembered[more] = found
-        out.append(found)
-    return tuple(out)
+            more = self._why_not(verdict, offer, self._score)
+        words = offer.words if offer is not None else verdict.words
+        if offer is not None and verdict.hardware is None and verdict.words:
+            words += f" ({verdict.words})"
+        return f"{words}; {more}" if words and more else words or more
 
-
-def _joined(verdict: Verdict, more: str) -> str:
-    offer = verdict.hardware or verdict.software
-    words = offer.words if offer is not None else verdict.words
-    if offer is not None and verdict.hardware is None and verdict.words:
-        words += f" ({verdict.words})"
-    return f"{words}; {more}" if words and more else words or more
-
-
-def _why_not(score: Score, best: Score, near_decides: bool) -> str:
-    """By which of the comparisons it lost."""
-    for mine, its, words in zip(score, best, _BETTER, strict=True):
-        if mine != its:
-            return words
-    return _NEAR if near_decides else _USED
+    def _why_not(self, verdict: Verdict, offer: Offer, best: Score) -> str:
+        """By which of the comparisons it lost."""
+        for mine, its, words in zip(offer.score, best, _BETTER, strict=True):
+            if mine != its:
+                return words
+        near = self._best is not None and self._best.daemon_id in self._near and verdict.daemon_id not in self._near
+        return "another has the same source" if near else "another was used less recently"
 
 
 # ------------------------------------------------------------------------------------------------------ one daemon
 
 
-def verdict_of(cluster: Cluster, daemon: Daemon, need: Need, key: NeedKey) -> Verdict:
-    """What the daemon says now, remembered until something of it changes."""
-    verdict = daemon.verdicts.get(key)
-    if verdict is None:
-        if len(daemon.verdicts) >= MAX_REMEMBERED:
-            daemon.verdicts.clear()
-        verdict = daemon.verdicts[key] = _verdict(daemon, need, key, cluster.settings.max_cpu_load)
-    return verdict
+def _verdicts(cluster: Cluster, need: Need, key: NeedKey) -> list[Verdict]:
+    """What each daemon that is not gone says now; remembered until something of it changes."""
+    verdicts = []
+    max_cpu_load = cluster.settings.max_cpu_load
+    for daemon in cluster.daemons.values():
+        if not daemon.connected:
+            continue
+        verdict = daemon.verdicts.get(key)
+        if verdict is None:
+            if len(daemon.verdicts) >= MAX_REMEMBERED:
+                daemon.verdicts.clear()
+            verdict = daemon.verdicts[key] = _verdict(daemon, need, key, max_cpu_load)
+        verdicts.append(verdict)
+    return verdicts
 
 
 def _verdict(daemon: Daemon, need: Need, key: NeedKey, max_cpu_load: float) -> Verdict:
-    if daemon.state is not DaemonState.CONNECTED:
-        return Verdict(daemon.name, words=f"it is {daemon.state}")
+    if daemon.unhealthy or daemon.draining:
+        return Verdict(daemon.id, daemon.name, words=f"it is {daemon.state}")
     fit = daemon.fits.get(key)
     if fit is None:
         if len(daemon.fits) >= MAX_REMEMBERED:
             daemon.fits.clear()
         fit = daemon.fits[key] = fit_of(daemon, need)
+    verdict = Verdict(daemon.id, daemon.name, words=fit.words)
     if not fit.hardware and fit.software is None:
-        return Verdict(daemon.name, words=fit.words)
+        return verdict
     most = daemon.capabilities.max_jobs
     if 0 < most <= daemon.jobs_held:
-        return Verdict(
-            daemon.name,
-            hardware_busy=any(_possible(way) for way in fit.hardware),
-            software_busy=fit.software is not None,
-            words=f"all of its {most} job slots are taken",
-        )
-    hardware, busy, hardware_words = _hardware_offer(daemon, fit.hardware)
-    software, software_words = _software_offer(daemon, fit.software, max_cpu_load)
-    return Verdict(
-        daemon.name,
-        hardware=hardware,
-        software=software,
-        hardware_busy=busy,
-        software_busy=bool(software_words),
-        words="; ".join(filter(None, (fit.words, hardware_words, software_words))),
-    )
+        verdict.hardware_busy = any(_possible(way) for way in fit.hardware)
+        verdict.software_busy = fit.software is not None
+        verdict.words = f"all of its {most} job slots are taken"
+        return verdict
+    if fit.hardware:
+        _offer_hardware(daemon, fit.hardware, verdict)
+    if fit.software is not None:
+        _offer_software(daemon, fit.software, max_cpu_load, verdict)
+    return verdict
 
 
 def _possible(way: Way) -> bool:
@@ -364,66 +395,63 @@ def _possible(way: Way) -> bool:
     return way.pool is None or way.pool.base.limit is None or way.pool.base.limit > 0
 
 
-def _hardware_offer(daemon: Daemon, ways: tuple[Way, ...]) -> tuple[Offer | None, bool, str]:
-    """The best of the ways that are free; or whether any is worth waiting for; and words."""
+def _offer_hardware(daemon: Daemon, ways: tuple[Way, ...], verdict: Verdict) -> None:
+    """The best of the ways that are free; where none is, whether one is worth waiting for, and words."""
     best: tuple[int, float, float] | None = None
     chosen: Way | None = None
-    full: Pool | None = None
-    possible = False
     for way in ways:
         pool = way.pool
-        possible = possible or _possible(way)
-        share = 1.0
-        if pool is not None:
-            if pool.free == 0:
-                full = pool
-                continue
-            share = pool.share
-        device = way.encoder.device if way.encoder is not None else ""
-        score = (way.rank, -share, daemon.gpu_sessions[device] / max(1, way.engines) if device else 0.0)
-        if best is None or score < best:
-            best, chosen = score, way
-    if chosen is None or best is None:
-        return None, possible, _full_words(full) if full is not None else ""
-    return Offer(chosen, (best[0], best[1], _tenths(daemon, chosen)), _words_of(daemon, chosen)), False, ""
+        if pool is not None and pool.free == 0:
+            continue
+        share = 1.0 if pool is None else pool.share
+        used = daemon.gpu_sessions[way.device] / way.engines if daemon.gpu_sessions and len(ways) > 1 else 0.0
+        if best is None or (way.rank, -share, used) < best:
+            best, chosen = (way.rank, -share, used), way
+    if best is None or chosen is None:
+        verdict.hardware_busy = any(_possible(way) for way in ways)
+        verdict.words = _joined(verdict.words, _full_words(ways[0].pool))
+        return
+    offer = Offer(chosen, (best[0], best[1], _tenths(daemon, chosen)), chosen.place)
+    if chosen.pool is not None and chosen.pool.free is not None:
+        offer.free, offer.limit = chosen.pool.free, chosen.pool.limit or 0
+    verdict.hardware = offer
 
 
-def _full_words(pool: Pool) -> str:
+def _full_words(pool: Pool | None) -> str:
+    if pool is None:
+        return ""
     if not pool.limit and pool.learned is None:
         return f"it may open no hardware sessions ({pool.detail})"
     foreign = f", {pool.foreign} of them by other programs" if pool.foreign else ""
     return f"{pool.in_use} of {pool.limit} hardware sessions are taken{foreign} ({pool.source}: {pool.detail})"
 
 
-def _software_offer(daemon: Daemon, way: Way | None, max_cpu_load: float) -> tuple[Offer | None, str]:
-    """The software way where the processors have room for it; or words why not."""
-    if way is None:
-        return None, ""
+def _offer_software(daemon: Daemon, way: Way, max_cpu_load: float, verdict: Verdict) -> None:
+    """The software way where the processors have room for it, or words why not."""
     if way.encoder is None:
-        return Offer(way, (FULL_HARDWARE, 0.0, _tenths(daemon, way)), "has the audio encoder"), ""
-    caps = daemon.capabilities
+        verdict.software = Offer(way, (FULL_HARDWARE, 0.0, _tenths(daemon, way)))
+        return
+    caps, taken = daemon.capabilities, ""
     if 0 < caps.max_cpu_jobs <= daemon.cpu_jobs_held:
-        return None, f"all of its {caps.max_cpu_jobs} software job slots are taken"
-    load = daemon.load + way.cost_cores * daemon.cost_factor
-    if caps.cpu_count > 0 and daemon.cpu_jobs_held and load > caps.cpu_count * max_cpu_load:
-        return None, f"its processors are busy: the job would make {load:.1f} of {caps.cpu_count}, by estimate"
-    return Offer(way, (SOFTWARE, 0.0, _tenths(daemon, way)), f"encodes in software with {way.encoder.name}"), ""
+        taken = f"all of its {caps.max_cpu_jobs} software job slots are taken"
+    elif caps.cpu_count > 0 and daemon.cpu_jobs_held:
+        load = (daemon.load_cores + way.cost_cores) * daemon.cost_factor
+        if load > caps.cpu_count * max_cpu_load:
+            taken = f"its processors are busy: the job would make {load:.1f} of {caps.cpu_count}, by estimate"
+    if taken:
+        verdict.software_busy = True
+        verdict.words = _joined(verdict.words, taken)
+    else:
+        verdict.software = Offer(way, (SOFTWARE, 0.0, _tenths(daemon, way)))
+
+
+def _joined(*words: str) -> str:
+    return "; ".join(filter(None, words))
 
 
 def _tenths(daemon: Daemon, way: Way) -> int:
-    load = daemon.load + way.cost_cores * daemon.cost_factor
-    return int(10 * load / max(1, daemon.capabilities.cpu_count))
-
-
-def _words_of(daemon: Daemon, way: Way) -> str:
-    encoder, pool = way.encoder, way.pool
-    assert encoder is not None
-    gpu = daemon.gpus.get(encoder.device)
-    where = gpu.name if gpu is not None and gpu.name else encoder.device or "hardware"
-    what = "decodes and encodes" if way.rank == FULL_HARDWARE else "encodes"
-    if pool is None or pool.limit is None:
-        return f"{what} on {where} with {encoder.name}"
-    return f"{what} on {where} with {encoder.name}, {pool.free} of {pool.limit} sessions free"
+    load = (daemon.load_cores + way.cost_cores) * daemon.cost_factor
+    return int(10 * load / (daemon.capabilities.cpu_count or 1))
 
 
 # ------------------------------------------------------------------------------------------------- what suits
@@ -444,7 +472,7 @@ def fit_of(daemon: Daemon, need: Need) -> Fit:
         elif missing := _missing_audio(target, caps):
             return Fit(missing)
     if video is None:
-        return Fit(software=Way(FULL_HARDWARE, None, None, 0, cost_cores(need, None, hw_decode=False)))
+        return Fit(software=Way(FULL_HARDWARE, None, None, cost_cores(need, None, hw_decode=False)))
     return _video_fit(daemon, need, video)
 
 
@@ -481,7 +509,7 @@ def _video_fit(daemon: Daemon, need: Need, target: Target) -> Fit:
     software = [e for e in of_codec if e.family is Family.SOFTWARE]
     usable = next((e for e in software if e.usable), None)
     words += [f"{e.name}: {e.reason or 'not usable'}" for e in software if not e.usable and e in wanted]
-    way = Way(SOFTWARE, usable, None, 0, cost_cores(need, usable, hw_decode=False)) if usable is not None else None
+    way = Way(SOFTWARE, usable, None, cost_cores(need, usable, hw_decode=False)) if usable is not None else None
     if hardware or (way is not None and not _names_hardware(need)):
         return Fit("", tuple(hardware), way)
     if not wanted:
@@ -497,8 +525,10 @@ def _hardware_way(daemon: Daemon, need: Need, target: Target, encoder: Encoder) 
         FULL_HARDWARE if decodes else HARDWARE,
         encoder,
         pool_of(daemon, encoder),
-        gpu.engines if gpu is not None else 0,
         cost_cores(need, encoder, hw_decode=decodes),
+        encoder.device,
+        gpu.name if gpu is not None and gpu.name else encoder.device or "hardware",
+        max(1, gpu.engines) if gpu is not None else 1,
     )
 
 

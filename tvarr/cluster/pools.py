@@ -65,6 +65,8 @@ class Pool:
     foreign: int = 0
     tightened: int = 0
     members: dict[str, Member] = field(default_factory=dict)  # by the daemon's id
+    free: int | None = 0  # sessions that may be reserved; None: as many as wanted
+    share: float = 0.0  # what part is free, 0 to 1
 
     @property
     def limit(self) -> int | None:
@@ -88,19 +90,14 @@ class Pool:
     def in_use(self) -> int:
         return self.held + self.foreign
 
-    @property
-    def free(self) -> int | None:
-        """Sessions that may be reserved; None: as many as wanted."""
-        limit = self.limit
-        return None if limit is None else max(0, limit - self.in_use)
-
-    @property
-    def share(self) -> float:
-        """What part of the pool is free, 0 to 1."""
+    def refresh(self) -> None:
+        """Works `free` and `share` out anew; every method that changes anything ends with it."""
         limit = self.limit
         if limit is None:
-            return max(0.0, 1 - self.held / SESSIONS_OF_UNLIMITED)
-        return max(0, limit - self.in_use) / limit if limit else 0.0
+            self.free, self.share = None, max(0.0, 1 - self.held / SESSIONS_OF_UNLIMITED)
+        else:
+            self.free = max(0, limit - self.in_use)
+            self.share = self.free / limit if limit else 0.0
 
     # -------------------------------------------------------------------------------------------------- reports
 
@@ -112,6 +109,7 @@ class Pool:
             self.forget_learned()
         self.driver = driver or self.driver
         self._settle()
+        self.refresh()
 
     def leave(self, daemon_id: str, *, forgotten: bool) -> None:
         """A daemon is gone, or reports the pool no more (`forgotten`); what it holds stays held until released."""
@@ -126,6 +124,7 @@ class Pool:
                 del self.members[daemon_id]
         self.foreign = self._most_foreign()
         self._settle()
+        self.refresh()
 
     def _settle(self) -> None:
         """The limit of several reports: the lowest that somebody set, else the lowest."""
@@ -146,6 +145,7 @@ class Pool:
     def take(self, daemon_id: str) -> None:
         self.members.setdefault(daemon_id, Member()).held[Held.RESERVED] += 1
         self.held += 1
+        self.refresh()
 
     def change(self, daemon_id: str, before: Held, after: Held) -> None:
         held = self.members[daemon_id].held
@@ -156,6 +156,7 @@ class Pool:
         member = self.members[daemon_id]
         member.held[state] -= 1
         self.held -= 1
+        self.refresh()
         if state is not Held.RESERVED:
             member.released.append(now)
             member.own_seen = max(0, member.own_seen - 1)
@@ -187,6 +188,7 @@ class Pool:
         self.foreign = self._most_foreign()
         if self.learned is not None and active > self.learned:
             self._raise_to(active)
+        self.refresh()
 
     def _most_foreign(self) -> int:
         return max((m.foreign for m in self.members.values() if m.connected), default=0)
@@ -199,6 +201,7 @@ class Pool:
         self.learned, self.try_more_at, self.trying = ran, now + doubt_after_s, False
         if self.base.limit is not None and ran >= self.base.limit:  # nothing new: foreign sessions came just now
             self.forget_learned()
+        self.refresh()
         return ran
 
     def confirmed(self) -> None:
@@ -208,6 +211,7 @@ class Pool:
         running = self.running()
         if running > self.learned or (self.trying and running == self.learned):
             self._raise_to(max(running, self.learned + self.trying))
+            self.refresh()
 
     def doubt(self, now: float, doubt_after_s: float) -> bool:
         """Tries one session more than learned where its time has come; True where the limit is another now."""
@@ -219,6 +223,7 @@ class Pool:
         else:
             self._raise_to(self.learned + 1)
             self.trying = self.learned is not None
+        self.refresh()
         return True
 
     def forget_learned(self) -> None:

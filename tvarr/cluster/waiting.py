@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tvarr.cluster.model import Considered, Need
@@ -24,7 +24,7 @@ class Waiting:
     deadline: float
     promotes: str = ""
     reason: str = ""
-    considered: tuple[Considered, ...] = ()
+    considered: Sequence[Considered] = ()
     until: float | None = None  # when a daemon may be tried again
 
     @property
