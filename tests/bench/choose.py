@@ -12,6 +12,7 @@ import time
 from tests.cluster.build import attached, capabilities, need
 from tvarr.cluster.events import HeartbeatCame, JobAcked, JobEnded, JobSeen, JobWanted, PoolSeen, Start
 from tvarr.cluster.ledger import Ledger
+from tvarr.cluster.model import Need
 from tvarr.cluster.policy import choose
 from tvarr.media.model import Codec, Track
 
@@ -37,7 +38,7 @@ def cluster(seed: int = 1) -> tuple[Ledger, list[str]]:
     return ledger, running
 
 
-def shape(rng: random.Random, source: int):  # type: ignore[no-untyped-def]
+def shape(rng: random.Random, source: int) -> Need:
     width, height = rng.choice([(1920, 1080), (1280, 720), (720, 576)])
     return need(track=Track(1, Codec.H264, width=width, height=height, fps=25.0), source=f"channel {source % 300}")
 
@@ -80,9 +81,8 @@ def main() -> None:
     print(f"choose among {DAEMONS} daemons with {len(ledger.jobs)} jobs, {ROUNDS} choices (aim: 99 % within 5 ms)")
     for name, cold in (("warm", False), ("cold", True)):
         took = milliseconds(ledger, running, cold=cold)
-        print(
-            f"  {name}: median {took[len(took) // 2]:.2f} ms, 99 % {took[len(took) * 99 // 100]:.2f}, max {took[-1]:.2f}"
-        )
+        median, late = took[len(took) // 2], took[len(took) * 99 // 100]
+        print(f"  {name}: median {median:.2f} ms, 99 % {late:.2f}, max {took[-1]:.2f}")
     print(f"  a heartbeat: {heartbeat_us(ledger):.0f} us")
     ledger.validate()
 
