@@ -14,8 +14,9 @@ them changes (`Cluster.touch`); what concerns one job alone (who failed it) is a
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import overload
 
 from tvarr.cluster.hardware import HARDWARE_DECODING, OTHER_DECODERS, SMALLEST_PICTURE
@@ -113,7 +114,7 @@ class Offer:
         return f"{what} on {self.device} with {way.encoder.name}{sessions}"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Verdict:
     """What a daemon says to a need now. It is never changed, so that reasons can be read from it later."""
 
@@ -128,6 +129,10 @@ class Verdict:
     def capable(self, *, strict: bool) -> bool:
         """Whether it could do the job at some time; `strict`: in hardware."""
         return bool(self.hardware or self.hardware_busy or (not strict and (self.software or self.software_busy)))
+
+
+CHUNK = 32
+Verdicts = tuple[tuple[Verdict, ...], ...]  # in the order in which the daemons joined; all but the last have `CHUNK`
 
 
 # ----------------------------------------------------------------------------------------------------- choosing
@@ -203,7 +208,7 @@ def _decide(
     cluster: Cluster,
     need: Need,
     now: float,
-    verdicts: list[Verdict],
+    verdicts: Verdicts,
     special: dict[str, _Special],
     avoid: frozenset[str],
     hardware_only: bool,
@@ -213,7 +218,7 @@ def _decide(
     hard, soft = _Best(cluster, near), _Best(cluster, near)
     hardware_busy = software_busy = hardware_failed = False
     until: float | None = None  # when somebody who is left out now may be asked
-    for verdict in verdicts:
+    for verdict in chain.from_iterable(verdicts):
         reason = special.get(verdict.daemon_id) if special else None
         if reason is not None and reason.until > now:
             if not reason.hardware_only:
@@ -257,7 +262,7 @@ def _decide(
     return Refusal(words, considered, RefusalKind.EXHAUSTED, retry_after_s)
 
 
-def _placement(verdicts: list[Verdict], special: dict[str, _Special], best: _Best, *, fallback: bool) -> Placement:
+def _placement(verdicts: Verdicts, special: dict[str, _Special], best: _Best, *, fallback: bool) -> Placement:
     assert best.offer is not None
     assert best.verdict is not None
     offer, way = best.offer, best.offer.way
@@ -293,7 +298,7 @@ class Reasons(Sequence[Considered]):
 
     def __init__(
         self,
-        verdicts: list[Verdict],
+        verdicts: Verdicts,
         special: dict[str, _Special],
         best: Verdict | None = None,
         offer: Offer | None = None,
@@ -308,7 +313,7 @@ class Reasons(Sequence[Considered]):
         self._near = near
 
     def __len__(self) -> int:
-        return len(self._verdicts)
+        return sum(len(chunk) for chunk in self._verdicts)
 
     @overload
     def __getitem__(self, index: int) -> Considered: ...
@@ -316,8 +321,14 @@ class Reasons(Sequence[Considered]):
     def __getitem__(self, index: slice) -> Sequence[Considered]: ...
     def __getitem__(self, index: int | slice) -> Considered | Sequence[Considered]:
         if isinstance(index, slice):
-            return tuple(self._considered(verdict) for verdict in self._verdicts[index])
-        return self._considered(self._verdicts[index])
+            return tuple(self)[index]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        return self._considered(self._verdicts[index // CHUNK][index % CHUNK])
+
+    def __iter__(self) -> Iterator[Considered]:
+        return map(self._considered, chain.from_iterable(self._verdicts))
 
     def _considered(self, verdict: Verdict) -> Considered:
         chosen = verdict is self._best
@@ -350,9 +361,13 @@ class Reasons(Sequence[Considered]):
 # ------------------------------------------------------------------------------------------------------ one daemon
 
 
-def _verdicts(cluster: Cluster, need: Need, key: NeedKey) -> list[Verdict]:
-    """What each daemon that is not gone says now; remembered until something of it changes."""
-    verdicts = []
+def _verdicts(cluster: Cluster, need: Need, key: NeedKey) -> Verdicts:
+    """What each daemon that is not gone says now; remembered until something of it changes.
+
+    They come in chunks, of which one in which nothing changed is the same object as the last time: every placement
+    keeps them for its reasons, and 1,000 references each would burden the garbage collector.
+    """
+    verdicts: list[Verdict] = []
     max_cpu_load = cluster.settings.max_cpu_load
     for daemon in cluster.daemons.values():
         if not daemon.connected:
@@ -363,7 +378,15 @@ def _verdicts(cluster: Cluster, need: Need, key: NeedKey) -> list[Verdict]:
                 daemon.verdicts.clear()
             verdict = daemon.verdicts[key] = _verdict(daemon, need, key, max_cpu_load)
         verdicts.append(verdict)
-    return verdicts
+    before = cluster.chunks.get(key, ())
+    chunks = [tuple(verdicts[i : i + CHUNK]) for i in range(0, len(verdicts), CHUNK)]
+    for i in range(min(len(chunks), len(before))):
+        if chunks[i] == before[i]:
+            chunks[i] = before[i]
+    if len(cluster.chunks) >= MAX_REMEMBERED:
+        cluster.chunks.clear()
+    cluster.chunks[key] = tuple(chunks)
+    return cluster.chunks[key]
 
 
 def _verdict(daemon: Daemon, need: Need, key: NeedKey, max_cpu_load: float) -> Verdict:

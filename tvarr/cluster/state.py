@@ -12,7 +12,7 @@ from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, Need, Placem
 from tvarr.cluster.pools import Held, Pool
 
 if TYPE_CHECKING:
-    from tvarr.cluster.policy import Fit, NeedKey, Verdict
+    from tvarr.cluster.policy import Fit, NeedKey, Verdict, Verdicts
 
 MAX_BACKOFFS = 10_000  # works with failures remembered; the oldest are forgotten first
 
@@ -154,6 +154,7 @@ class Cluster:
     aside: set[str] = field(default_factory=set)  # daemons that are set aside
     sources: dict[str, Counter[str]] = field(default_factory=dict)  # daemons with jobs of a source
     held: dict[str, dict[int, Job]] = field(default_factory=dict)  # by daemon and serial: jobs and closing ones
+    chunks: dict[NeedKey, Verdicts] = field(default_factory=dict)  # remembered by the policy
     serial: int = 0
     improved: bool = False
 
@@ -462,13 +463,13 @@ class Cluster:
             assert self.pools.get((pool.host, pool.id)) is pool, f"{name} draws from a pool that is gone"
             assert daemon.id in pool.members, f"{name} is no member of its pool {pool.id}"
         assert (daemon.id in self.aside) == (daemon.aside_until is not None), f"{name}: set aside or not"
-        if all(job.serial < daemon.tightened for job in jobs):
+        if all(job.serial <= daemon.tightened for job in jobs):
             return
         caps = daemon.capabilities
         assert not caps.max_jobs or len(jobs) <= caps.max_jobs, f"{name} has more jobs than slots"
         cpu_jobs = daemon.cpu_jobs_held
         newest = max((job.serial for job in jobs if job.in_software), default=0)
-        assert newest < daemon.tightened or not caps.max_cpu_jobs or cpu_jobs <= caps.max_cpu_jobs, (
+        assert newest <= daemon.tightened or not caps.max_cpu_jobs or cpu_jobs <= caps.max_cpu_jobs, (
             f"{name} has too many software jobs"
         )
 
