@@ -312,6 +312,14 @@ def test_a_refused_session_is_learned_and_the_job_placed_again_at_once() -> None
     assert "refused a session beside 3; before: 5 (driver 550.54)" in ledger.daemons["a"].pools["nvidia-host"].detail
 
 
+def test_sessions_of_other_programs_are_part_of_what_is_learned() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(8)), beat(active=2), *wanted("1"), JobWanted("2", need()), SessionRefused("2"))
+    assert pool_of(ledger) == (3, LimitSource.LEARNED, 1, 2, 0)
+    play(ledger, beat(active=1, own=1))
+    assert pool_of(ledger) == (3, LimitSource.LEARNED, 1, 0, 2)
+
+
 def test_the_refused_job_goes_to_another_gpu_and_keeps_its_turn() -> None:
     ledger = Ledger()
     play(ledger, host("a", gpu_host(8)), host("b", gpu_host(8)), *wanted("1"), JobWanted("2", need(policy="queue")))
@@ -384,6 +392,13 @@ def test_a_daemon_that_joins_serves_the_queue() -> None:
     ledger = Ledger()
     play(ledger, host("a", gpu_host(1)), *wanted("1", "2", policy="queue"))
     assert starts(play(ledger, host("b", gpu_host(1)))) == [("2", "b")]
+
+
+def test_a_daemon_that_is_active_again_serves_the_queue() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(1)), host("b", gpu_host(1)), DrainAsked("b", draining=True))
+    play(ledger, *wanted("1", "2", policy="queue"))
+    assert starts(play(ledger, DrainAsked("b", draining=False))) == [("2", "b")]
 
 
 def test_sessions_that_another_program_gives_back_serve_the_queue() -> None:
