@@ -7,6 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("tvarr", deadline=None)  # how long an example takes says what else the machine does
+settings.load_profile("tvarr")
 
 SHARED_MEDIA = Path(__file__).parents[2] / "shared" / "media"
 

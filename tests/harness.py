@@ -42,14 +42,15 @@ def eventually(look: Callable[[], Any], what: str, within_s: float = START_WITHI
 
 @dataclass
 class Role:
-    """A running `tvarr` process and its log."""
+    """A running `tvarr` process and its log, which goes on where that of an earlier process of this name ended."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    log_begins: int = 0  # bytes
 
     def text(self) -> str:
-        return self.log.read_text(errors="replace")
+        return self.log.read_bytes()[self.log_begins :].decode(errors="replace")
 
     def stop(self, how: signal.Signals = signal.SIGTERM, within_s: float = 12.0) -> int:
         """Sends a signal, waits for the end, and returns the exit code."""
@@ -85,6 +86,7 @@ class Cluster:
         log = self.folder / f"{name}.log"
         command = [*(self.prefix if prefix is None else prefix), sys.executable, "-m", "tvarr", *arguments]
         with log.open("ab") as sink:
+            begins = sink.tell()
             process = subprocess.Popen(
                 command,
                 stdout=sink,
@@ -93,7 +95,7 @@ class Cluster:
                 cwd=self.folder,
                 env=tvarr_environment(**environment),
             )
-        role = self.roles[name] = Role(name, process, log)
+        role = self.roles[name] = Role(name, process, log, begins)
         return role
 
     def start_coordinator(self, **environment: str) -> Role:

@@ -243,6 +243,7 @@ class TestSecretsFromFiles:
 
 def test_secrets_of_a_configuration() -> None:
     assert set(secrets(coordinator(TVARR_AUTH_TOKEN="tok", TVARR_ADMIN_PASSWORD="pass word"))) == {"tok", "pass word"}
+    assert secrets(ffmpegd(TVARR_COORDINATOR_URL="grpc://tok@host")) == ("tok",)
 
 
 @given(st.sampled_from([(c, s) for c in COMMANDS.values() for s in settings(c)]), st.text(max_size=30))

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "config": set(),
     "resources": set(),
     "background": set(),
-    "demo": {"media", "resources"},
+    "demo": {"media", "resources", "config"},
     "cli": {"config", "coordinator", "ffmpegd", "probe", "status", "demo", "background", "hwaccel", "ffmpeg"},
 }
 PURE = {"media", "cluster", "ffmpeg/command.py", "ffmpeg/errors.py", "ffmpeg/progress.py"}

@@ -10,12 +10,17 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
+from types import FrameType
+
+import uvloop
 
 log = logging.getLogger(__name__)
 
 STOP_LIMIT_S = 8.0  # a role that has not ended this long after its first signal is ended; `run-roles.sh` kills after 9
+SAME_KEYPRESS_S = 0.5  # another signal than the first this soon after it is the same wish, passed on
 SHORTEST_SECRET = 4  # characters; hiding every "a" would hide the log
 
 # user:password@ of a URL, and a bearer token, wherever they come from
@@ -78,7 +83,12 @@ def setup_logging(level: str = "info", log_format: str = "text", secrets: Iterab
 
     `secrets` never appear in it, nor do passwords in URLs and bearer tokens. Give context with
     `log.info("...", extra={"job_id": ...})`: it becomes `job_id=...` at the line's end, or a field of the object.
+
+    To be called before gRPC is imported, whose core reads its settings then: it writes to stderr past us, and its
+    handlers of forks are not for processes that fork only to start another program.
     """
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     redact.add(*secrets)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
@@ -87,33 +97,44 @@ def setup_logging(level: str = "info", log_format: str = "text", secrets: Iterab
         logging.getLogger(chatty).setLevel(max(_LEVELS[level], logging.WARNING))
 
 
+def run(main: Callable[[], Awaitable[int]]) -> int:
+    """Runs a role on an event loop of its own until it ends or a signal ends it; returns its exit code."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run_until_signalled(main))
+
+
 async def run_until_signalled(main: Callable[[], Awaitable[int]]) -> int:
     """Awaits `main()` and returns its exit code; 0 where SIGTERM, SIGINT or SIGHUP ended it.
 
     The first signal cancels the task that runs `main`, which cleans up while the CancelledError passes through it.
     A second one ends the process at once, in the way that signal does by default. So does the time: `STOP_LIMIT_S`
-    after the first signal the process ends with code 1, whatever still hangs. A signal that is ignored when we start
-    stays ignored: shells do that to jobs in the background, `nohup` to SIGHUP, and `run-roles.sh` to both, so that
-    a terminal's Ctrl-C does not come twice.
+    after the first signal the process ends with code 1, whatever still hangs. A terminal's Ctrl-C that comes twice,
+    as SIGINT to everybody and as SIGTERM from `run-roles.sh`, counts once. SIGHUP stays ignored under `nohup`.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(main())
-    heard: list[signal.Signals] = []
-    watched = [s for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
+    heard: list[tuple[int, float]] = []  # the first signal, and when
+    watched = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        watched.append(signal.SIGHUP)
 
-    def stop(number: signal.Signals) -> None:
-        heard.append(number)
-        log.info("stopping on %s", number.name)
-        for other in watched:
-            loop.remove_signal_handler(other)
-            signal.signal(other, signal.SIG_DFL)
-        guard = threading.Timer(STOP_LIMIT_S, _end_now)
-        guard.daemon = True
-        guard.start()
-        task.cancel()
+    def hear(number: int, _frame: FrameType | None = None) -> None:
+        if not heard:
+            heard.append((number, time.monotonic()))
+            log.info("stopping on %s", signal.Signals(number).name)
+            for other in watched:  # from now on not by the event loop, which may be what hangs
+                loop.remove_signal_handler(other)
+                signal.signal(other, hear)
+            guard = threading.Timer(STOP_LIMIT_S, _end_now)
+            guard.daemon = True
+            guard.start()
+            task.cancel()
+        elif number == heard[0][0] or time.monotonic() - heard[0][1] > SAME_KEYPRESS_S:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
     for number in watched:
-        loop.add_signal_handler(number, stop, number)
+        loop.add_signal_handler(number, hear, number)
     try:
         return await task
     except asyncio.CancelledError:

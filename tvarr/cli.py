@@ -6,7 +6,6 @@ a command needs is imported when it runs: `--help` is quick, and a coordinator's
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import sys
@@ -39,21 +38,23 @@ def _options(kind: type[Options], config: object) -> Options:
 
 
 def _coordinator(config: CoordinatorConfig) -> int:
-    from tvarr.background import run_until_signalled, setup_logging
+    from tvarr import background
+
+    background.setup_logging(config.log_level, config.log_format, secrets(config))
     from tvarr.coordinator import app
 
-    setup_logging(config.log_level, config.log_format, secrets(config))
     options = _options(app.CoordinatorOptions, config)
-    return asyncio.run(run_until_signalled(lambda: app.run(options)))
+    return background.run(lambda: app.run(options))
 
 
 def _ffmpegd(config: FfmpegdConfig) -> int:
-    from tvarr.background import run_until_signalled, setup_logging
+    from tvarr import background
+
+    background.setup_logging(config.log_level, config.log_format, secrets(config))
     from tvarr.ffmpegd import app
 
-    setup_logging(config.log_level, config.log_format, secrets(config))
     options = _options(app.FfmpegdOptions, config)
-    return asyncio.run(run_until_signalled(lambda: app.run(options)))
+    return background.run(lambda: app.run(options))
 
 
 def _probe(config: ProbeConfig) -> int:

@@ -381,5 +381,6 @@ COMMANDS: Mapping[str, type] = {
 
 def secrets(config: object) -> tuple[str, ...]:
     """The secret values of a loaded configuration, for the log to hide."""
-    values = (getattr(config, item.name) for item in settings(type(config)) if item.secret)
-    return tuple(value for value in values if isinstance(value, str) and value)
+    named = {item.name for item in settings(type(config)) if item.secret}
+    named.discard("coordinator_url")  # what was secret in it has gone into auth_token
+    return tuple(value for name in sorted(named) if (value := getattr(config, name)))

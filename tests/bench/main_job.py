@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from tests.bench.report import Report, median
+from tests.bench.report import Report, full_hd, median
 from tests.clips import make_clip, probe
+from tests.conftest import program
 from tests.harness import Cluster, cluster, read_all, watching
 from tvarr.media.model import Kind, Sample, Tracks
 from tvarr.media.mpegts.demux import Demuxer
@@ -24,14 +25,11 @@ STARTS = 10
 PIPELINE_RUNS = 3
 
 
-def full_hd(path: Path, seconds: float) -> Path:
-    """1080p30 H.264 of about 8 Mb/s with AAC: a moving picture with noise, so that its bits are real ones."""
-    video = ("-vf", "noise=alls=12:allf=t", "-c:v", "libx264", "-preset", "veryfast", "-g", "60", "-bf", "2")
-    rate = ("-b:v", "8M", "-minrate", "8M", "-maxrate", "8M", "-bufsize", "8M", "-x264-params", "nal-hrd=cbr")
-    return make_clip(path, seconds=seconds, size="1920x1080", fps="30", video=(*video, *rate))
+def run(report: Report) -> None:
+    asyncio.run(_run(report))
 
 
-async def run(report: Report) -> None:
+async def _run(report: Report) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clip = full_hd(folder / "hd.ts", FULL_HD_S)
@@ -45,6 +43,7 @@ async def run(report: Report) -> None:
 
 async def pipeline(report: Report, running: Cluster, clip: Path, folder: Path) -> None:
     """The file through coordinator and daemon, and through the same ffmpeg command alone, in turns."""
+    later = shifted(clip, folder / "shifted.ts")
     slug = running.add_channel("HD fast", f"file:{clip.name}", pace="fast")
     url = running.stream_url(slug, "h264")
     command = ""
@@ -54,7 +53,7 @@ async def pipeline(report: Report, running: Cluster, clip: Path, folder: Path) -
         data, command = await read_with_command(running, url)
         ours = time.monotonic() - started
         (folder / "ours.ts").write_bytes(data)
-        alone = await asyncio.to_thread(ffmpeg_alone, command, clip)
+        alone = await asyncio.to_thread(ffmpeg_alone, command, later)
         ratios.append(ours / alone)
         walls.append(alone)
     report.add(
@@ -85,6 +84,13 @@ async def read_with_command(running: Cluster, url: str) -> tuple[bytes, str]:
     return await reading, command
 
 
+def shifted(clip: Path, path: Path) -> Path:
+    """The clip as a daemon gives it to ffmpeg: from 10 s on, before which the command trims."""
+    command = [program("ffmpeg"), "-v", "error", "-y", "-i", str(clip), "-c", "copy", "-output_ts_offset", "10"]
+    subprocess.run([*command, "-f", "mpegts", str(path)], check=True, timeout=60)
+    return path
+
+
 def ffmpeg_alone(command: str, clip: Path) -> float:
     """Wall time of the command on a file, stdin to stdout."""
     words = shlex.split(command)
@@ -108,7 +114,9 @@ async def own_cpu(report: Report, running: Cluster) -> None:
         busy = await cpu_share(processes, CPU_S)
         reader.cancel()
     for name, share in busy.items():
-        report.add(f"own CPU, {name}, one live 8 Mb/s transcode", share, "% of a core", compared=f"idle {idle[name]:.2f}")
+        report.add(
+            f"own CPU, {name}, one live 8 Mb/s transcode", share, "% of a core", compared=f"idle {idle[name]:.2f}"
+        )
     report.add("own CPU, both together", sum(busy.values()), "% of a core", aim="at most 3")
 
 
@@ -157,9 +165,3 @@ async def first_keyframe(response: object) -> None:
             elif isinstance(event, Sample) and event.track == video and event.keyframe:
                 return
     raise AssertionError(f"no keyframe from {urlsplit(str(getattr(response, 'url', '')))}")
-
-
-if __name__ == "__main__":
-    made = Report()
-    asyncio.run(run(made))
-    made.show()

@@ -12,6 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.clips import make_clip
+
 BUILD = Path(__file__).parents[2] / "build"
 
 
@@ -60,3 +62,10 @@ def machine() -> str:
 
 def median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
+
+
+def full_hd(path: Path, seconds: float) -> Path:
+    """1080p30 H.264 of about 8 Mb/s with AAC: a moving picture with noise, so that its bits are real ones."""
+    video = ("-vf", "noise=alls=12:allf=t", "-c:v", "libx264", "-preset", "veryfast", "-g", "60", "-bf", "2")
+    rate = ("-b:v", "8M", "-minrate", "8M", "-maxrate", "8M", "-bufsize", "8M", "-x264-params", "nal-hrd=cbr")
+    return make_clip(path, seconds=seconds, size="1920x1080", fps="30", video=(*video, *rate))

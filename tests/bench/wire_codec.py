@@ -1,9 +1,10 @@
-"""How long a batch takes: `python -m tests.bench.wire_codec`. 15 samples of 104 kB together."""
+"""How long a batch takes on the wire: 15 samples of 104 kB together."""
 
 from __future__ import annotations
 
 import timeit
 
+from tests.bench.report import Report
 from tvarr.media.model import Sample
 from tvarr.wire import codec
 
@@ -23,14 +24,12 @@ def best_ms(statement: object) -> float:
     return min(timeit.repeat(statement, number=ROUNDS, repeat=5)) / ROUNDS * 1_000  # type: ignore[arg-type]
 
 
-def main() -> None:
+def run(report: Report) -> None:
     full = batch()
     encoded = codec.encode_job_output(full)
-    write = best_ms(lambda: codec.encode_job_output(full))
-    read = best_ms(lambda: codec.decode_job_output(encoded))
-    print(f"wire codec: batch of {len(full.samples)} samples, {len(encoded)} bytes")
-    print(f"  write {write:.4f} ms (aim 0.1), read {read:.4f} ms (aim 0.05)")
-
-
-if __name__ == "__main__":
-    main()
+    report.add(
+        "write a batch", best_ms(lambda: codec.encode_job_output(full)), "ms", compared="104 kB", aim="at most 0.1"
+    )
+    report.add(
+        "read a batch", best_ms(lambda: codec.decode_job_output(encoded)), "ms", compared="104 kB", aim="at most 0.05"
+    )

@@ -68,7 +68,9 @@ async def test_a_stored_hash_that_makes_no_sense_stops_the_start(stored: str) ->
 
 
 async def test_the_right_password_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = await Auth.open(Memory(), password="swordfish")
+    settings = Memory()
+    await Auth.open(settings, password="swordfish")
+    known = await Auth.open(settings)
     assert await known.password_is("swordfish", "a")
     monkeypatch.setattr(auth.hashlib, "scrypt", lambda *_, **__: pytest.fail("hashed again"))
     assert await known.password_is("swordfish", "b")

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import aiohttp
 import pytest
+import uvloop
 
+from tests.conftest import program
 from tests.fakes.sources import ScriptedServer, answer, close, endless, hang, head, pieces_of, reset
 from tvarr import __version__
 from tvarr.coordinator.source import IngestLimits, SourceFailure, SourceSpec
 from tvarr.coordinator.sources.http import client_session, open_http
 
-LIMITS = IngestLimits(connect_s=5.0, gather_s=0.005)
+LIMITS = IngestLimits(connect_s=5.0, slice_s=0.005)
 BODY = bytes(range(256)) * 400
 
 
@@ -73,14 +77,24 @@ async def test_the_request(session: aiohttp.ClientSession) -> None:
     assert "\r\nUser-Agent: VLC/3\r\n" in second
 
 
-async def test_small_reads_are_gathered(session: aiohttp.ClientSession) -> None:
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_small_reads_are_gathered(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     pieces = pieces_of(BODY * 2, 1316)
-    async with ScriptedServer(endless(pieces, pause_s=0.001)) as server:
+
+    async def count_reads() -> int:
+        limits = replace(LIMITS, slice_s=0.05)
         reads = 0
-        async with open_http(SourceSpec.parse(server.url), session, replace(LIMITS, gather_s=0.05)) as stream:
+        async with (
+            ScriptedServer(endless(pieces, pause_s=0.001)) as server,
+            client_session() as session,
+            open_http(SourceSpec.parse(server.url), session, limits) as stream,
+        ):
             while await stream.read():
                 reads += 1
-    assert reads < len(pieces) / 4
+        return reads
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(count_reads()) < len(pieces) / 4
 
 
 class TestRedirects:
@@ -198,3 +212,36 @@ async def test_leaving_closes_the_connection(session: aiohttp.ClientSession) -> 
             assert await stream.read()
             assert server.open == 1
         await asyncio.wait_for(server.all_closed(), 5)
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """A server's context with a certificate that nobody has signed."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = [program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    command += ["-nodes", "-days", "1", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+class TestTls:
+    async def test_a_certificate_that_nobody_signed(self, tls: ssl.SSLContext, session: aiohttp.ClientSession) -> None:
+        async with ScriptedServer(answer(BODY), tls=tls) as server:
+            words = str(await cause(server.url, session))
+        assert words.startswith(f"the certificate of 127.0.0.1:{server.port} is not accepted: self")
+
+    async def test_read_in_slices(self, tls: ssl.SSLContext) -> None:
+        pieces = pieces_of(BODY, 1316)
+        async with (
+            ScriptedServer(endless(pieces, pause_s=0.001), tls=tls) as server,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as trusting,
+        ):
+            reads = []
+            async with open_http(SourceSpec.parse(server.url), trusting, replace(LIMITS, slice_s=0.05)) as stream:
+                while data := await stream.read():
+                    reads.append(data)
+        assert b"".join(reads) == BODY
+        assert len(reads) < len(pieces) / 4

@@ -36,7 +36,7 @@ async def origin(clips: Path) -> AsyncIterator[str]:
                 case "/empty":
                     writer.write(ok + b"Content-Length: 0\r\n\r\n")
                 case "/playlist":
-                    writer.write(ok + b"\r\n#EXTM3U\n#EXTINF:4,\nsegment.ts\n")
+                    writer.write(ok + b"\r\n#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\nsegment.ts\n")
                 case "/garbage":
                     writer.write(ok + b"\r\n")
                     while True:
@@ -71,7 +71,7 @@ def unused_port() -> int:
         ("/html", "web page"),
         ("/empty", "nothing"),
         ("/playlist", "HLS"),
-        ("/garbage", "transport stream"),
+        ("/garbage", "not MPEG-TS"),
     ],
 )
 async def test_the_player_is_told_the_cause(tvarr: Cluster, origin: str, path: str, words: str) -> None:
@@ -87,7 +87,7 @@ async def test_the_player_is_told_the_cause(tvarr: Cluster, origin: str, path: s
     ("url", "words"),
     [
         pytest.param("http://no-such-host.invalid/x.ts", "no-such-host.invalid", id="unknown host"),
-        pytest.param(f"http://127.0.0.1:{unused_port()}/x.ts", "refused", id="refused"),
+        pytest.param(f"http://127.0.0.1:{unused_port()}/x.ts", "refuses the connection", id="refused"),
         pytest.param("file:no-such-file.ts", "no-such-file.ts", id="no such file"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Self
@@ -15,19 +16,20 @@ Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
 class ScriptedServer:
     """Answers the first connection by the first script, and so on; the last one answers all that follow."""
 
-    def __init__(self, *scripts: Script) -> None:
+    def __init__(self, *scripts: Script, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[str] = []  # heads, as they came
         self.open = 0
         self.most_open = 0
         self._scripts = scripts
+        self._tls = tls
         self._idle = asyncio.Event()
         self._idle.set()
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/source.ts"
+        self.url = f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}/source.ts"
         return self
 
     async def __aexit__(self, *_: object) -> None:

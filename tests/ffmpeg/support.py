@@ -21,13 +21,17 @@ def _wheel() -> str | None:
         return None
 
 
-def _parameters() -> list[Any]:
-    found = [("PATH", shutil.which("ffmpeg")), ("wheel", _wheel())]
-    return [pytest.param(path, id=name) for name, path in found if path] or [pytest.param("", id="none")]
+def ffmpegs() -> list[str]:
+    """The paths of this machine's ffmpegs, which may be none."""
+    return [path for path in (shutil.which("ffmpeg"), _wheel()) if path]
 
 
-FFMPEGS = _parameters()
-"""Each a path; an empty one where there is none, for `require` to complain about."""
+FFMPEGS: list[Any] = [
+    pytest.param(path or "", id=name)
+    for name, path in (("PATH", shutil.which("ffmpeg")), ("wheel", _wheel()))
+    if path or not ffmpegs()
+]
+"""Each a path; empty ones where there is none, for `require` to complain about."""
 
 
 def require(ffmpeg: str) -> str:

@@ -71,6 +71,9 @@ def test_the_first_specific_line_wins(line: str, code: ErrorCode, elsewhere: boo
     [
         (["Unknown encoder 'x'"], 1, ErrorCode.UNSUPPORTED, "no encoder x"),
         (["[h264 @ 0x1] no frame!", TAIL[2]], 1, ErrorCode.BAD_INPUT, "can't be decoded"),
+        (["[h264 @ 0x1] no frame!", *TAIL], 1, ErrorCode.FFMPEG_EXITED, "encoder can't be opened"),
+        (["[mpeg2video @ 0x1] MPEG-1/2 does not support 7/1 fps", *TAIL], 1, ErrorCode.BAD_REQUEST, "7/1 pictures"),
+        (["[enc:libx264 @ 0x1] Could not open encoder before EOF"], 1, ErrorCode.BAD_INPUT, "could be decoded"),
         ([TAIL[0]], 1, ErrorCode.FFMPEG_EXITED, "encoder can't be opened"),
         (["[h264 @ 0x1] no frame!"], -11, ErrorCode.FFMPEG_EXITED, "SIGSEGV"),
         ([], -9, ErrorCode.FFMPEG_EXITED, "out of memory"),

@@ -65,11 +65,10 @@ def test_the_wrap_is_undone(start: int) -> None:
     assert all(s.pts_ticks - s.dts_ticks == (2 * PICTURE if s.track == VIDEO else 0) for s in out)
 
 
-def test_what_lies_before_a_wrap_that_just_was_is_dropped() -> None:
+def test_what_lies_before_a_wrap_that_just_was_is_negative() -> None:
     line = timeline()
-    assert line.map(raw(VIDEO, 10)) is not None
-    assert line.map(raw(AUDIO, -5)) is None
-    assert line.stats.before_zero == 1
+    assert line.map(raw(VIDEO, 10)) == raw(VIDEO, 10)
+    assert [line.map(raw(AUDIO, n)) for n in (-5, 1915)] == [Sample(AUDIO, n, n, b"x", True) for n in (-5, 1915)]
 
 
 @pytest.mark.parametrize("jump", [-5_000 * SECOND, -7 * SECOND, -SECOND, 11 * SECOND, 4_000 * SECOND, TICKS_33BIT // 2])
@@ -173,13 +172,23 @@ def test_subtitles_follow_and_never_lead() -> None:
     line = timeline()
     assert line.map(raw(TEXT, 500)) == raw(TEXT, 500), "ahead of the first picture"
     mapped(line, programme(1000 * SECOND, 2))
-    assert line.map(raw(TEXT, 5000 * SECOND)) is None
-    assert line.map(raw(TEXT, 5000 * SECOND + 1)) is None
-    assert line.stats.unplaced == 2
-    mapped(line, programme(1000 * SECOND + 2 * SECOND, 1))
+    for n in range(10):
+        line.map(raw(TEXT, 5000 * SECOND + n))
+    mapped(line, programme(1002 * SECOND, 1))
     assert line.stats.jumps == 0
     twice = [line.map(raw(TEXT, 1003 * SECOND)) for _ in range(2)]
     assert [s and (s.pts_ticks - 1003 * SECOND, s.dts_ticks - 1003 * SECOND) for s in twice] == [(0, 0), (1, 1)]
+
+
+def test_subtitles_with_a_clock_of_their_own_are_shown_when_they_come() -> None:
+    line = timeline()
+    out = []
+    for n, sample in enumerate(programme(1000 * SECOND, 4)):
+        last = line.map(sample)
+        if n % 10 == 0:
+            out.append((last, line.map(raw(TEXT, 70 * SECOND + n))))
+    assert line.stats.strays == len(out)
+    assert all(a and b and 0 <= b.dts_ticks - a.dts_ticks < SECOND for a, b in out)
 
 
 def test_subtitles_follow_over_a_jump() -> None:
@@ -258,7 +267,7 @@ anything = st.lists(
 
 @given(anything)
 def test_dts_grows_and_is_never_above_pts_whatever_comes(stream: list[tuple[int, int, int] | None]) -> None:
-    line, last = timeline(), dict.fromkeys((VIDEO, AUDIO, TEXT), -1)
+    line, last = timeline(), dict.fromkeys((VIDEO, AUDIO, TEXT), -TICKS_33BIT)
     dropped = 0
     for item in stream:
         if item is None:
@@ -272,7 +281,7 @@ def test_dts_grows_and_is_never_above_pts_whatever_comes(stream: list[tuple[int,
         assert last[track] < out.dts_ticks <= out.pts_ticks
         last[track] = out.dts_ticks
     stats = line.stats
-    assert dropped == stats.repeated + stats.unplaced + stats.before_zero + stats.unannounced
+    assert dropped == stats.repeated + stats.unannounced
 
 
 @given(

@@ -21,7 +21,7 @@ from tvarr.media.model import Sample
 from tvarr.wire import codec, server
 from tvarr.wire import messages as m
 from tvarr.wire.client import dial_attach, dial_work
-from tvarr.wire.protocol import PROTOCOL_VERSION, Endpoint
+from tvarr.wire.protocol import CHANNEL_OPTIONS, PROTOCOL_VERSION, SERVER_OPTIONS, Endpoint
 from tvarr.wire.v1 import ffmpegd_pb2
 
 TOKEN = "a-token-of-this-test"
@@ -266,6 +266,72 @@ async def test_a_daemon_that_vanishes_is_a_lost_connection_after_what_it_sent() 
         assert isinstance(error, JobError)
         assert error.code is ErrorCode.CONNECTION_LOST
         assert received == [batch(0)]
+
+
+async def test_a_daemon_that_vanishes_has_not_said_goodbye() -> None:
+    application = Application(on_attach=echo)
+    async with serving(application) as endpoint:
+        async with plain_channel(endpoint) as channel:
+            call = channel.stream_stream("/tvarr.v1.Coordinator/Attach")(
+                metadata=(("authorization", f"Bearer {TOKEN}"),)
+            )
+            await call.write(codec.encode_daemon(REGISTER))
+            await call.read()
+        error = await application.ended.get()
+        assert isinstance(error, JobError)
+        assert (error.code, str(error)) == (ErrorCode.CONNECTION_LOST, "the connection was lost")
+
+
+def hurried(options: tuple[tuple[str, int], ...]) -> list[tuple[str, int]]:
+    """The same with a tenth of every time."""
+    return [(name, value // 10 if name.endswith("_ms") else value) for name, value in options]
+
+
+@asynccontextmanager
+async def through_a_cable(endpoint: Endpoint) -> AsyncIterator[tuple[Endpoint, asyncio.Event]]:
+    """An address that leads to `endpoint` until the event is set; then nothing comes through, and nothing ends."""
+    cut = asyncio.Event()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            if not cut.is_set():
+                writer.write(data)
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+        tasks.update(asyncio.create_task(carry(*pair)) for pair in ((reader, far_writer), (far_reader, writer)))
+
+    cable = await asyncio.start_server(connect, "127.0.0.1", 0)
+    try:
+        yield replace(endpoint, port=cable.sockets[0].getsockname()[1]), cut
+    finally:
+        cable.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_both_sides_notice_a_silent_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tvarr.wire.server.SERVER_OPTIONS", hurried(SERVER_OPTIONS))
+    monkeypatch.setattr("tvarr.wire.client.CHANNEL_OPTIONS", hurried(CHANNEL_OPTIONS))
+    application = Application(on_attach=echo)
+    async with (
+        serving(application) as endpoint,
+        through_a_cable(endpoint) as (outside, cut),
+        dial_attach(outside) as stream,
+    ):
+        await stream.send(REGISTER)
+        assert isinstance(await stream.receive(), m.Registered)
+        with pytest.raises(TimeoutError):  # pings keep a quiet stream alive, and nobody calls them too many
+            await asyncio.wait_for(stream.receive(), 3.0)
+        cut.set()
+        with pytest.raises(JobError) as caught:
+            await asyncio.wait_for(stream.receive(), 4.0)
+        assert caught.value.code is ErrorCode.CONNECTION_LOST
+        error = await asyncio.wait_for(application.ended.get(), 4.0)
+        assert isinstance(error, JobError)
+        assert error.code is ErrorCode.CONNECTION_LOST
 
 
 async def test_a_job_that_ends_in_the_middle_is_lost_for_the_coordinator() -> None:

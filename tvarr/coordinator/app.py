@@ -97,7 +97,7 @@ class Coordinator:
             make_ingest=self._make_ingest,
             retention_bytes=options.retention_mb * 1024 * 1024,
             idle_linger_s=options.idle_linger_s,
-            limits=VariantLimits(max_takeovers=options.max_takeovers),
+            limits=VariantLimits(options.max_takeovers, options.exhausted_policy),
         )
         self.streaming = Streaming(store, self.relays_running)
         self._session = session
@@ -105,6 +105,10 @@ class Coordinator:
         self._random = Random()
 
     # ------------------------------------------------------------------------------- what the web application asks
+
+    @property
+    def stream_key(self) -> str:
+        return self.options.stream_key
 
     def transcoders(self) -> list[dict[str, Any]]:
         runs = self._runs()

@@ -61,10 +61,16 @@ def hash_password(password: str) -> str:
 
 def verify_password(password: str, stored: str) -> bool:
     """Raises ValueError where `stored` was not made by `hash_password`."""
+    salt, digest = _parts(stored)
+    return hmac.compare_digest(_scrypt(password, salt), digest)
+
+
+def _parts(stored: str) -> tuple[bytes, bytes]:
+    """Salt and digest."""
     name, n, r, p, salt, digest = stored.split("$")
     if (name, int(n), int(r), int(p)) != ("scrypt", SCRYPT_N, SCRYPT_R, SCRYPT_P):
         raise ValueError("not a hash of this program")
-    return hmac.compare_digest(_scrypt(password, base64.b64decode(salt)), base64.b64decode(digest))
+    return base64.b64decode(salt), base64.b64decode(digest)
 
 
 def _scrypt(password: str, salt: bytes) -> bytes:
@@ -105,11 +111,14 @@ class Auth:
             stored = await asyncio.to_thread(hash_password, password or first)
             await settings.set_setting(PASSWORD_KEY, stored)
         try:
-            await asyncio.to_thread(verify_password, password, stored or "")
+            _parts(stored or "")
         except ValueError as error:
             raise StartError(f"the stored admin password can't be used ({error}); give --admin-password") from None
         redact.add(*(secret for secret in (password, first) if secret))
-        return cls(stored or "", first_password=first)
+        known = cls(stored or "", first_password=first)
+        if password or first:
+            known._verified = known._mac(password or first)
+        return known
 
     async def password_is(self, given: str, address: str) -> bool:
         """Whether this is the administrator's password; a wrong one counts against the address.
@@ -117,8 +126,8 @@ class Auth:
         Raises `TooManyFailures`, also for the right one: else the wait would tell nothing about a guess.
         """
         self._check_wait(address)
-        mac = hmac.digest(self._key, given[:MAX_PASSWORD_CHARS].encode("utf-8", "surrogatepass"), "sha256")
-        if self._verified and len(given) <= MAX_PASSWORD_CHARS and hmac.compare_digest(mac, self._verified):
+        mac = self._mac(given[: MAX_PASSWORD_CHARS + 1])
+        if hmac.compare_digest(mac, self._verified):
             return True
         async with self._scrypt_turn:
             self._check_wait(address)  # others may have failed while this one waited for its turn
@@ -144,13 +153,13 @@ class Auth:
     def start_session(self) -> str:
         """A cookie's value for somebody who gave the password."""
         value = secrets.token_urlsafe(32)
-        self._sessions[self._digest(value)] = time.monotonic() + SESSION_S
+        self._sessions[self._mac(value)] = time.monotonic() + SESSION_S
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
         return value
 
     def session_is(self, value: str) -> bool:
-        digest = self._digest(value)
+        digest = self._mac(value)
         expiry = self._sessions.get(digest)
         if expiry is None:
             return False
@@ -160,8 +169,8 @@ class Auth:
         return True
 
     def end_session(self, value: str) -> None:
-        self._sessions.pop(self._digest(value), None)
+        self._sessions.pop(self._mac(value), None)
 
-    def _digest(self, value: str) -> bytes:
-        """What is looked up in the table, so that the time it takes tells nothing about the value."""
+    def _mac(self, value: str) -> bytes:
+        """What values are compared and looked up by, so that the time it takes tells nothing about them."""
         return hmac.digest(self._key, value.encode("utf-8", "surrogatepass"), "sha256")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, urlencode
 
 from tvarr.coordinator.models import Channel
 from tvarr.errors import InvalidRequest
@@ -145,9 +145,12 @@ def _entry(number: int, line: str, info: dict[str, str], vlc_headers: dict[str, 
 STREAM_PATHS = {"ts": "/stream/{slug}.ts", "hls": "/stream/{slug}/index.m3u8"}
 
 
-def write(channels: Iterable[Channel], base_url: str, *, profile: str = "", stream_format: str = "ts") -> str:
+def write(
+    channels: Iterable[Channel], base_url: str, *, profile: str = "", stream_format: str = "ts", key: str = ""
+) -> str:
     """Every channel for a player, its streams below `base_url` (scheme and host, no slash at the end)."""
-    query = f"?profile={quote(profile, safe='')}" if profile else ""
+    wanted = {name: value for name, value in (("profile", profile), ("key", key)) if value}
+    query = "?" + urlencode(wanted) if wanted else ""
     lines = ["#EXTM3U"]
     for channel in channels:
         attributes = {

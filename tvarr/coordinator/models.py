@@ -179,7 +179,7 @@ class ChannelFields(_Model):
     logo: LogoUrl = ""
     tvg_id: Text = Field("", description="the channel's id in a programme guide")
     tvg_chno: Text = Field("", description="channel number")
-    pace: Pace = Field("auto", description="auto: files at real time, networks as they come")
+    pace: Pace = Field("auto", description="auto: files at real time, networks as they come up to that")
     loop: bool = Field(False, description="start again at the end of the source")
     user_agent: Text = ""
     headers: Headers = Field(default_factory=dict, description="sent to the source")

@@ -6,11 +6,12 @@ import itertools
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import cast
 
 from tvarr.coordinator.profiles import carried
 from tvarr.coordinator.signals import Signal
-from tvarr.errors import CannotCarry, TvarrError
-from tvarr.media.model import TICKS_PER_SECOND, Event, Tracks
+from tvarr.errors import MediaError, TvarrError
+from tvarr.media.model import TICKS_PER_SECOND, Event, Sample, Tracks
 from tvarr.media.mpegts.mux import Muxer
 from tvarr.media.ring import ChunkRing, Lagged
 
@@ -87,15 +88,23 @@ class TsOutput:
         """Takes samples and changes of tracks in stream order; tracks that the container can't hold are left out."""
         if self.ended:
             return
-        try:
-            carriable = [carried(e, self.container) if isinstance(e, Tracks) else e for e in events]
-        except CannotCarry as error:
-            self.end(error)
-            return
-        chunks = self._muxer.mux(carriable)
-        if chunks:
-            for chunk in chunks:
-                self.chunks.append(chunk)
+        samples: list[Sample] = []
+        for event in events:
+            if type(event) is Sample:
+                samples.append(event)
+                continue
+            self._write(samples)
+            samples = []
+            try:
+                self._muxer.set_tracks(carried(cast("Tracks", event), self.container))
+            except MediaError as error:
+                self.end(error)
+                return
+        self._write(samples)
+
+    def _write(self, samples: list[Sample]) -> None:
+        for chunk in self._muxer.mux(samples):
+            self.chunks.append(chunk)
             self.changed.set()
 
     def end(self, failure: TvarrError | None = None) -> None:

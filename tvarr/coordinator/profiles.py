@@ -54,18 +54,20 @@ class Plan:
     def target_ids(self) -> tuple[int, ...]:
         return tuple(target.track.id for target in self.targets)
 
-    @property
-    def targets_key(self) -> tuple[object, ...]:
-        """Equal for two plans that one job can serve: decoders follow a change of sound or of parameter sets, but no
-        encoder follows a change of picture size.
+    def one_job_serves(self, other: Plan) -> bool:
+        """Whether a job that was started for one of the two plans can go on with the other.
+
+        Decoders follow a change of sound or of parameter sets, but no encoder follows a change of picture size; a size
+        that only becomes known is none.
         """
-        return tuple(
-            (
-                replace(target, track=Track(id=target.track.id, codec=target.track.codec)),
-                target.track.width,
-                target.track.height,
+        return len(self.targets) == len(other.targets) and all(
+            (mine.track.id, mine.track.codec, mine.codec) == (theirs.track.id, theirs.track.codec, theirs.codec)
+            and (
+                not mine.track.width
+                or not theirs.track.width
+                or (mine.track.width, mine.track.height) == (theirs.track.width, theirs.track.height)
             )
-            for target in self.targets
+            for mine, theirs in zip(self.targets, other.targets, strict=True)
         )
 
 

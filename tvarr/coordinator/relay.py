@@ -49,7 +49,10 @@ class Relay:
     def variant(self, profile: Profile) -> Variant:
         """The variant of a profile, started where it does not run yet."""
         variant = self.variants.get(profile.name)
-        if variant is None or variant.state == "failed" or variant.profile != profile:
+        if variant is not None and (variant.state == "failed" or variant.profile != profile):
+            variant.end("the profile was changed")
+            variant = None
+        if variant is None:
             variant = self.variants[profile.name] = Variant(
                 name=f"{self.channel.slug}/{profile.name}",
                 profile=profile,

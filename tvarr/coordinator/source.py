@@ -36,7 +36,7 @@ class SourceSpec:
     """Where a channel's media come from, and how fast they are taken."""
 
     url: str  # http://, https:// or file:, with `#program=N` for one program of many
-    pace: str = "auto"  # auto (files at real time, networks as they come), realtime, fast
+    pace: str = "auto"  # auto (files at real time, networks as they come up to that), realtime, fast
     loop: bool = False  # a source that ends starts again; under `auto` that makes any source one at real time
     user_agent: str = ""  # empty: tvarr/VERSION
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class SourceSpec:
 
     @property
     def effective_pace(self) -> str:
-        """`realtime`, `fast`, or `live`: as the network brings it."""
+        """`realtime`, `fast`, or `live`: as the network brings it, though never far ahead of real time."""
         if self.pace != "auto":
             return self.pace
         return "live" if self.scheme in NETWORK_SCHEMES and not self.loop else "realtime"
@@ -98,7 +98,8 @@ class IngestLimits:
     healthy_s: float = 30.0  # media flowed this long on one connection: delays start small again
     give_up_s: float = 60.0  # without media for this long, after there had been some
     max_redirects: int = 10
-    gather_s: float = 0.04  # small reads of a network are gathered this long, to wake up less often
+    slice_s: float = 0.08  # media come in slices of this: at 8 Mb/s each wake-up costs as much as its 80 kB
+    live_ahead_s: float = 15.0  # a network's media come at most so far ahead of real time: then reading waits
     preroll_s: float = 1.0  # at real time: this much media is sent at once, for players to start on
 
 

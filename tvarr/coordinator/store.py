@@ -7,6 +7,8 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -39,6 +41,7 @@ MIGRATIONS = (
 """Step N brings a file from `user_version` N to N + 1. Steps are only added."""
 
 BUSY_TIMEOUT_S = 5.0
+IMPORTED_AT_ONCE = 200
 
 _T = TypeVar("_T")
 
@@ -104,8 +107,15 @@ class Store:
         return await self._write(lambda: self._remove_channel(key))
 
     async def import_channels(self, new: Sequence[ChannelCreate]) -> list[Imported]:
-        """Adds those whose URL no channel has yet, in one transaction. One answer for each, in their order."""
-        return await self._write(lambda: [self._import_channel(channel) for channel in new])
+        """Adds those whose URL no channel has yet. One answer for each, in their order.
+
+        Written in parts, between which others have their turn: viewers do not wait for a long list.
+        """
+        results: list[Imported] = []
+        for at in range(0, len(new), IMPORTED_AT_ONCE):
+            part = new[at : at + IMPORTED_AT_ONCE]
+            results += await self._write(partial(self._import_part, part))
+        return results
 
     # -------------------------------------------------------------------------------------------- profiles
 
@@ -247,6 +257,9 @@ class Store:
         self._db.execute("DELETE FROM channels WHERE id = ?", (channel.id,))
         return channel
 
+    def _import_part(self, new: Sequence[ChannelCreate]) -> list[Imported]:
+        return [self._import_channel(channel) for channel in new]
+
     def _import_channel(self, new: ChannelCreate) -> Imported:
         row = self._db.execute("SELECT document FROM channels WHERE url = ? LIMIT 1", (new.url,)).fetchone()
         if row is not None:
@@ -269,22 +282,19 @@ class Store:
                 raise InvalidRequest(f"profile: {error}") from None
 
     def _check_slug(self, slug: str) -> None:
-        if self._db.execute("SELECT 1 FROM channels WHERE slug = ?1 OR id = ?1", (slug,)).fetchone():
+        if self._is_taken(slug):
             raise Conflict(f"slug: {slug} is taken")
 
+    def _is_taken(self, slug: str) -> bool:
+        return self._db.execute("SELECT 1 FROM channels WHERE slug = ?1 OR id = ?1", (slug,)).fetchone() is not None
+
     def _free_slug(self, wished: str) -> str:
+        if not self._is_taken(wished):
+            return wished
         # '.' follows '-' in ASCII: the range is every slug that starts with `wished-`, by the index
-        rows = self._db.execute(
-            "SELECT slug FROM channels WHERE slug = ?1 OR (slug > ?1 || '-' AND slug < ?1 || '.')"
-            " UNION SELECT id FROM channels WHERE id = ?1",
-            (wished,),
-        )
+        rows = self._db.execute("SELECT slug FROM channels WHERE slug > ?1 || '-' AND slug < ?1 || '.'", (wished,))
         taken = {row[0] for row in rows}
-        number, slug = 1, wished
-        while slug in taken:
-            number += 1
-            slug = f"{wished}-{number}"
-        return slug
+        return next(slug for number in count(2) if (slug := f"{wished}-{number}") not in taken)
 
     def _profiles(self) -> list[Profile]:
         rows = self._db.execute("SELECT document FROM profiles ORDER BY name")

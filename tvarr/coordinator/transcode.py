@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from tvarr.cluster.model import JobSpec, Need, Placement
@@ -13,7 +13,7 @@ from tvarr.coordinator.daemons import Daemons, JobSlot
 from tvarr.coordinator.profiles import Plan
 from tvarr.coordinator.signals import Signal
 from tvarr.errors import ErrorCode, JobError
-from tvarr.media.model import Sample
+from tvarr.media.model import Event, Sample, Tracks
 from tvarr.media.ring import Lagged, Ring
 from tvarr.media.splice import Splice
 from tvarr.wire import convert, messages
@@ -31,6 +31,7 @@ class JobRun:
         self,
         *,
         plan: Plan,
+        serves: Callable[[Tracks], bool],
         need: Need,
         source: Ring,
         changed: Signal,
@@ -53,6 +54,7 @@ class JobRun:
         self.ack: messages.TranscodeAck | None = None
         self.stats: messages.TranscodeStats | None = None
         self.lost_samples = 0  # evicted before the job could take them
+        self._serves = serves
         self._source = source
         self._changed = changed
         self._source_ended = source_ended
@@ -60,12 +62,7 @@ class JobRun:
         self._full_speed = full_speed
         self._batch_age_s = batch_age_s
         self._batch_bytes = batch_bytes
-        self._replanned = False
         self._kinds = {target.track.id: target.track.kind for target in plan.targets}
-
-    def replan(self) -> None:
-        """The tracks have changed: the job takes what came before the change, and ends."""
-        self._replanned = True
 
     async def go(
         self,
@@ -159,6 +156,10 @@ class JobRun:
                 self.lost_samples += seq - self.next_seq
                 self.next_seq = seq
                 continue
+            change = self._change_in(events)
+            if change is not None:
+                seq -= len(events) - change
+                events = events[:change]
             if events:
                 samples = [e for e in events if type(e) is Sample and e.track in self._kinds]
                 if samples:
@@ -167,14 +168,21 @@ class JobRun:
                     sent_at = loop.time()
                 self.next_seq = seq
                 fed(seq)
-            if self.next_seq < self._source.next_seq:
+            if change is None and self.next_seq < self._source.next_seq:
                 continue
-            if self._replanned or self._source_ended():
+            if change is not None or self._source_ended():
                 await stream.send(messages.InputComplete())
                 return
             await self._changed.wait()
             if not self._full_speed and (pause := sent_at + self._batch_age_s - loop.time()) > 0:
                 await asyncio.sleep(pause)
+
+    def _change_in(self, events: Sequence[Event]) -> int | None:
+        """Index of the first change of tracks that this job can't follow: its successor begins there."""
+        for index, event in enumerate(events):
+            if type(event) is not Sample and not self._serves(cast("Tracks", event)):
+                return index
+        return None
 
     async def _drain(
         self, stream: JobOutputs, take: Callable[[Sequence[Sample]], None], room: Callable[[], Awaitable[None]]

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from tvarr.cluster.model import Need
 from tvarr.coordinator.daemons import Daemons
@@ -47,6 +48,7 @@ class Ending:
 @dataclass(frozen=True, slots=True)
 class VariantLimits:
     max_takeovers: int
+    exhausted_policy: str  # for profiles that name none
     batch_age_s: float = 0.040
     batch_bytes: int = 256 * 1024
 
@@ -158,14 +160,19 @@ class Variant:
                 self._jobs.cancel()
             self._finish(failure)
 
-    async def close(self, reason: str) -> None:
-        """Ends the variant now; its job is cancelled."""
+    def end(self, reason: str) -> None:
+        """Ends the variant now: viewers get the end of the stream, and its job is cancelled."""
         if self._jobs is not None:
             self._jobs.cancel()
-            await asyncio.gather(self._jobs, return_exceptions=True)
         if self.state not in {"ended", "failed"}:
             self.endings.append(Ending("closed", reason))
             self._finish(None)
+
+    async def close(self, reason: str) -> None:
+        """`end`, and waits until the job is cancelled."""
+        self.end(reason)
+        if self._jobs is not None:
+            await asyncio.gather(self._jobs, return_exceptions=True)
 
     def _catch_up(self) -> None:
         """A variant of a relay that already runs begins at its latest keyframe."""
@@ -178,12 +185,9 @@ class Variant:
 
     def _set_tracks(self, tracks: Tracks) -> list[Event]:
         new = plan(self.profile, tracks)
-        changed = self._plan is None or new.targets_key != self._plan.targets_key
         self._tracks, self._plan = tracks, new
         if new.targets and self._jobs is None:
             self._jobs = asyncio.create_task(self._run_jobs(), name=f"jobs of {self.name}")
-        elif changed and self.run is not None:
-            self.run.replan()
         elif not new.targets:
             self.state = "running"
         released: list[Event] = list(self._interleaver.set_tracks(new.target_ids))
@@ -198,18 +202,19 @@ class Variant:
         try:
             await self._picture_size()
             while True:
-                current = self._plan
-                if current is None or not current.targets:
+                current = self._plan_at(self._feed_seq)
+                if not current.targets:
                     if self._source_ended:
                         break
                     await self._source_changed.wait()
                     continue
                 run = JobRun(
                     plan=current,
+                    serves=partial(self._served_by, current),
                     need=Need(
                         current.targets,
                         self.profile.hw_accel,
-                        self.profile.exhausted_policy or "fallback",
+                        self.profile.exhausted_policy or self._limits.exhausted_policy,
                         self._source_id,
                     ),
                     source=self._source,
@@ -240,6 +245,18 @@ class Variant:
             self._finish(None)
         finally:
             self.run = None
+
+    def _plan_at(self, seq: int) -> Plan:
+        """The plan for a job that begins at `seq`; with what became known later, where one job serves both."""
+        tracks = self._source.tracks_at(max(seq, self._source.first_seq))
+        latest = self._plan
+        if tracks is None:
+            return latest or plan(self.profile, Tracks(()))
+        then = plan(self.profile, tracks)
+        return latest if latest is not None and latest.one_job_serves(then) else then
+
+    def _served_by(self, current: Plan, tracks: Tracks) -> bool:
+        return current.one_job_serves(plan(self.profile, tracks))
 
     async def _picture_size(self) -> None:
         """Waits for the size of the picture: a stream may be entered long before its parameter sets come by."""
@@ -300,7 +317,7 @@ class Variant:
     def _finish(self, failure: TvarrError | None) -> None:
         if self.state in {"ended", "failed"}:
             return
-        if self._samples is not self._source:
+        if self._samples is not self._source and failure is None:
             self._emit(self._interleaver.flush())
         self.state = "failed" if failure is not None else "ended"
         self.failure = failure

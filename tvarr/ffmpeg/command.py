@@ -27,11 +27,12 @@ the wrap of each track for a jump of all of them (5.1 and 9.0, tried)."""
 
 SOFTWARE_DECODER = "software"
 BUFFER_S = 2.0  # of the bitrate: the encoder's rate buffer
-SLICE_DECODING_PIXELS_PER_S = 1920 * 1088 * 31
+ONE_THREAD_PIXELS_PER_S = 1920 * 1088 * 31
 """Up to here one thread decodes a live stream: each further one holds a picture back."""
 
 LIVE_DECODER_THREADS = 4
 TS_CODECS = frozenset({Codec.H264, Codec.HEVC, Codec.MPEG2VIDEO})  # video that ffmpeg can put into MPEG-TS, and we read
+MPEG2_RATES = (23.976, 24, 25, 29.97, 30, 50, 59.94, 60)
 UNKNOWN_SIZE = (1920, 1080)
 UNKNOWN_FPS = 25.0
 
@@ -50,16 +51,28 @@ class Start:
 def start_at(spec: JobSpec, *, first_ticks: int, first_video_ticks: int | None) -> Start:
     """Chooses the base: at least `LEAD_TICKS` before `first_ticks`, the least time stamp that the process will get.
 
-    Where a target changes the frame rate, the base is a whole number of its frames, so that the fps filter's grid,
-    which counts from the process's zero, is one that counts from T = 0, the same in every job.
+    Pictures at a constant rate lie on a grid that counts from the process's zero. Where a target changes the rate, the
+    base is a whole number of its frames, so that the grid counts from T = 0, the same in every job; where it keeps the
+    rate, the source's pictures make the grid.
     """
-    unit = 1
-    for target in spec.targets:
-        if target.track.kind is Kind.VIDEO and target.fps:
-            rate = frame_rate(target.fps)
-            ticks = TICKS_PER_SECOND * rate.denominator
-            unit = ticks // math.gcd(ticks, rate.numerator)
-    return Start((first_ticks - LEAD_TICKS) // unit * unit, first_video_ticks)
+    unit, offset = 1, 0
+    video = _video(spec)
+    if video and (rate := _constant_rate(video)):
+        ticks = TICKS_PER_SECOND * rate.denominator
+        unit = ticks // math.gcd(ticks, rate.numerator)
+        offset = 0 if video.fps or first_video_ticks is None else first_video_ticks % unit
+    return Start((first_ticks - LEAD_TICKS - offset) // unit * unit + offset, first_video_ticks)
+
+
+def _constant_rate(target: Target) -> Fraction | None:
+    """The rate that a target's pictures have to have; None where each keeps its own time.
+
+    MPEG-2 has a few rates, and no time stamps between them (ISO/IEC 13818-2, table 6-4; FFmpeg refuses others).
+    """
+    if target.codec is Codec.MPEG2VIDEO:
+        wanted = target.fps or target.track.fps or UNKNOWN_FPS
+        return min(map(frame_rate, MPEG2_RATES), key=lambda rate: abs(float(rate) - wanted))
+    return frame_rate(target.fps) if target.fps else None
 
 
 def frame_rate(fps: float) -> Fraction:
@@ -148,21 +161,28 @@ def _video(spec: JobSpec) -> Target | None:
 
 
 def _input(spec: JobSpec) -> list[str]:
-    """A short analysis, as the tracks are known. Not `-fflags nobuffer`: it loses the first keyframe."""
-    arguments = ["-threads", "1"]
-    if spec.full_speed:
-        arguments = []
-    elif (video := _video(spec)) and _pixels_per_s(video) > SLICE_DECODING_PIXELS_PER_S:
-        arguments = ["-threads", str(LIVE_DECODER_THREADS)]
+    """A short analysis, as the tracks are known. Not `-fflags nobuffer`: it loses the first keyframe.
+
+    `strict` makes the H.264 decoder hold back as many pictures as the level allows where the stream does not say how
+    many it reorders. It guesses otherwise, from pictures that a short analysis does not reach, and a wrong guess gives
+    pictures in the wrong order (French DVB-T, tried).
+    """
+    video = _video(spec)
     analysis = ["-probesize", "50000", "-analyzeduration", "100000", "-fpsprobesize", "0"]
     # Broken pictures are no reason to end with an error.
-    return [*arguments, *analysis, "-max_error_rate", "1", "-copyts", "-f", "mpegts", "-i", "pipe:0"]
+    arguments = [*analysis, "-max_error_rate", "1", "-copyts", "-f", "mpegts", "-i", "pipe:0"]
+    if video:
+        arguments = ["-strict:v", "strict", *arguments]
+    if spec.full_speed:
+        return arguments
+    many = video is not None and _pixels_per_s(video) > ONE_THREAD_PIXELS_PER_S
+    return ["-threads", str(LIVE_DECODER_THREADS if many else 1), *arguments]
 
 
 def _output() -> list[str]:
     """MPEG-TS without delay: one frame in a PES packet of known length, so that its end is seen as it comes."""
     return [
-        *("-fps_mode", "passthrough", "-enc_time_base:v", "1:90000", "-max_muxing_queue_size", "4096"),
+        *("-fps_mode", "passthrough", "-max_muxing_queue_size", "4096"),
         *("-max_interleave_delta", "100000", "-avoid_negative_ts", "disabled", "-muxdelay", "0", "-muxpreload", "0"),
         *("-pes_payload_size", "0", "-omit_video_pes_length", "0", "-flush_packets", "1", "-f", "mpegts", "pipe:1"),
     ]
@@ -181,15 +201,16 @@ def _encode(spec: JobSpec, target: Target, start: Start, encoder: Encoder, flags
         arguments += ["-low_power", "1"]
     arguments += _rate(target, flags)
     keyframes = force_keyframes(target, first, spec.first_keyframe_ticks)
-    return [*arguments, "-g", str(flags.gop), "-force_key_frames", keyframes]
+    rate = _constant_rate(target) if target.codec is Codec.MPEG2VIDEO else None
+    time_base = f"{rate.denominator}:{rate.numerator}" if rate else "1:90000"
+    return [*arguments, "-enc_time_base:v", time_base, "-g", str(flags.gop), "-force_key_frames", keyframes]
 
 
 def force_keyframes(target: Target, first_ticks: int, forced_ticks: int | None) -> str:
     """The expression that puts keyframes at the first picture, at or after `forced_ticks`, and at each multiple of
     `gop_s` of T. In it `t` counts from the first picture that is encoded (5.1 and 9.0, tried).
     """
-    if target.fps:  # the first picture is where the fps filter puts it: on the nearest point of the grid
-        rate = frame_rate(target.fps)
+    if target.fps and (rate := _constant_rate(target)):  # the fps filter moves it to the nearest point of the grid
         first_ticks = _nearest(_nearest(first_ticks * rate / TICKS_PER_SECOND) * TICKS_PER_SECOND / rate)
     gop_ticks = max(target.gop_s * TICKS_PER_SECOND, 1.0)
     offset_s = first_ticks % gop_ticks / TICKS_PER_SECOND
@@ -214,8 +235,7 @@ def _filters(target: Target, first_process_ticks: int, flags: Flags, decoder: st
         deint = "all" if target.deinterlace == "on" else "interlaced"
         template = flags.deinterlace if on_device else "bwdif=mode=send_frame:deint={deint}"
         filters.append(template.format(deint=deint))
-    if target.fps:
-        rate = frame_rate(target.fps)
+    if rate := _constant_rate(target):
         filters.append(f"fps={rate.numerator}/{rate.denominator}")
     odd = target.track.width % 2 or target.track.height % 2
     if target.width or target.height or odd:

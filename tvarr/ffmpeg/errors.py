@@ -192,6 +192,11 @@ SOFTWARE_CAUSES: tuple[Cause, ...] = (
         "software",
     ),
     _row(
+        r"does not support (\d+/\d+) fps",
+        ErrorCode.BAD_REQUEST,
+        "the encoder does not take {0} pictures a second",
+    ),
+    _row(
         r"Cannot allocate memory|malloc of size \d+ failed|Out of memory",
         ErrorCode.OUT_OF_MEMORY,
         "ffmpeg ran out of memory",
@@ -215,7 +220,7 @@ INPUT_CAUSES: tuple[Cause, ...] = (
         "the input can't be decoded",
     ),
     _row(
-        r"Nothing was written into output file|Output file is empty",
+        r"Could not open encoder before EOF|Nothing was written into output file|Output file is empty",
         ErrorCode.BAD_INPUT,
         "nothing in the input could be decoded",
     ),
@@ -231,7 +236,7 @@ GENERIC_CAUSES: tuple[Cause, ...] = (
         _BOTH,
     ),
     _row(
-        r"Error while opening encoder|Could not open encoder before EOF",
+        r"Error while opening encoder",
         ErrorCode.FFMPEG_EXITED,
         "the encoder can't be opened",
         _BOTH,
@@ -239,7 +244,7 @@ GENERIC_CAUSES: tuple[Cause, ...] = (
 )
 """What ffmpeg says after a specific line, or where it knows no better."""
 
-_TIERS = (DEVICE_CAUSES + SOFTWARE_CAUSES, GENERIC_CAUSES[:1], INPUT_CAUSES, GENERIC_CAUSES[1:])
+_TIERS = (DEVICE_CAUSES + SOFTWARE_CAUSES, GENERIC_CAUSES, INPUT_CAUSES)
 _SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 
 

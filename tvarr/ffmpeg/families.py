@@ -81,9 +81,9 @@ FLAGS: dict[str, Flags] = {
         default_preset="superfast",
         formats=("yuv420p", "yuv420p10le"),
     ),
-    # A GOP above 600 is refused by mpegvideo_enc.c.
+    # A GOP above 600 is refused (mpegvideo_enc.c). Without B-frames every group is closed.
     "mpeg2video": Flags(
-        always=("-bf", "0", "-flags", "+cgop"),
+        always=("-bf", "0"),
         gop=600,
         formats=("yuv420p", "yuv420p"),
     ),
@@ -125,7 +125,7 @@ FLAGS: dict[str, Flags] = {
     Family.QSV: Flags(
         quality=("-global_quality", "{q}"),
         always=("-bf", "0", "-forced_idr", "1"),
-        live=("-async_depth", "1", "-look_ahead", "0", "-low_delay_brc", "1"),
+        live=("-async_depth", "1", "-low_delay_brc", "1"),
         preset_flag="-preset",
         presets=_scale("veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"),
         default_preset="veryfast",

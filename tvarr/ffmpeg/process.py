@@ -30,14 +30,14 @@ _WITH_PARENT = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
 os.getppid() == int(sys.argv[1]) or os._exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
+os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
 def tied_to_this_process(argv: Sequence[str]) -> list[str]:
     """The command, wrapped so that the kernel kills it when this process dies; on other systems than Linux as it is.
 
-    `argv[0]` is a path. The thread that starts it has to live as long as the command: it counts as its parent.
+    The thread that starts it has to live as long as the command: it counts as its parent.
     """
     if not sys.platform.startswith("linux") or not sys.executable:
         return list(argv)
@@ -142,6 +142,7 @@ class FfmpegProcess:
         self._others = others
         self._progress = progress
         self._psutil: psutil.Process | None = None
+        self.ended = False  # it does not read any more
 
     @classmethod
     async def start(cls, command: Callable[[int], Sequence[str]], environment: Mapping[str, str] = {}) -> FfmpegProcess:
@@ -204,6 +205,7 @@ class FfmpegProcess:
             except BlockingIOError:
                 await self._stdin.writable()
             except BrokenPipeError:
+                self.ended = True
                 return False
         return True
 
@@ -211,18 +213,13 @@ class FfmpegProcess:
         """The end of the input: ffmpeg flushes and ends."""
         self._stdin.close()
 
-    async def read(self, gather_s: float = 0.0) -> bytes:
-        """What is on stdout, waiting for it; nothing at its end.
-
-        Once something is there, `gather_s` pass before it is read, so that a slow stream takes few reads.
-        """
+    async def read(self) -> bytes:
+        """What is on stdout, waiting for it; nothing at its end."""
         while not self._stdout.closed:
             try:
                 return os.read(self._stdout.fd, READ_BYTES)
             except BlockingIOError:
                 await self._stdout.readable()
-                if gather_s:
-                    await asyncio.sleep(gather_s)
         return b""
 
     def usage(self) -> tuple[float, int]:

@@ -32,7 +32,7 @@ class Chunk(NamedTuple):
 
     data: bytes
     keyframe: bool = False
-    dts_ticks: int = 0  # of its first sample, on the relay's timeline
+    dts_ticks: int = 0  # of its last picture or sound, on the relay's timeline
 
 
 class _Fifo(Generic[T]):

@@ -18,6 +18,8 @@ expected:
 Samples of the old epoch that still arrive after a jump (audio comes late at a splice) go on in the old one.
 
 Other tracks (subtitles, SCTE-35, data) are sparse: they follow the epoch that they are nearest to and never make one.
+Where none is near, they have a clock of their own (real teletext does) or are damaged: they are shown when they come.
+Before the first picture or sound they keep the source's times. None of them is ever dropped.
 """
 
 from __future__ import annotations
@@ -36,13 +38,16 @@ MAX_SKEW_TICKS = 10 * TICKS_PER_SECOND
 # How near a sample of another track must be to a proposal to confirm it: decoder buffers hold 1 s (13818-1, 2.4.2.6),
 # real muxers reach 2 s.
 AGREEMENT_TICKS = 3 * TICKS_PER_SECOND
-# After a join a track may lie this far before its own end; until it has caught up its samples are dropped as repeated.
+# After a join audio may lie this far before its own end; until it has caught up its frames are dropped as repeated.
+# Video and what overlaps more move the epoch instead.
 MAX_OVERLAP_TICKS = 3 * TICKS_PER_SECOND
 # A track that the others have left behind by this was silent. One that still lives in an old epoch this long after
 # the new one began comes over.
 LINGER_TICKS = 5 * TICKS_PER_SECOND
 MAX_REORDER_TICKS = 10 * TICKS_PER_SECOND  # a PTS further above its DTS is damaged
 DEFAULT_DURATION_TICKS = 3600  # a picture at 25 Hz, until two samples have shown the real distance
+
+_NEVER = -(1 << 62)
 
 
 def _signed(ticks: int) -> int:
@@ -59,8 +64,7 @@ class TimelineStats:
     restarts: int = 0
     damaged: int = 0  # got an interpolated time, for good
     repeated: int = 0  # dropped: before the end of their own track
-    unplaced: int = 0  # dropped: of a sparse track, and near no epoch
-    before_zero: int = 0  # dropped: the source starts just after a 33-bit wrap and they lie before it
+    strays: int = 0  # of sparse tracks, and near no epoch: got the time at which they came
     unannounced: int = 0  # dropped: of no track
 
 
@@ -83,8 +87,8 @@ class _Epoch:
 @dataclass(slots=True, eq=False)
 class _TrackState:
     kind: Kind
-    last: int = -1  # DTS given out last, on the timeline
-    greatest_pts: int = -1  # given out
+    last: int = _NEVER  # DTS given out last, on the timeline
+    greatest_pts: int = _NEVER  # given out
     duration: int = 0  # of its last sample, 0 until two have shown it
     reorder: int = 0  # PTS - DTS of its last sample
     epoch: _Epoch | None = None
@@ -99,7 +103,7 @@ class _TrackState:
 
     @property
     def started(self) -> bool:
-        return self.last >= 0
+        return self.last > _NEVER
 
     @property
     def step(self) -> int:
@@ -114,9 +118,10 @@ class _TrackState:
 class Timeline:
     """One relay's timeline.
 
-    `map` returns samples whose DTS strictly grows in each track and is never above PTS, whatever comes in; times are
-    unwrapped and not negative. `set_tracks` comes before the samples of those tracks. A few hundred bytes are kept for
-    each track ever announced (a PID that comes back must not step back): at most 8192.
+    `map` returns samples whose DTS strictly grows in each track and is never above PTS, whatever comes in. Times are
+    unwrapped; negative ones, of at most MAX_SKEW_TICKS, come where a source's first sample lies just behind a wrap and
+    another track's before it. `set_tracks` comes before the samples of those tracks. A few hundred bytes are kept for
+    each track ever announced (a PID that comes back must not step back): at most 8192 of them.
     """
 
     def __init__(self) -> None:
@@ -165,9 +170,6 @@ class Timeline:
         elif not 0 <= reorder <= MAX_REORDER_TICKS:
             reorder = track.reorder
         placed = self._place_dense(track, dts) if track.dense else self._place_sparse(dts)
-        if placed is None:
-            self.stats.unplaced += 1
-            return None
         track.reorder = reorder
         return self._give_out(sample, track, placed, placed + reorder)
 
@@ -177,11 +179,8 @@ class Timeline:
         Of audio and video, what is shown later than all before is not dropped for its DTS alone. PTS is moved only for
         sparse tracks, which often say the same time twice.
         """
-        if dts < 0:
-            self.stats.before_zero += 1
-            return None
         if dts <= track.last:
-            if pts <= (track.greatest_pts if track.dense else track.last - TICKS_PER_SECOND):
+            if track.dense and pts <= track.greatest_pts:
                 self.stats.repeated += 1
                 return None
             dts = track.last + 1
@@ -189,14 +188,17 @@ class Timeline:
         track.last, track.greatest_pts = dts, max(track.greatest_pts, pts)
         return sample._replace(pts_ticks=pts, dts_ticks=dts)
 
-    def _place_sparse(self, dts: int) -> int | None:
-        if self._current is None:  # ahead of the first picture: by the source's clock, with which the timeline starts
-            begun = any(state.started for state in self._known.values() if state.dense)
-            return None if begun else dts
+    def _place_sparse(self, dts: int) -> int:
+        if self._current is None:
+            ends = self._ends()
+            return max(ends) if ends else dts
         epochs = [self._current, *(state.epoch for state in self._tracks.values() if state.epoch is not None)]
         nearest = min(epochs, key=lambda epoch: abs(epoch.distance(dts)))
         distance = nearest.distance(dts)
-        return nearest.position + distance if abs(distance) <= MAX_SKEW_TICKS else None
+        if abs(distance) <= MAX_SKEW_TICKS:
+            return nearest.position + distance
+        self.stats.strays += 1
+        return self._current.position
 
     def _place_dense(self, track: _TrackState, dts: int) -> int:
         """The DTS on the timeline of an audio or video sample; the rules are those in the module's docstring."""
@@ -242,15 +244,20 @@ class Timeline:
         return 0 < distance <= MAX_GAP_TICKS if same_track else abs(distance) <= AGREEMENT_TICKS
 
     def _begin_lap(self, track: _TrackState, dts: int) -> _Epoch:
-        before = [state for state in self._known.values() if state.dense and state.started]
-        if not before:
+        ends = self._ends()
+        if not ends:
             offset = 0
         elif track.old_lap_first == dts:
-            offset = max(state.end - state.old_lap_first for state in before if state.old_lap_first is not None)
+            known = [state for state in self._known.values() if state.dense and state.started]
+            offset = max(state.end - state.old_lap_first for state in known if state.old_lap_first is not None)
         else:
-            offset = max(state.end for state in before) - dts
+            offset = max(ends) - dts
         self._current = self._lap = _Epoch(offset, dts, dts)
         return self._current
+
+    def _ends(self) -> list[int]:
+        """Where the audio and video tracks that have begun end by now."""
+        return [state.end for state in self._known.values() if state.dense and state.started]
 
     def _enter(self, track: _TrackState, epoch: _Epoch, dts: int) -> int:
         """Puts the track into an epoch by the other tracks' clock.

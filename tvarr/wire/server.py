@@ -37,7 +37,7 @@ from tvarr.wire.streams import DaemonMessages, JobInputs, JobOutputs, MessageStr
 
 log = logging.getLogger(__name__)
 
-STOP_WITHIN_S = 5.0  # an application's method that goes on this long after its stream was lost is cancelled
+STOP_WITHIN_S = 2.0  # an application's method that goes on this long after its stream was lost is cancelled
 MAX_STATUS_CHARACTERS = 1_000
 DENIALS_LOGGED_EACH_S = 10.0
 

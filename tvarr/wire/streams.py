@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
@@ -29,6 +30,9 @@ from tvarr.wire.codec import (
 )
 
 PREFETCH = 4  # messages read ahead; when they are not taken, reading stops and HTTP/2 flow control holds the sender
+NEWS_OF_LOSS_WITHIN_S = (
+    0.2  # gRPC ends the reading of a server's stream a moment before it says that its client is gone
+)
 LAST_WORDS_S = 1.0  # a write that fails waits this long for the reader to learn why
 
 SendT = TypeVar("SendT")
@@ -66,17 +70,20 @@ class MessageStream(Generic[SendT, ReceiveT]):
         *,
         explain: Explain,
         last: tuple[type, ...] = (),
+        news_within_s: float = 0.0,
     ) -> None:
         """`explain` turns the other side's status into an error.
 
         `last` are the kinds of messages after which the other side may end the stream; one that ends without is lost.
-        Empty: it may end at any time.
+        Empty: it may end at any time; then the end counts as proper where `lose` is not called in `news_within_s`.
         """
         self._transport = transport
         self._encode = encode
         self._decode = decode
         self._explain = explain
         self._last = last
+        self._news_within_s = news_within_s
+        self._lost = asyncio.Event()
         self._items: deque[ReceiveT] = deque()  # at most PREFETCH
         self._readable = asyncio.Event()
         self._room = asyncio.Event()
@@ -134,6 +141,7 @@ class MessageStream(Generic[SendT, ReceiveT]):
 
     def lose(self, error: TvarrError) -> None:
         """The connection is gone, as the shell knows: senders get `error`, the receiver too after what has arrived."""
+        self._lost.set()
         if not self._read_to_end:
             self._failure = self._failure or error
             self._end()
@@ -164,6 +172,8 @@ class MessageStream(Generic[SendT, ReceiveT]):
                     await self._room.wait()
             if self._last and not isinstance(last, self._last):
                 raise connection_lost("the stream ended in the middle of the job")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), self._news_within_s)
         except TvarrError as error:
             self._failure = self._failure or error
         except grpc.RpcError as error:
@@ -213,7 +223,9 @@ class DaemonMessages(MessageStream[CoordinatorItem, DaemonItem]):
     """`Attach` as the coordinator holds it."""
 
     def __init__(self, transport: Transport, explain: Explain) -> None:
-        super().__init__(transport, encode_coordinator, decode_daemon, explain=explain)
+        super().__init__(
+            transport, encode_coordinator, decode_daemon, explain=explain, news_within_s=NEWS_OF_LOSS_WITHIN_S
+        )
 
 
 class CoordinatorMessages(MessageStream[DaemonItem, CoordinatorItem]):

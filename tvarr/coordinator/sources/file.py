@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote
 
 from tvarr.coordinator.source import SourceFailure, SourceSpec
 
 PACED_READ_BYTES = 256 * 1024
 FAST_READ_BYTES = 1024 * 1024
+THREADS = 4  # read all files; their own, or a share that hangs would hold up the look-ups of host names as well
+
+_T = TypeVar("_T")
+_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="file source")
+
+
+async def _in_thread(call: Callable[..., _T], argument: object) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(_threads, call, argument)
 
 
 def file_path(spec: SourceSpec) -> Path:
@@ -64,7 +74,7 @@ class FileStream:
 
     async def read(self) -> bytes:
         try:
-            data = await asyncio.to_thread(self._file.read, self._read_bytes)
+            data = await _in_thread(self._file.read, self._read_bytes)
         except OSError as error:
             raise SourceFailure(f"the file can't be read on: {error.strerror}") from error
         self.whole = not data
@@ -74,9 +84,9 @@ class FileStream:
 @asynccontextmanager
 async def open_file(spec: SourceSpec) -> AsyncIterator[FileStream]:
     """Opens the source's file. Raises `SourceFailure` with the cause in words."""
-    file = await asyncio.to_thread(_open, spec)
+    file = await _in_thread(_open, spec)
     try:
         yield FileStream(file, FAST_READ_BYTES if spec.effective_pace == "fast" else PACED_READ_BYTES)
     finally:
         # In a thread as well: where the task was cancelled during a read, closing waits for that read's lock.
-        asyncio.get_running_loop().run_in_executor(None, file.close)
+        _threads.submit(file.close)

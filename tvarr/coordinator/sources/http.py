@@ -39,9 +39,9 @@ class HttpStream:
     One without a length or chunks ends where its connection does; aiohttp doesn't tell how that ended.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, gather_s: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, slice_s: float) -> None:
         self._response = response
-        self._gather_s = gather_s
+        self._slice_s = slice_s
         self._drained = False  # the last read took all there was, and it was little
         self._ended = False
 
@@ -56,6 +56,8 @@ class HttpStream:
     async def read(self) -> bytes:
         if self._drained:
             await self._gather()
+        else:
+            await asyncio.sleep(0)  # where data is always there, others would never run
         try:
             data = await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
@@ -68,11 +70,11 @@ class HttpStream:
         """Leaves what comes in the kernel's buffer for a moment: one wake-up instead of one for each packet."""
         connection = self._response.connection
         transport = connection.transport if connection is not None else None
-        if not isinstance(transport, asyncio.ReadTransport) or transport.is_closing():
+        if transport is None or transport.is_closing():
             return
         transport.pause_reading()
         try:
-            await asyncio.sleep(self._gather_s)
+            await asyncio.sleep(self._slice_s)
         finally:
             if not transport.is_closing():
                 transport.resume_reading()
@@ -94,7 +96,7 @@ async def open_http(
         raise SourceFailure(f"{_host(url)} did not answer within {limits.connect_s:g} s", passing=True) from error
     try:
         _check(response)
-        yield HttpStream(response, limits.gather_s)
+        yield HttpStream(response, limits.slice_s)
     finally:
         response.close()
 

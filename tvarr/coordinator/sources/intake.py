@@ -7,20 +7,24 @@ from dataclasses import fields
 from tvarr.coordinator.source import SourceFailure
 from tvarr.coordinator.sources.sniff import ENOUGH_BYTES, HEAD_BYTES, recognise
 from tvarr.errors import MediaError
-from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Track, Tracks
+from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Track, Tracks
 from tvarr.media.mpegts.demux import Demuxer
+from tvarr.media.mpegts.receive import DemuxStats
 from tvarr.media.timeline import Timeline
 
+HELD_EVENTS = 4096  # so many wait for the first picture or sound; of those that follow only the tracks do
 KEYFRAME_WAIT_TICKS = 10 * TICKS_PER_SECOND  # video that has no keyframe for so long is passed on as it is
 
 _PLAYABLE = (Kind.VIDEO, Kind.AUDIO)
+_UNKNOWN = (Codec.PRIVATE, "", b"", 0)  # values of a track's fields
 
 
 class Intake:
     """Demuxes each connection anew and joins them on one timeline.
 
-    Tracks are announced again only where they changed. After a join, video is dropped up to its next keyframe: a
-    decoder would show the rest as garbage.
+    Nothing is passed on before the source's first picture or sound; where a connection ends without one, nothing of it
+    ever is. Tracks are announced again only where they changed. After a join, video is dropped up to its next
+    keyframe: a decoder would show the rest as garbage.
     """
 
     def __init__(self, program: int | None = None) -> None:
@@ -28,12 +32,14 @@ class Intake:
         self.media_samples = 0  # of video and audio, all connections
         self.dropped_samples = 0  # of video, before the first keyframe after a join
         self._program = program
-        self._announced: Tracks | None = None  # what was passed on last
+        self._past_stats = DemuxStats()  # of the connections before this one
+        self.demuxer = Demuxer(program=program)
         self.begin()
 
     def begin(self, content_type: str = "") -> None:
         """A new connection, or the next lap of a loop: nothing of what came before is continued in it."""
-        self.demuxer = Demuxer(self._program)
+        self._past_stats = self.demux_stats
+        self.demuxer = Demuxer(program=self._program)
         self.bytes = 0  # of this connection
         self.has_media = False  # this connection gave video or audio
         self._content_type = content_type
@@ -44,6 +50,16 @@ class Intake:
         self._joins = self.media_samples > 0
         if self._joins:
             self.timeline.restart()
+            return
+        self.timeline = Timeline()
+        self._announced: Tracks | None = None  # what was passed on last, or is held
+        self._held: list[Event] = []  # until the first picture or sound; the caller limits the bytes they come from
+
+    @property
+    def demux_stats(self) -> DemuxStats:
+        """What was demuxed, all connections."""
+        past, now = self._past_stats, self.demuxer.stats
+        return DemuxStats(**{f.name: getattr(past, f.name) + getattr(now, f.name) for f in fields(DemuxStats)})
 
     def feed(self, data: bytes) -> list[Event]:
         """Takes the next bytes; raises `SourceFailure` as soon as they are known not to be MPEG-TS."""
@@ -67,22 +83,28 @@ class Intake:
         """Why this connection gave nothing playable so far."""
         if not self.bytes:
             return SourceFailure("the source answered with nothing", gone=True)
-        if self._tracks is None:
+        rest = self.demuxer.flush()  # what it still waited to learn more of
+        tracks = next((event for event in rest if isinstance(event, Tracks)), self._tracks)
+        if tracks is None:
             try:
                 self._recognise()
             except SourceFailure as failure:
                 return failure
             return SourceFailure(self._without_tracks())
-        playable = [t for t in self._tracks.tracks if t.kind in _PLAYABLE]
+        playable = [t for t in tracks.tracks if t.kind in _PLAYABLE]
         if not playable:
             return SourceFailure("the source announces neither video nor audio")
         if any(t.scrambled for t in playable):
             return SourceFailure("the source is scrambled (DVB-CSA/CA); it needs a descrambler")
         kinds = [kind for kind in _PLAYABLE if any(t.kind is kind for t in playable)]
         named = " and ".join(f"{kind} ({', '.join(_codecs(playable, kind))})" for kind in kinds)
+        if {t.id for t in playable} & {event.track for event in rest if isinstance(event, Sample)}:
+            return SourceFailure(f"the source announces {named} but sends too little of it", passing=True)
         return SourceFailure(f"the source announces {named} but sends none")
 
     def _without_tracks(self) -> str:
+        if not self.demuxer.stats.packets:
+            return "what the source sends is not MPEG-TS"
         if self._program is not None:
             return f"the source has no program {self._program}"
         return "the source sends no table of programs (PAT, PMT): it can't be told what is in it"
@@ -96,10 +118,10 @@ class Intake:
         placed: list[Event] = []
         for event in events:
             if isinstance(event, Tracks):
-                self._learn(event)
-                if self._announced is None or not _same(event, self._announced):
+                if self._announced is None or not _adds_nothing(event, self._announced):
                     self._announced = event
                     placed.append(event)
+                self._learn(self._announced)
                 continue
             if event.track in self._playable:
                 self.has_media = True
@@ -111,7 +133,21 @@ class Intake:
                 self.dropped_samples += 1
                 continue
             placed.append(sample)
-        return placed
+        return placed if self._joins else self._hold(placed)
+
+    def _hold(self, events: list[Event]) -> list[Event]:
+        """What of the first connection's events can be passed on: all from the first picture or sound on."""
+        if not self.has_media:
+            for event in events:
+                if isinstance(event, Tracks) and self._held and isinstance(self._held[-1], Tracks):
+                    self._held[-1] = event
+                elif isinstance(event, Tracks) or len(self._held) < HELD_EVENTS:
+                    self._held.append(event)
+            return []
+        if self._held:
+            held, self._held = self._held, []
+            return held + events
+        return events
 
     def _learn(self, tracks: Tracks) -> None:
         known = self._playable
@@ -137,13 +173,13 @@ def _codecs(tracks: list[Track], kind: Kind) -> list[str]:
     return sorted({t.codec.value for t in tracks if t.kind is kind})
 
 
-def _same(new: Tracks, old: Tracks) -> bool:
-    """The same tracks, though of a new connection some details may not be known yet."""
+def _adds_nothing(new: Tracks, old: Tracks) -> bool:
+    """The same tracks, though on a new connection some details may not be known yet."""
     return (
         new.program == old.program
         and [t.id for t in new.tracks] == [t.id for t in old.tracks]
         and all(
-            value == getattr(before, name) or (not value and name != "scrambled")
+            value == getattr(before, name) or (name != "scrambled" and value in _UNKNOWN)
             for now, before in zip(new.tracks, old.tracks, strict=True)
             for name, value in ((f.name, getattr(now, f.name)) for f in fields(Track))
         )

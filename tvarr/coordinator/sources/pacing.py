@@ -8,9 +8,10 @@ from math import inf
 
 from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Tracks
 
-SLICE_S = 0.04  # nothing wakes up more often than this
-LATE_S = 3.0  # further behind than this (the process was suspended, the disk slow), time is let go
-JUMP_S = 10.0  # no step of a track's DTS holds the media up longer than this
+LATE_S = 3.0  # a pacer further behind than this (the process was suspended, the disk slow), time is let go
+CLOCK_TOLERANCE = 1e-4  # a live source's clock may run ahead by 30 ppm (13818-1, 2.4.2.1), and ours may be slow
+JUMP_S = 10.0  # a greater step of the DTS does not hold the media up
+HOLE_S = 1.0  # the same for a network's: a live one has holes, and what its server can't send meanwhile may be lost
 
 _PACED = (Kind.VIDEO, Kind.AUDIO)
 
@@ -22,11 +23,17 @@ class Pacer:
     holds is bounded by its caller, who reads on only when it is empty: the events of one read.
     """
 
-    def __init__(self, preroll_s: float = 1.0) -> None:
+    def __init__(
+        self, preroll_s: float = 1.0, slice_s: float = 0.08, late_s: float = LATE_S, jump_s: float = JUMP_S
+    ) -> None:
         self._preroll_s = preroll_s
+        self._late_s = late_s
+        self._jump_s = jump_s
+        self._slice_s = slice_s  # nothing wakes up more often than this
         self._queue: deque[tuple[float, Event]] = deque()  # with its media time in seconds; -inf: due at once
         self._clocks: frozenset[int] = frozenset()  # ids of the tracks that say when
         self._position_s = -inf  # media time of the last event queued
+        self._skipped_s = 0.0  # the sum of the jumps, which take no media time
         self._origin_s: float | None = None  # the clock's time at media time zero, less the preroll
         self._next_slice_at = 0.0
 
@@ -43,16 +50,11 @@ class Pacer:
             self._queue.append((self._position_s, event))
 
     def _advance(self, sample: Sample) -> None:
-        at_s = sample.dts_ticks / TICKS_PER_SECOND
-        if self._position_s + JUMP_S < at_s and self._position_s != -inf:
-            self._shift(at_s - self._position_s)
+        at_s = sample.dts_ticks / TICKS_PER_SECOND - self._skipped_s
+        if self._position_s + self._jump_s < at_s and self._position_s != -inf:
+            self._skipped_s += at_s - self._position_s  # it is due when the event before it is
+            at_s = self._position_s
         self._position_s = max(self._position_s, at_s)
-
-    def _shift(self, step_s: float) -> None:
-        """Lets media time jump ahead by `step_s` without the clock: it is due when the event before it was."""
-        if self._origin_s is not None:
-            self._origin_s -= step_s
-        self._queue = deque((due_s + step_s, event) for due_s, event in self._queue)
 
     def take(self, now: float) -> list[Event]:
         """Everything due at `now` (seconds, monotonic)."""
@@ -61,14 +63,14 @@ class Pacer:
         taken = []
         while self._queue and self._queue[0][0] <= self._media_time(self._queue[0][0], now):
             taken.append(self._queue.popleft()[1])
-        self._next_slice_at = now + SLICE_S
+        self._next_slice_at = now + self._slice_s
         return taken
 
     def _media_time(self, head_s: float, now: float) -> float:
         """Up to where media are due, with `head_s` the first that waits."""
         if head_s == -inf:
             return head_s
-        if self._origin_s is None or now - self._origin_s - head_s > LATE_S + self._preroll_s:
+        if self._origin_s is None or now - self._origin_s - head_s > self._late_s + self._preroll_s:
             self._origin_s = now - head_s - self._preroll_s
         return now - self._origin_s
 
@@ -79,3 +81,27 @@ class Pacer:
         if self._origin_s is None:
             return self._next_slice_at
         return max(self._next_slice_at, self._queue[0][0] + self._origin_s)
+
+
+class Throttle(Pacer):
+    """Holds back media that come faster than real time: a live source passes untouched, a finished file that a server
+    sends at once does not run away from its readers.
+
+    A leaky bucket of `ahead_s`: over any span of time no more media pass than the span and `ahead_s`, whatever was
+    missed before. It leaks faster than real time by CLOCK_TOLERANCE, or a live source with a fast clock would fill it
+    within days, and then lose what its server can't buffer.
+    """
+
+    def __init__(self, ahead_s: float = 15.0, slice_s: float = 0.08) -> None:
+        super().__init__(ahead_s, slice_s, late_s=0.0, jump_s=HOLE_S)
+
+    def push(self, events: Iterable[Event]) -> None:
+        super().push(events)
+        self._next_slice_at = 0.0  # what comes in time goes on at once
+
+    def take(self, now: float) -> list[Event]:
+        return super().take(now * (1.0 + CLOCK_TOLERANCE))
+
+    def deadline(self) -> float | None:
+        deadline = super().deadline()
+        return None if deadline is None else deadline / (1.0 + CLOCK_TOLERANCE)

@@ -33,8 +33,8 @@ _MAGIC: tuple[tuple[bytes, int, str], ...] = (
 )
 _TEXTS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"#EXTM3U.*#EXT-X-", re.DOTALL), "an HLS playlist; HLS sources come with a later version"),
-    (re.compile(rb"#EXTM3U"), "an M3U playlist, not one channel's video; import it as a playlist"),
-    (re.compile(rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<MPD\b", re.DOTALL), "a DASH manifest, not MPEG-TS"),
+    (re.compile(rb"#EXTM3U"), "an M3U playlist of channels; import it as a playlist"),
+    (re.compile(rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<MPD\b", re.DOTALL), "a DASH manifest"),
     (re.compile(rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype\s+html|<(html|head|body|script|title)\b)", re.I | re.S),
      "a web page"),
     (re.compile(rb"<\?xml|<[a-z]+[^<>]*>", re.IGNORECASE), "an XML document"),
@@ -62,7 +62,7 @@ def recognise(head: bytes, content_type: str = "") -> str | None:
     media_type = content_type.partition(";")[0].strip()[:60]
     what = next((name for magic, at, name in _MAGIC if head.startswith(magic, at)), None) or _text(head)
     if what is None and media_type.startswith("audio/") and head.startswith(b"\xff"):
-        what = "an audio stream without MPEG-TS around it"
+        what = "plain audio"
     if what is None:
         return None
     first, semicolon, rest = what.partition(";")

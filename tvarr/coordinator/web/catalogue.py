@@ -154,14 +154,21 @@ async def remove_profile(request: web.Request) -> web.Response:
 
 async def playlist(request: web.Request) -> web.Response:
     """Every channel as an M3U for players."""
-    store = services_of(request).store
+    services = services_of(request)
+    store = services.store
     stream_format = request.query.get("format") or "ts"
     if stream_format not in m3u.STREAM_PATHS:
         raise InvalidRequest(f"format: takes {' or '.join(m3u.STREAM_PATHS)}")
     profile = request.query.get("profile", "")
     if profile:
         await store.profile(profile)
-    text = m3u.write(await store.channels(), own_url(request), profile=profile, stream_format=stream_format)
+    text = m3u.write(
+        await store.channels(),
+        own_url(request),
+        profile=profile,
+        stream_format=stream_format,
+        key=services.stream_key,
+    )
     headers = {"Content-Disposition": 'inline; filename="tvarr.m3u"', "Cache-Control": "no-cache"}
     return web.Response(text=text, content_type="audio/x-mpegurl", charset="utf-8", headers=headers)
 

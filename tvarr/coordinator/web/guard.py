@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
@@ -11,7 +12,8 @@ from tvarr.coordinator.web.problems import Handler, problem
 from tvarr.coordinator.web.services import own_url, services_of
 
 COOKIE = "tvarr_session"
-OPEN_PATHS = frozenset({"/playlist.m3u", "/livez", "/readyz", "/metrics", "/login"})
+PLAYLIST = "/playlist.m3u"
+OPEN_PATHS = frozenset({PLAYLIST, "/livez", "/readyz", "/metrics", "/login"})
 OPEN_FOLDERS = ("/stream/", "/static/")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -25,11 +27,23 @@ def is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
 
 
+def needs_key(path: str) -> bool:
+    """Whether `--stream-key`, where it is set, stands before this path."""
+    return path == PLAYLIST or path.startswith("/stream/")
+
+
+def _has_key(request: web.Request) -> bool:
+    key, given = services_of(request).stream_key, request.query.get("key", "")
+    return not key or hmac.compare_digest(given.encode("utf-8", "surrogatepass"), key.encode())
+
+
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Lets nobody in who isn't known, and nothing change by another site's page."""
     if request.method not in SAFE_METHODS and not _comes_from_here(request):
         return problem(HTTPStatus.FORBIDDEN, "the request comes from a page of another site")
+    if needs_key(request.path) and not _has_key(request):
+        return problem(HTTPStatus.UNAUTHORIZED, "streams need a key here: ?key=KEY")
     if is_open(request.path) or services_of(request).auth.disabled or await _is_known(request):
         return await handler(request)
     if request.path.startswith("/api/") or request.method not in SAFE_METHODS:

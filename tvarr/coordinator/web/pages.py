@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -63,7 +64,13 @@ def duration_words(seconds: float | None) -> str:
 def render(request: web.Request, template: str, values: Mapping[str, Any], status: int = 200) -> web.Response:
     services = services_of(request)
     page = request.app[PAGES].get_template(template)
-    text = page.render(version=services.version, path=request.path, login_used=not services.auth.disabled, **values)
+    text = page.render(
+        version=services.version,
+        path=request.path,
+        login_used=not services.auth.disabled,
+        key_query="?" + urlencode({"key": services.stream_key}) if services.stream_key else "",
+        **values,
+    )
     return web.Response(text=text, content_type="text/html", status=status)
 
 

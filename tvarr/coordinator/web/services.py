@@ -24,6 +24,10 @@ class CoordinatorServices(Protocol):
     @property
     def auth(self) -> Auth: ...
     @property
+    def stream_key(self) -> str:
+        """What stream URLs must carry as `?key=`; empty: streams are open."""
+
+    @property
     def ready(self) -> bool:
         """Whether streams can be served: everything has started, nothing ends."""
 

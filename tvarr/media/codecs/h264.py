@@ -40,9 +40,8 @@ class Sps:
 class SliceHead:
     """The first fields of a slice header (7.3.3)."""
 
-    nal_type: int
+    reference: bool  # others may be predicted from it
     intra: bool
-    pps_id: int
     frame_num: int
     field: bool
     bottom: bool
@@ -136,7 +135,8 @@ def parse_slice_head(data: bytes, at: int, sps: Sps) -> SliceHead:
     nal_type = data[at] & 0x1F
     bits = BitReader(unescaped(data[at + 1 : at + 33]))
     bits.ue()
-    intra, pps_id = bits.ue() in _I_SLICES, bits.ue()
+    intra = bits.ue() in _I_SLICES
+    bits.ue()
     if sps.separate_colour_plane:
         bits.skip(2)
     frame_num = bits.u(sps.frame_num_bits)
@@ -145,7 +145,7 @@ def parse_slice_head(data: bytes, at: int, sps: Sps) -> SliceHead:
     if nal_type == IDR:
         bits.ue()
     poc_lsb = bits.u(sps.poc_lsb_bits) if sps.poc_type == 0 else None
-    return SliceHead(nal_type, intra, pps_id, frame_num, field, bottom, poc_lsb)
+    return SliceHead(bool(data[at] & 0x60), intra, frame_num, field, bottom, poc_lsb)
 
 
 def is_intra_slice(data: bytes, at: int) -> bool:
@@ -155,9 +155,18 @@ def is_intra_slice(data: bytes, at: int) -> bool:
     return bits.ue() in _I_SLICES
 
 
-def pps_id(nal: bytes) -> int:
-    """pic_parameter_set_id of a PPS NAL unit. Raises MediaError if cut off."""
-    return BitReader(unescaped(nal[1:9])).ue()
+def pps_ids(nal: bytes) -> tuple[int, int]:
+    """pic_parameter_set_id and seq_parameter_set_id of a PPS NAL unit. Raises MediaError if cut off."""
+    bits = BitReader(unescaped(nal[1:17]))
+    return bits.ue(), bits.ue()
+
+
+def slice_pps_id(data: bytes, at: int) -> int:
+    """pic_parameter_set_id of the slice NAL unit whose header byte is data[at]. Raises MediaError if cut off."""
+    bits = BitReader(unescaped(data[at + 1 : at + 17]))
+    bits.ue()
+    bits.ue()
+    return bits.ue()
 
 
 def has_recovery_point(sei: bytes) -> bool:

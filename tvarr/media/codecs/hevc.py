@@ -171,3 +171,8 @@ def _vui(bits: BitReader) -> tuple[bool, float]:
         return field_seq, 0.0
     units_in_tick, time_scale = bits.u(32), bits.u(32)
     return field_seq, time_scale / units_in_tick if units_in_tick else 0.0
+
+
+def pps_id(nal: bytes) -> int:
+    """pps_pic_parameter_set_id of a PPS NAL unit. Raises MediaError if cut off."""
+    return BitReader(unescaped(nal[2:10])).ue()

@@ -101,8 +101,6 @@ _BY_STREAM_TYPE = {
     0x81: Codec.AC3,  # ATSC A/53 part 3; HDMV agrees
     0x86: Codec.SCTE_35,
     0x87: Codec.EAC3,  # ATSC A/52 annex G
-    0xC1: Codec.AC3,  # as 0x81, with sample encryption (HLS)
-    0xC2: Codec.EAC3,
 }
 _BY_STREAM_TYPE_HDMV = {  # Blu-ray, where the program's registration descriptor says HDMV; others as above
     0x84: Codec.EAC3,

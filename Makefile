@@ -1,0 +1,75 @@
+# `make help` lists what can be done. Nothing here needs root; .venv is made where it is needed.
+
+VENV ?= .venv
+JOBS ?= 2
+PYTEST_ARGS ?=
+BIN := $(VENV)/bin
+SOURCES := tvarr tests examples
+
+.DEFAULT_GOAL := help
+.PHONY: help venv run demo test check format bench generate docs clean
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+run: $(VENV)/.installed  ## start a coordinator and a daemon here, with a demo channel
+	@exec $(BIN)/python -m tvarr.demo run
+
+demo: $(VENV)/.installed  ## start both for a moment, watch the demo channel, check what came
+	@exec $(BIN)/python -m tvarr.demo check
+
+venv: $(VENV)/.installed-dev  ## make .venv with everything that development needs
+
+test: $(VENV)/.installed-dev  ## run the tests
+	$(BIN)/pytest -n $(JOBS) -rfEs $(PYTEST_ARGS)
+
+check: $(VENV)/.installed-dev  ## lint, types, layers, generated code, shell scripts
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_layers.py
+	$(BIN)/python -m tvarr.wire.generate --check
+	sh -n run-roles.sh
+	bash -n .ci/run
+	@if command -v shellcheck >/dev/null; then shellcheck -S warning run-roles.sh .ci/run; fi
+
+format: $(VENV)/.installed-dev  ## format the code
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: $(VENV)/.installed-dev  ## measure, and print the numbers
+	$(BIN)/python -m tests.bench
+
+generate: $(VENV)/.installed-dev  ## make tvarr/wire/v1 from the .proto
+	$(BIN)/python -m tvarr.wire.generate
+
+docs: $(VENV)/.installed-dev  ## write the README's tables of settings
+	$(BIN)/python -m tests.test_readme
+
+clean:  ## remove what was made here, .venv too
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The newest Python that is new enough and can make virtual environments, unless PYTHON names one.
+$(BIN)/python:
+	@for python in $${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    enough=$$python; \
+	    "$$python" -c 'import ensurepip, venv' 2>/dev/null || continue; \
+	    exec "$$python" -m venv $(VENV); \
+	done; \
+	if [ -n "$$enough" ]; then \
+	    echo "$$enough can't make virtual environments: install its venv module (Debian: apt install python3-venv)" >&2; \
+	else \
+	    echo "no Python 3.11 or newer was found: install one, or name it with PYTHON=..." >&2; \
+	fi; \
+	exit 1
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ffmpeg]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ffmpeg,dev]'
+	@touch $@ $(VENV)/.installed

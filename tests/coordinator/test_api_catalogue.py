@@ -1,0 +1,209 @@
+"""Channels, profiles and lists of channels over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from tests.coordinator.web_server import Services, serving
+from tvarr.coordinator import m3u
+from tvarr.coordinator.web import catalogue
+
+Client = TestClient[web.Request, web.Application]
+Served = tuple[Client, Services]
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    async with serving(tmp_path) as both:
+        yield both
+
+
+async def ask(client: Client, method: str, path: str, status: int, **more: Any) -> Any:
+    async with client.request(method, path, **more) as answer:
+        text = await answer.text()
+        assert answer.status == status, text
+        if status >= 400:
+            assert answer.content_type == "application/problem+json"
+        return json.loads(text) if text else None
+
+
+async def test_a_channel_from_its_making_to_its_end(served: Served) -> None:
+    client, services = served
+    made = await ask(client, "POST", "/api/v1/channels", 201, json={"name": "News HD", "url": "http://h/news.ts"})
+    key = made.pop("id")
+    assert made == {
+        "slug": "news-hd",
+        "name": "News HD",
+        "url": "http://h/news.ts",
+        "profile": "",
+        "group": "",
+        "logo": "",
+        "tvg_id": "",
+        "tvg_chno": "",
+        "pace": "auto",
+        "loop": False,
+        "user_agent": "",
+        "headers": {},
+    }
+    assert await ask(client, "GET", "/api/v1/channels", 200) == [{"id": key, **made}]
+    assert await ask(client, "GET", "/api/v1/channels/news-hd", 200) == {"id": key, **made}
+
+    changed = await ask(client, "PATCH", f"/api/v1/channels/{key}", 200, json={"profile": "h264", "group": "A"})
+    assert changed == {"id": key, **made, "profile": "h264", "group": "A"}
+    assert services.asked == []
+    await ask(client, "PATCH", f"/api/v1/channels/{key}", 200, json={"url": "http://h/other.ts"})
+    assert services.asked == [("changed", key)]
+
+    await ask(client, "DELETE", f"/api/v1/channels/{key}", 204)
+    assert services.asked == [("changed", key)] * 2
+    problem = await ask(client, "GET", f"/api/v1/channels/{key}", 404)
+    assert problem == {"title": "Not Found", "status": 404, "detail": f"there is no channel '{key}'"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"", 400, "the body is not JSON"),
+        (b"{", 400, "the body is not JSON"),
+        (b"[" * 100_000, 400, "the body is not JSON: nested too deeply"),
+        (b"\xff\xfe\xfa", 400, "the body is not JSON"),
+        (b"[]", 400, "an object is needed"),
+        (b"{}", 400, "name: is missing; url: is missing"),
+        (b'{"name": "x", "url": "gopher://h/"}', 400, "url: nobody reads gopher:"),
+        (b'{"name": "x", "url": "file:///etc/passwd"}', 400, "--media-dir"),
+        (b'{"name": "x", "url": "http://h/", "profile": "nope"}', 400, "profile: there is no profile 'nope'"),
+        (b'{"name": "\\ud800", "url": "http://h/"}', 400, "name: "),
+        (b'{"name": "x", "url": "http://h/", "slug": "taken"}', 409, "slug: taken is taken"),
+    ],
+)
+async def test_channels_that_are_refused(served: Served, body: bytes, status: int, words: str) -> None:
+    client, _ = served
+    await ask(client, "POST", "/api/v1/channels", 201, json={"name": "Taken", "url": "http://h/"})
+    problem = await ask(client, "POST", "/api/v1/channels", status, data=body)
+    assert words in problem["detail"]
+    assert len(await ask(client, "GET", "/api/v1/channels", 200)) == 1
+
+
+async def test_a_body_that_is_too_large(served: Served) -> None:
+    client, _ = served
+    await ask(client, "POST", "/api/v1/channels", 413, data=b"x" * (1024 * 1024 + 1))
+
+
+async def test_a_change_must_be_an_object(served: Served) -> None:
+    client, _ = served
+    await ask(client, "POST", "/api/v1/channels", 201, json={"name": "News", "url": "http://h/"})
+    for path in ("/api/v1/channels/news", "/api/v1/profiles/h264"):
+        problem = await ask(client, "PATCH", path, 400, json=["name"])
+        assert problem["detail"] == "the body is not a JSON object"
+
+
+@pytest.mark.parametrize("key", ["%ff", "a%00b", "..%2f..%2fetc", "%F0%9F%92%A9", "x" * 3000])
+async def test_keys_that_nobody_has(served: Served, key: str) -> None:
+    client, _ = served
+    await ask(client, "GET", f"/api/v1/channels/{key}", 404)
+
+
+async def test_profiles(served: Served) -> None:
+    client, _ = served
+    builtin = await ask(client, "GET", "/api/v1/profiles", 200)
+    assert [profile["name"] for profile in builtin][:2] == ["passthrough", "h264"]
+    assert all(profile["builtin"] for profile in builtin)
+    made = await ask(
+        client, "POST", "/api/v1/profiles", 201, json={"name": "tiny", "video_codec": "h264", "width": 320, "crf": None}
+    )
+    assert (made["width"], made["crf"], made["builtin"], made["gop_s"]) == (320, None, False, 2.0)
+    changed = await ask(client, "PATCH", "/api/v1/profiles/tiny", 200, json={"crf": 30})
+    assert changed == {**made, "crf": 30}
+    assert await ask(client, "GET", "/api/v1/profiles/tiny", 200) == changed
+    await ask(client, "DELETE", "/api/v1/profiles/tiny", 204)
+    await ask(client, "GET", "/api/v1/profiles/tiny", 404)
+    assert "built in" in (await ask(client, "PATCH", "/api/v1/profiles/h264", 409, json={"crf": 30}))["detail"]
+    assert "built in" in (await ask(client, "DELETE", "/api/v1/profiles/h264", 409))["detail"]
+    await ask(client, "POST", "/api/v1/profiles", 409, json={"name": "h264"})
+    wrong = await ask(client, "POST", "/api/v1/profiles", 400, json={"name": "x", "video_codec": "h265"})
+    assert wrong["detail"].startswith("video_codec: ")
+
+
+LIST = """#EXTM3U
+#EXTINF:-1 tvg-id="one" group-title="G",One
+http://h/1.ts
+#EXTINF:-1,Two
+rtsp://h/2
+#EXTINF:-1,Old name
+http://h/old.ts
+"""
+
+
+async def test_a_list_as_the_body(served: Served) -> None:
+    client, _ = served
+    old = await ask(client, "POST", "/api/v1/channels", 201, json={"name": "Old", "url": "http://h/old.ts"})
+    result = await ask(client, "POST", "/api/v1/channels/import", 200, data=LIST)
+    (added,) = result["added"]
+    assert (added["line"], added["slug"], added["name"]) == (3, "one", "One")
+    assert result["kept"] == [{"line": 7, "id": old["id"], "slug": "old", "name": "Old"}]
+    assert result["refused"] == [
+        {"line": 5, "name": "Two", "reason": "url: rtsp: is not supported yet; http, https and file are"}
+    ]
+    again = await ask(client, "POST", "/api/v1/channels/import", 200, data=LIST)
+    assert (len(again["added"]), len(again["kept"]), len(again["refused"])) == (0, 2, 1)
+    assert len(await ask(client, "GET", "/api/v1/channels", 200)) == 2
+
+
+async def test_a_list_by_its_address(served: Served) -> None:
+    client, _ = served
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=LIST) if request.path == "/list.m3u" else web.Response(status=403)
+
+    provider = web.Application()
+    provider.router.add_get("/{any}", answer)
+    async with TestServer(provider) as server:
+        url = str(server.make_url("/list.m3u"))
+        result = await ask(client, "POST", "/api/v1/channels/import", 200, json={"url": url})
+        assert len(result["added"]) == 2
+        problem = await ask(client, "POST", "/api/v1/channels/import", 502, json={"url": url[:-1]})
+        assert "the server answered 403" in problem["detail"]
+    problem = await ask(client, "POST", "/api/v1/channels/import", 502, json={"url": url})
+    assert problem["detail"].startswith("the list can't be read: ")
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "http://", "http://[x/", "ftp://h/"])
+async def test_addresses_that_no_list_has(served: Served, url: str) -> None:
+    client, _ = served
+    await ask(client, "POST", "/api/v1/channels/import", 400, json={"url": url})
+
+
+async def test_what_is_no_list(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, _ = served
+    problem = await ask(client, "POST", "/api/v1/channels/import", 400, data="<html>")
+    assert "not an M3U playlist" in problem["detail"]
+    monkeypatch.setattr(catalogue, "MAX_LIST_BYTES", 2 * 1024 * 1024)
+    large = LIST + "#" * (2 * 1024 * 1024 - len(LIST))
+    await ask(client, "POST", "/api/v1/channels/import", 200, data=large)
+    problem = await ask(client, "POST", "/api/v1/channels/import", 400, data=large + "#")
+    assert problem["detail"] == "the list is larger than 2 MiB"
+
+
+async def test_a_playlist_for_players(tmp_path: Path) -> None:
+    async with serving(tmp_path, logged_in=False) as (client, services):
+        await catalogue.import_list(services, LIST.encode())
+        async with client.get("/playlist.m3u?profile=h264", headers={"Host": "tv.example.org:81"}) as answer:
+            assert answer.content_type == "audio/x-mpegurl"
+            entries = m3u.parse(await answer.text())
+        assert [(entry.name, entry.group, entry.url) for entry in entries] == [
+            ("One", "G", "http://tv.example.org:81/stream/one.ts?profile=h264"),
+            ("Old name", "", "http://tv.example.org:81/stream/old-name.ts?profile=h264"),
+        ]
+        proxied = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "tv.example.org"}
+        async with client.get("/playlist.m3u?format=hls", headers=proxied) as answer:
+            assert "https://tv.example.org/stream/one/index.m3u8\n" in await answer.text()
+        await ask(client, "GET", "/playlist.m3u?format=dash", 400)
+        await ask(client, "GET", "/playlist.m3u?profile=nope", 404)
+        await ask(client, "GET", "/playlist.m3u", 400, headers={"X-Forwarded-Host": 'x"><b>'})

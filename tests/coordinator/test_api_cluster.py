@@ -1,0 +1,260 @@
+"""Daemons, relays, events, health, the description, and the pages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientResponse, web
+from aiohttp.test_utils import TestClient
+from pydantic import TypeAdapter
+
+from tests.coordinator.web_server import RELAY, TRANSCODER, Services, serving
+from tvarr.coordinator.models import ChannelCreate, parse
+from tvarr.coordinator.web import ROUTES, cluster
+from tvarr.coordinator.web.pages import duration_words, size_words
+from tvarr.coordinator.web.schemas import RelayView, TranscoderView
+
+Client = TestClient[web.Request, web.Application]
+Served = tuple[Client, Services]
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    async with serving(tmp_path) as both:
+        both[1].add_samples()
+        yield both
+
+
+async def get(client: Client, path: str, status: int = 200) -> str:
+    async with client.get(path) as answer:
+        assert answer.status == status
+        return await answer.text()
+
+
+async def test_transcoders_and_relays(served: Served) -> None:
+    client, _ = served
+    assert json.loads(await get(client, "/api/v1/transcoders")) == [TRANSCODER]
+    assert json.loads(await get(client, "/api/v1/transcoders/d1")) == TRANSCODER
+    assert json.loads(await get(client, "/api/v1/relays")) == [RELAY]
+    assert json.loads(await get(client, "/api/v1/relays/r1")) == RELAY
+    for path in ("/api/v1/transcoders/x", "/api/v1/relays/x"):
+        assert "there is no" in json.loads(await get(client, path, 404))["detail"]
+
+
+async def test_drain_and_activate(served: Served) -> None:
+    client, _ = served
+    for verb, state in (("drain", "draining"), ("activate", "connected")):
+        async with client.post(f"/api/v1/transcoders/d1/{verb}") as answer:
+            assert (await answer.json())["state"] == state
+        async with client.post(f"/api/v1/transcoders/x/{verb}") as answer:
+            assert answer.status == 404
+
+
+async def test_stopping_a_relay(served: Served) -> None:
+    client, services = served
+    for status in (204, 404):
+        async with client.delete("/api/v1/relays/r1") as answer:
+            assert answer.status == status
+    assert services.running == []
+
+
+async def test_registration(served: Served) -> None:
+    client, services = served
+    assert json.loads(await get(client, "/api/v1/registration")) == services.registration()
+
+
+async def next_event(answer: ClientResponse) -> tuple[str, Any]:
+    lines = (await answer.content.readuntil(b"\n\n")).decode().strip().split("\n")
+    values = dict(line.split(": ", 1) for line in lines)
+    return values["event"], json.loads(values["data"])
+
+
+async def test_events_tell_what_is_and_what_changes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, services = served
+    monkeypatch.setattr(cluster, "EVENT_INTERVAL_S", 0.02)
+    async with asyncio.timeout(10), client.get("/api/v1/events") as answer:
+        assert answer.content_type == "text/event-stream"
+        assert await next_event(answer) == ("transcoders", [TRANSCODER])
+        assert await next_event(answer) == ("relays", [RELAY])
+        services.daemons.clear()
+        assert await next_event(answer) == ("transcoders", [])
+
+
+async def test_events_are_kept_alive_and_end_with_the_coordinator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "EVENT_INTERVAL_S", 0.02)
+    monkeypatch.setattr(cluster, "KEEPALIVE_S", 0.02)
+    async with asyncio.timeout(10), serving(tmp_path) as (client, _), client.get("/api/v1/events") as answer:
+        await next_event(answer)
+        await next_event(answer)
+        assert await answer.content.readuntil(b"\n\n") == b": still here\n\n"
+        assert client.server.runner is not None
+        await client.server.runner.shutdown()
+        while await answer.content.read(1024):
+            pass
+
+
+async def test_listeners_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, _ = served
+    monkeypatch.setattr(cluster, "MAX_LISTENERS", 1)
+    monkeypatch.setattr(cluster, "EVENT_INTERVAL_S", 0.02)
+    async with asyncio.timeout(10):
+        async with client.get("/api/v1/events") as answer:
+            await next_event(answer)
+            assert "1 listeners" in await get(client, "/api/v1/events", 503)
+        assert client.app is not None
+        monkeypatch.setattr(cluster, "KEEPALIVE_S", 0.0)
+        while client.app[cluster.LISTENERS]:  # noqa: ASYNC110 - there is nothing to wait on from outside
+            await asyncio.sleep(0.01)
+        async with client.get("/api/v1/events") as answer:
+            assert answer.status == 200
+
+
+async def test_health(tmp_path: Path) -> None:
+    async with serving(tmp_path, logged_in=False) as (client, services):
+        assert await get(client, "/livez") == "ok\n"
+        assert await get(client, "/readyz") == "ok\n"
+        services.ready = False
+        assert await get(client, "/livez") == "ok\n"
+        assert "starting or ending" in await get(client, "/readyz", 503)
+
+
+METRIC = re.compile(r'tvarr_[a-z_]+(\{[a-z]+="([^"\\]|\\.)*"(,[a-z]+="([^"\\]|\\.)*")*\})? -?[0-9.e+]+')
+
+
+async def test_metrics(served: Served) -> None:
+    client, services = served
+    services.daemons[0]["name"] = 'quoted "name"\nwith \\ all'
+    lines = (await get(client, "/metrics")).splitlines()
+    values = [line for line in lines if not line.startswith("#")]
+    assert all(METRIC.fullmatch(line) for line in values)
+    assert 'tvarr_build_info{version="0.1.0"} 1' in values
+    assert 'tvarr_transcoders{state="connected"} 1' in values
+    assert 'tvarr_viewers{channel="news",profile="h264"} 1' in values
+    assert 'tvarr_source_received_bytes_total{channel="news"} 75000000' in values
+    assert 'tvarr_session_pool_limit{transcoder="quoted \\"name\\"\\nwith \\\\ all",pool="nvidia"} 8' in values
+    described = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    assert {re.split(r"[{ ]", line)[0] for line in values} <= described
+
+
+async def test_the_description_is_complete(served: Served) -> None:
+    client, _ = served
+    described = json.loads(await get(client, "/api/openapi.json"))
+    assert {(method.upper(), path) for path, item in described["paths"].items() for method in item} == {
+        (route.method, route.path) for route in ROUTES
+    }
+    references = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(described)))
+    assert references <= set(described["components"]["schemas"])
+    channel = described["components"]["schemas"]["ChannelCreate"]
+    assert sorted(channel["required"]) == ["name", "url"]
+    changes = described["paths"]["/api/v1/channels/{id}"]["patch"]["requestBody"]["content"]["application/json"]
+    assert "required" not in changes["schema"]
+    served_paths = (
+        {(route.method, route.resource.canonical) for route in client.app.router.routes() if route.resource is not None}
+        if client.app
+        else set()
+    )
+    assert {(route.method, route.path) for route in ROUTES} <= served_paths
+
+
+def test_the_examples_have_the_described_shapes() -> None:
+    TypeAdapter(TranscoderView).validate_python(TRANSCODER)
+    TypeAdapter(RelayView).validate_python(RELAY)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/transcoders", ["rack <1>", "h264_nvenc", "GeForce RTX 3080", "driver 550.54: 8", "2 h 1 min", "News [red]"]),
+        ("/transcoders/d1", ["this GPU has no AV1 encoder", "Some CPU, 16 threads", "64.0 GiB"]),
+        ("/relays", ["the only free h264 encoder in hardware", "attic", "VLC/3.0 <script>", "11.8 MiB", "1.02×"]),
+        ("/profiles", ["h264-720p", "≤ 1280×720", "3000", "built in"]),
+        ("/channels", ["There is no channel yet"]),
+    ],
+)
+async def test_pages_show_what_is(served: Served, path: str, words: list[str]) -> None:
+    client, _ = served
+    page = await get(client, path)
+    for word in words:
+        assert escape(word) in page
+    assert "<script>" not in page.replace('<script src="/static/live.js" defer></script>', "")
+
+
+async def test_pages_before_anything_has_happened(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (client, services):
+        page = await get(client, "/transcoders")
+        assert "No worker has joined yet" in page
+        assert services.registration()["command"] in page
+        assert "Nothing is being watched" in await get(client, "/relays")
+        services.add_samples()
+        services.daemons[0].update(system={}, gpus=[], pools=[], jobs=[])
+        services.daemons[0]["capabilities"].update(encoders=[], max_jobs=0)
+        assert "no usable encoder" in await get(client, "/transcoders")
+        await get(client, "/transcoders/d1")
+        await get(client, "/transcoders/x", 404)
+
+
+async def test_channels_by_form(served: Served) -> None:
+    client, services = served
+    asked = {"name": 'A "B" <i>', "url": "http://u:secret@h/1.ts", "profile": "h264", "group": "", "loop": "on"}
+    async with client.post("/channels", data=asked) as answer:
+        page = await answer.text()
+    assert answer.status == 200
+    assert "secret" not in page
+    assert escape('A "B" <i>', quote=False) in page.replace("&#34;", '"')
+    (channel,) = await services.store.channels()
+    assert (channel.profile, channel.loop, channel.group) == ("h264", True, "")
+
+    async with client.post("/channels", data={"name": "kept", "url": "gopher://h/"}) as answer:
+        assert answer.status == 400
+        page = await answer.text()
+    assert "nobody reads gopher:" in page
+    assert 'value="kept"' in page
+
+    async with client.post(f"/channels/{channel.id}/remove") as answer:
+        assert answer.status == 200
+    assert await services.store.channels() == []
+
+
+async def test_lists_by_form(served: Served) -> None:
+    client, services = served
+    await services.store.add_channel(parse(ChannelCreate, {"name": "One", "url": "http://h/1"}))
+    async with client.post("/channels/import", data={"url": str(client.make_url("/playlist.m3u"))}) as answer:
+        assert "1 added, 0 kept, 0 refused" in await answer.text()
+    async with client.post("/channels/import", data={"url": "nowhere"}) as answer:
+        assert answer.status == 400
+        assert "takes an http or https URL" in await answer.text()
+
+
+async def test_buttons_of_pages(served: Served) -> None:
+    client, services = served
+    for path, check in (
+        ("/transcoders/d1/drain", lambda: services.daemons[0]["state"] == "draining"),
+        ("/transcoders/d1/activate", lambda: services.daemons[0]["state"] == "connected"),
+        ("/relays/r1/stop", lambda: services.running == []),
+    ):
+        async with client.post(path) as answer:
+            assert answer.status == 200
+        assert check()
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(None, "–"), (0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 50, "5120.0 TiB")]
+)
+def test_sizes(count: float | None, words: str) -> None:
+    assert size_words(count) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(None, "–"), (0.4, "0 s"), (75, "1 min 15 s"), (3600, "1 h"), (90_061, "1 d 1 h")]
+)
+def test_durations(seconds: float | None, words: str) -> None:
+    assert duration_words(seconds) == words

@@ -1,0 +1,130 @@
+"""A daemon or its ffmpeg is lost in mid-stream: the job goes on elsewhere and viewers see every picture once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+
+from tests.clips import Probed, decode_errors, probe_bytes
+from tests.harness import Cluster, cluster, eventually, watching
+
+PICTURE_TICKS = 3600  # of clip.ts
+AFTER_S = 5.0  # how long a stream is watched after the loss
+
+
+def variant(running: Cluster) -> dict[str, Any]:
+    (relay,) = running.relays()
+    (only,) = relay["variants"]
+    return dict(only)
+
+
+def ffmpeg_of(running: Cluster, daemon: str) -> list[psutil.Process]:
+    children = psutil.Process(running.roles[daemon].process.pid).children(recursive=True)
+    return [child for child in children if child.name().startswith("ffmpeg")]
+
+
+async def read_on(answer: aiohttp.ClientResponse, data: bytearray, seconds: float) -> None:
+    """Reads for so long from the next bytes on; the stream must not end meanwhile."""
+    deadline = None
+    while deadline is None or time.monotonic() < deadline:
+        chunk = await answer.content.readany()
+        assert chunk, "the stream ended"
+        data += chunk
+        deadline = deadline or time.monotonic() + seconds
+
+
+def assert_nothing_lost(got: Probed, least_s: float) -> None:
+    """Every picture once: none missing, none repeated, and decode times only grow. The loop's seam is up to a frame."""
+    times = got.pts("video")
+    steps = [later - earlier for earlier, later in pairwise(times)]
+    odd = [step for step in steps if step != PICTURE_TICKS]
+    assert all(PICTURE_TICKS < step < 2 * PICTURE_TICKS for step in odd), odd
+    assert len(odd) <= 2, odd
+    assert times[-1] - times[0] > least_s * 90_000
+    dts = got.dts("video")
+    assert all(earlier < later for earlier, later in pairwise(dts))
+    heard = got.pts("audio")
+    assert all(0 < later - earlier <= 2 * 1920 for earlier, later in pairwise(heard))
+
+
+@pytest.fixture
+def two(tmp_path: Path, clips: Path) -> Iterator[Cluster]:
+    with cluster(tmp_path, media_dir=clips) as running:
+        running.start_daemon("one")
+        running.start_daemon("two")
+        yield running
+
+
+def kill_daemon(running: Cluster, name: str) -> None:
+    running.roles[name].process.kill()
+
+
+def stop_daemon(running: Cluster, name: str) -> None:
+    running.roles[name].process.terminate()
+
+
+def kill_ffmpeg(running: Cluster, name: str) -> None:
+    (process,) = ffmpeg_of(running, name)
+    process.kill()
+
+
+@pytest.mark.parametrize(
+    ("lose", "clip", "code", "words", "state"),
+    [
+        pytest.param(kill_daemon, "clip.ts", "connection_lost", "", "disconnected", id="daemon killed"),
+        pytest.param(kill_daemon, "mp2.ts", "connection_lost", "", "disconnected", id="daemon killed, sound encoded"),
+        pytest.param(stop_daemon, "clip.ts", "shutting_down", "shuts down", "disconnected", id="daemon stopped"),
+        pytest.param(kill_ffmpeg, "clip.ts", "ffmpeg_exited", "SIGKILL", "connected", id="ffmpeg killed"),
+    ],
+)
+async def test_a_viewer_sees_every_picture_once(
+    two: Cluster,
+    tmp_path: Path,
+    lose: Callable[[Cluster, str], None],
+    clip: str,
+    code: str,
+    words: str,
+    state: str,
+) -> None:
+    slug = two.add_channel("Live", f"file:{clip}", loop=True)
+    data = bytearray()
+    async with watching(two.stream_url(slug, "h264")) as answer:
+        assert answer.status == 200, await answer.text()
+        await read_on(answer, data, 2.0)
+        first = variant(two)["job"]["daemon_name"]
+        lose(two, first)
+        await read_on(answer, data, AFTER_S)
+        after = variant(two)
+    assert after["takeovers"] == 1
+    assert after["job"]["daemon_name"] == ({"one", "two"} - {first}).pop()
+    (ending,) = after["endings"]
+    assert (ending["code"], ending["daemon_name"]) == (code, first)
+    assert words in ending["reason"]
+    await asyncio.to_thread(eventually, lambda: two.daemon_state(first) == state, f"{first} is {state}")
+    assert_nothing_lost(probe_bytes(bytes(data), tmp_path), 2.0 + AFTER_S - 1.0)
+    assert decode_errors(tmp_path / "received.ts") == []
+
+
+async def test_where_no_takeover_is_allowed_the_connection_is_broken_off(tmp_path: Path, clips: Path) -> None:
+    with cluster(tmp_path, media_dir=clips, coordinator_flags=("--max-takeovers", "0")) as running:
+        running.start_daemon("one")
+        running.start_daemon("two")
+        slug = running.add_channel("Live", "file:clip.ts", loop=True)
+        async with watching(running.stream_url(slug, "h264")) as answer:
+            await read_on(answer, bytearray(), 0.5)
+            kill_daemon(running, variant(running)["job"]["daemon_name"])
+            with pytest.raises(aiohttp.ClientPayloadError):
+                async with asyncio.timeout(10):
+                    await answer.content.read()
+        assert "ended: " in running.roles["coordinator"].text()
+        async with watching(running.stream_url(slug, "h264")) as again:  # what failed is not what others get
+            assert again.status == 200
+            await read_on(again, bytearray(), 0.5)

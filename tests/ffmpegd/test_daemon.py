@@ -1,0 +1,360 @@
+"""The real daemon process, driven over the wire as a coordinator and as a third-party client would."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import psutil
+import pytest
+
+from tests.conftest import program
+from tvarr.cluster.model import JobSpec, Target
+from tvarr.errors import ErrorCode, JobError
+from tvarr.media.model import Codec, Sample, Track
+from tvarr.wire import codec, convert, messages
+from tvarr.wire.protocol import PROTOCOL_VERSION
+from tvarr.wire.server import AttachStream, JobStream, serve_coordinator
+from tvarr.wire.v1 import ffmpegd_pb2
+
+TOKEN = "a-token-of-this-test"
+FRAME_TICKS = 3_600
+FRAMES = 100
+WITHIN_S = 30.0
+_ACCESS_UNIT = re.compile(rb"\x00\x00\x00\x01\x09.*?(?=\x00\x00\x00\x01\x09|$)", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Sample]:
+    """100 pictures of H.264, a keyframe each second, from an hour into a timeline."""
+    stream = subprocess.run(
+        [
+            *(program("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=320x180:r=25"),
+            *("-frames:v", str(FRAMES)),
+            *("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "25"),
+            *("-bsf:v", "h264_metadata=aud=insert", "-f", "h264", "-"),
+        ],
+        capture_output=True,
+        check=True,
+    ).stdout
+    units = _ACCESS_UNIT.findall(stream)
+    assert len(units) == FRAMES
+    times = [324_000_000 + n * FRAME_TICKS for n in range(FRAMES)]
+    return [Sample(256, t, t, unit, n % 25 == 0) for n, (t, unit) in enumerate(zip(times, units, strict=True))]
+
+
+VIDEO = Track(256, Codec.H264, width=320, height=180, fps=25.0)
+
+
+def job(job_id: str = "j1") -> JobSpec:
+    target = Target(VIDEO, Codec.H264, bitrate_kbps=500, preset="ultrafast")
+    return JobSpec(job_id, (target,), encoder="libx264", full_speed=True)
+
+
+@dataclass
+class Coordinator:
+    """The coordinator's end in a test."""
+
+    attached: asyncio.Queue[tuple[messages.Register, AttachStream]] = field(default_factory=asyncio.Queue)
+    works: asyncio.Queue[JobStream] = field(default_factory=asyncio.Queue)
+    answers: asyncio.Queue[messages.JobAccepted | messages.JobRefused] = field(default_factory=asyncio.Queue)
+    beats: asyncio.Queue[messages.Heartbeat] = field(default_factory=asyncio.Queue)
+    said: list[str] = field(default_factory=list)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def attach(self, register: messages.Register, peer: str, stream: AttachStream) -> None:
+        await stream.send(messages.Registered(daemon_id=register.daemon_id, heartbeat_interval_s=0.2))
+        self.attached.put_nowait((register, stream))
+        while (item := await stream.receive()) is not None:
+            if isinstance(item, messages.JobAccepted | messages.JobRefused):
+                self.answers.put_nowait(item)
+            elif isinstance(item, messages.Heartbeat):
+                self.beats.put_nowait(item)
+            else:
+                self.said.append(type(item).__name__)
+        self.said.append("goodbye")
+
+    async def work(self, opened: messages.WorkOpen, stream: JobStream) -> None:
+        self.works.put_nowait(stream)
+        await self.done.wait()
+
+
+async def begin(coordinator: Coordinator, attach: AttachStream, spec: JobSpec) -> JobStream:
+    """Starts a job and returns its stream once ffmpeg's ack has come."""
+    await attach.send(messages.StartJob(job_id=spec.job_id, encoder=spec.encoder, device=spec.device))
+    assert await coordinator.answers.get() == messages.JobAccepted(job_id=spec.job_id)
+    stream = await coordinator.works.get()
+    await stream.send(convert.start_to_wire(spec))
+    return stream
+
+
+async def until(stream: JobStream, kind: type) -> object:
+    while not isinstance(item := await stream.receive(), kind):
+        assert item is not None
+    return item
+
+
+def ffmpegs(pid: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with_name = process.name()
+        if "ffmpeg" in with_name and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+async def gone(processes: list[psutil.Process]) -> None:
+    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, timeout=5)
+    assert not alive
+
+
+@dataclass
+class Daemon:
+    process: asyncio.subprocess.Process
+    stderr: list[str] = field(default_factory=list)
+    heard: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def listen(self) -> None:
+        assert self.process.stderr
+        async for line in self.process.stderr:
+            async with self.heard:
+                self.stderr.append(line.decode())
+                self.heard.notify_all()
+
+    async def says(self, pattern: str) -> re.Match[str]:
+        async with self.heard:
+            while not (found := next((m for line in self.stderr if (m := re.search(pattern, line))), None)):
+                await self.heard.wait()
+        return found
+
+
+@pytest.fixture(scope="module")
+def work_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all: trial encodes are remembered there."""
+    program("ffmpeg")
+    return tmp_path_factory.mktemp("work")
+
+
+@asynccontextmanager
+async def daemon(work_dir: Path, *flags: str) -> AsyncIterator[Daemon]:
+    arguments = ["-m", "tvarr", "ffmpegd", "--work-dir", str(work_dir), "--name", "box", *flags]
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.PIPE)
+    running = Daemon(process)
+    listening = asyncio.create_task(running.listen())
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            yield running
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await listening
+        assert not [line for line in running.stderr if "Traceback" in line], "".join(running.stderr)
+
+
+@asynccontextmanager
+async def pair(work_dir: Path) -> AsyncIterator[tuple[Coordinator, Daemon, AttachStream]]:
+    """A daemon that is attached to the test's coordinator."""
+    coordinator = Coordinator()
+    server = await serve_coordinator(coordinator, "127.0.0.1", 0, TOKEN)
+    try:
+        async with daemon(work_dir, "--coordinator-url", f"grpc://{TOKEN}@127.0.0.1:{server.port}") as running:
+            register, stream = await coordinator.attached.get()
+            capabilities, complaints = convert.capabilities_from_wire(register.capabilities)
+            assert complaints == []
+            assert any(e.name == "libx264" and e.verified for e in capabilities.encoders)
+            yield coordinator, running, stream
+    finally:
+        coordinator.done.set()
+        await server.stop()
+
+
+async def test_a_job_from_its_start_to_its_last_picture(work_dir: Path, pictures: list[Sample]) -> None:
+    async with pair(work_dir) as (coordinator, running, attach):
+        stream = await begin(coordinator, attach, job())
+        for start in range(0, FRAMES, 10):
+            await stream.send(codec.Batch(pictures[start : start + 10], start))
+        await stream.send(messages.InputComplete())
+        received: list[Sample] = []
+        items: list[object] = []
+        while (item := await stream.receive()) is not None:
+            items.append(item)
+            if isinstance(item, codec.Batch):
+                assert item.sequence == len(received)
+                received += item.samples
+        assert isinstance(items[0], messages.TranscodeAck)
+        assert items[0].encoder == "libx264"
+        assert items[-1] == messages.OutputComplete(samples=len(received))
+        assert sorted(s.pts_ticks for s in received) == [s.pts_ticks for s in pictures]
+        assert received[0].keyframe
+        assert {s.track for s in received} == {256}
+        while (await coordinator.beats.get()).jobs:
+            pass
+        assert ffmpegs(running.process.pid) == []
+
+
+async def test_sigterm_ends_jobs_with_a_reason_and_the_daemon_with_a_goodbye(
+    work_dir: Path, pictures: list[Sample]
+) -> None:
+    async with pair(work_dir) as (coordinator, running, attach):
+        stream = await begin(coordinator, attach, job())
+        await stream.send(codec.Batch(pictures, 0))
+        await until(stream, codec.Batch)
+        while not (await coordinator.beats.get()).jobs:
+            pass
+        children = ffmpegs(running.process.pid)
+        assert len(children) == 1
+        running.process.send_signal(signal.SIGTERM)
+        error = await until(stream, messages.TranscodeError)
+        assert isinstance(error, messages.TranscodeError)
+        assert convert.error_from_wire(error).code is ErrorCode.SHUTTING_DOWN
+        coordinator.done.set()
+        async with asyncio.timeout(10):
+            assert await running.process.wait() == 0
+        await gone(children)
+        assert coordinator.said == ["Draining", "goodbye"]
+
+
+async def test_kill_9_leaves_no_ffmpeg(work_dir: Path, pictures: list[Sample]) -> None:
+    async with pair(work_dir) as (coordinator, running, attach):
+        stream = await begin(coordinator, attach, job())
+        await stream.send(codec.Batch(pictures, 0))
+        await until(stream, codec.Batch)
+        children = ffmpegs(running.process.pid)
+        assert len(children) == 1
+        running.process.kill()
+        with pytest.raises(JobError) as caught:
+            await until(stream, messages.TranscodeError)
+        assert caught.value.code is ErrorCode.CONNECTION_LOST
+        await gone(children)
+
+
+async def test_a_cancelled_job_ends_and_its_place_is_free(work_dir: Path, pictures: list[Sample]) -> None:
+    async with pair(work_dir) as (coordinator, running, attach):
+        for job_id in ("j1", "j2"):
+            stream = await begin(coordinator, attach, job(job_id))
+            await stream.send(codec.Batch(pictures, 0))
+            await until(stream, codec.Batch)
+            children = ffmpegs(running.process.pid)
+            await attach.send(messages.CancelJob(job_id=job_id, reason="nobody watches"))
+            error = await until(stream, messages.TranscodeError)
+            assert isinstance(error, messages.TranscodeError)
+            assert (error.code, error.message) == (messages.TranscodeErrorCode.CANCELLED, "nobody watches")
+            assert await stream.receive() is None
+            await gone(children)
+
+
+async def test_a_job_ends_with_its_stream_and_the_daemon_lives(work_dir: Path, pictures: list[Sample]) -> None:
+    async with pair(work_dir) as (coordinator, running, attach):
+        stream = await begin(coordinator, attach, job())
+        await stream.send(codec.Batch(pictures, 0))
+        await until(stream, codec.Batch)
+        children = ffmpegs(running.process.pid)
+        assert len(children) == 1
+        coordinator.done.set()
+        await gone(children)
+        while (await coordinator.beats.get()).jobs:
+            pass
+
+
+async def test_a_job_that_is_not_what_was_announced_is_refused(work_dir: Path) -> None:
+    async with pair(work_dir) as (coordinator, _, attach):
+        await attach.send(messages.StartJob(job_id="j1"))
+        await coordinator.answers.get()
+        stream = await coordinator.works.get()
+        await stream.send(convert.start_to_wire(job()))
+        error = await until(stream, messages.TranscodeError)
+        assert isinstance(error, messages.TranscodeError)
+        assert error.code == messages.TranscodeErrorCode.BAD_REQUEST
+
+
+async def test_a_daemon_without_a_master_warns_and_stays_up(work_dir: Path) -> None:
+    async with daemon(work_dir) as running:
+        await running.says("WARNING .*connected to nothing")
+        assert running.process.returncode is None
+        running.process.send_signal(signal.SIGINT)
+        assert await running.process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (
+            ("--coordinator-url", "127.0.0.1:9"),
+            2,
+            "--coordinator-url takes grpc://TOKEN@host:port, or host:port beside",
+        ),
+        (("--listen", "127.0.0.1:0"), 2, "--listen needs --auth-token"),
+        (("--listen", "192.0.2.1:1", "--auth-token", "t"), 1, "can't listen on 192.0.2.1 port 1"),
+        (("--ffmpeg", "/nowhere/ffmpeg"), 1, "/nowhere/ffmpeg does not exist"),
+    ],
+)
+async def test_what_keeps_it_from_starting_is_one_line(
+    work_dir: Path, flags: tuple[str, ...], code: int, words: str
+) -> None:
+    async with daemon(work_dir, *flags) as running:
+        assert await running.process.wait() == code
+    assert words in running.stderr[-1]
+    assert all(" INFO " in line for line in running.stderr[:-1])
+
+
+async def test_clients_may_dial_a_daemon_that_listens(work_dir: Path, pictures: list[Sample]) -> None:
+    metadata = (("authorization", f"Bearer {TOKEN}"),)
+    async with daemon(work_dir, "--listen", "127.0.0.1:0", "--auth-token", TOKEN) as running:
+        port = (await running.says(r"serving clients on port (\d+)"))[1]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+
+            async def ask(method: str, request: bytes, token: tuple[tuple[str, str], ...] = metadata) -> bytes:
+                answer: bytes = await channel.unary_unary(f"/tvarr.v1.Ffmpegd/{method}")(request, metadata=token)
+                return answer
+
+            hello = ffmpegd_pb2.RegisterRequest(protocol_version=PROTOCOL_VERSION, client_name="test")
+            for request, token in ((hello, ()), (ffmpegd_pb2.RegisterRequest(protocol_version=7), metadata)):
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await ask("Register", request.SerializeToString(), token)
+            reply = ffmpegd_pb2.RegisterReply.FromString(await ask("Register", hello.SerializeToString()))
+            assert reply.name == "box"
+            assert "libx264" in {e.name for e in reply.capabilities.encoders}
+            stats = ffmpegd_pb2.Heartbeat.FromString(await ask("GetStats", b""))
+            assert stats.system.memory_total_bytes > 0
+            recent = ffmpegd_pb2.ProbeRequest(max_age_s=3_600).SerializeToString()
+            assert ffmpegd_pb2.Capabilities.FromString(await ask("Probe", recent)) == reply.capabilities
+
+            start = ffmpegd_pb2.JobInput()
+            start.start.protocol_version = PROTOCOL_VERSION
+            start.start.tracks.add(id=256, codec="h264", width=320, height=180, fps=25)
+            start.start.targets.add(track_id=256, codec="h264", preset="ultrafast")
+            start.start.hw_accel = "none"
+            start.start.full_speed = True
+            batch = ffmpegd_pb2.JobInput()
+            for number, s in enumerate(pictures):
+                batch.batch.samples.add(track=256, pts=s.pts_ticks, data=s.data, keyframe=s.keyframe, sequence=number)
+            complete = ffmpegd_pb2.JobInput()
+            complete.complete.SetInParent()
+            inputs = iter([m.SerializeToString() for m in (start, batch, complete)])
+            call = channel.stream_stream("/tvarr.v1.Ffmpegd/Transcode")(inputs, metadata=metadata)
+            outputs = [ffmpegd_pb2.JobOutput.FromString(data) async for data in call]
+            assert outputs[0].ack.encoder == "libx264"
+            times = sorted(s.pts for o in outputs if o.WhichOneof("kind") == "batch" for s in o.batch.samples)
+            assert times == [s.pts_ticks for s in pictures]
+            assert outputs[-1].complete.samples == FRAMES
+
+            nonsense = ffmpegd_pb2.JobInput()
+            nonsense.start.protocol_version = PROTOCOL_VERSION
+            call = channel.stream_stream("/tvarr.v1.Ffmpegd/Transcode")(
+                iter([nonsense.SerializeToString()]), metadata=metadata
+            )
+            (refusal,) = [ffmpegd_pb2.JobOutput.FromString(data) async for data in call]
+            assert refusal.error.code == ffmpegd_pb2.TranscodeError.CODE_BAD_REQUEST
+            assert "0 tracks and 0 targets" in refusal.error.message
+        running.process.send_signal(signal.SIGTERM)
+        assert await running.process.wait() == 0

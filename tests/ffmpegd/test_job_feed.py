@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tvarr.cluster.model import JobSpec, Target
+from tvarr.errors import ErrorCode, JobError
+from tvarr.ffmpeg.command import FIRST_PID, LEAD_TICKS, MAX_PROCESS_TICKS, Start, start_at
+from tvarr.ffmpegd import feed
+from tvarr.ffmpegd.feed import AUDIO_WAIT_TICKS, KEYFRAME_WAIT_TICKS, Inlet, Opening, Outlet
+from tvarr.media.model import TICKS_33BIT, Codec, Sample, Track, Tracks
+from tvarr.media.mpegts.demux import Demuxer
+
+VIDEO, SOUND, OTHER = Track(0x1000, Codec.MPEG2VIDEO), Track(3, Codec.MP2, "fra"), Track(4, Codec.MP2)
+SPEC = JobSpec("job", (Target(VIDEO, Codec.H264), Target(SOUND, Codec.AAC), Target(OTHER, Codec.AAC)))
+MP2_FRAME = bytes.fromhex("fffd a404") + bytes(572)  # layer II, 192 kb/s, 48 kHz, stereo: 576 bytes
+PICTURE = bytes.fromhex("000001b3 14000b13 ffffe018 000001b8 00080000 00000100 000fffff") + bytes(300)
+
+
+def video(pts: int, keyframe: bool = False) -> Sample:
+    return Sample(VIDEO.id, pts, pts, PICTURE, keyframe)
+
+
+def sound(pts: int, track: Track = SOUND) -> Sample:
+    return Sample(track.id, pts, pts, MP2_FRAME, True)
+
+
+def test_it_starts_when_every_track_is_there() -> None:
+    opening = Opening(SPEC)
+    opening.push([video(0), video(3600), sound(100)])
+    assert not opening.ready
+    opening.push([video(7200, True), sound(2000, OTHER)])
+    assert opening.ready
+    assert opening.dropped == 2
+    spec, start = opening.begin()
+    assert spec == SPEC
+    assert start == Start(100 - LEAD_TICKS, 7200)
+    assert opening.held == [sound(100), video(7200, True), sound(2000, OTHER)]
+
+
+def test_sound_that_does_not_come_is_left_out() -> None:
+    opening = Opening(SPEC)
+    opening.push([video(0, True), sound(10)])
+    opening.push([video(AUDIO_WAIT_TICKS - 1)])
+    assert not opening.ready
+    opening.push([video(AUDIO_WAIT_TICKS)])
+    assert opening.ready
+    assert [target.track for target in opening.begin()[0].targets] == [VIDEO, SOUND]
+
+
+def test_video_is_waited_for_longer() -> None:
+    opening = Opening(SPEC)
+    opening.push([sound(0), sound(0, OTHER), sound(KEYFRAME_WAIT_TICKS - 1)])
+    assert not opening.ready
+    opening.push([sound(KEYFRAME_WAIT_TICKS)])
+    assert opening.ready
+    assert opening.begin()[1].first_video_ticks is None
+
+
+def test_video_without_a_keyframe_is_tried_at_last() -> None:
+    opening = Opening(JobSpec("job", SPEC.targets[:1]))
+    opening.push([video(n * 3600) for n in range(KEYFRAME_WAIT_TICKS // 3600)])
+    assert not opening.ready
+    opening.push([video(KEYFRAME_WAIT_TICKS)])
+    assert opening.ready
+    assert opening.held == [video(KEYFRAME_WAIT_TICKS)]
+
+
+def test_nothing_is_not_enough() -> None:
+    opening = Opening(SPEC)
+    opening.push([Sample(99, 0, 0, b"x"), Sample(99, 10**9, 10**9, b"x")])
+    assert not opening.ready
+
+
+def test_what_is_held_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "OPENING_BYTES", 10 * len(MP2_FRAME))
+    opening = Opening(SPEC)
+    opening.push([sound(n) for n in range(9)])
+    assert not opening.ready
+    opening.push([sound(9)])
+    assert opening.ready
+
+
+@given(first=st.integers(0, 1 << 60), later=st.integers(0, MAX_PROCESS_TICKS - LEAD_TICKS - 90_000))
+def test_times_survive_the_way_through_a_transport_stream(first: int, later: int) -> None:
+    """An Outlet behind an Inlet is a transcode that changes nothing. Ids need not be usable PIDs."""
+    spec = JobSpec("job", (Target(replace(SOUND, id=70_000), Codec.MP2),))
+    start = start_at(spec, first_ticks=first, first_video_ticks=None)
+    inlet, outlet = Inlet(spec, start), Outlet(spec, start)
+    samples = [sound(first), sound(first + 2160), sound(first + later + 4320), sound(first + later + 6480)]
+    samples = [sample._replace(track=70_000) for sample in samples]
+    events = [*outlet.feed(inlet.mux(samples)), *outlet.flush()]
+    assert [event for event in events if isinstance(event, Sample)] == samples
+    tracks = [event for event in events if isinstance(event, Tracks)]
+    assert [(t.id, t.language) for t in tracks[-1].tracks] == [(70_000, "fra")]
+
+
+def test_video_keeps_pts_and_dts_across_the_wrap_of_33_bits() -> None:
+    spec = JobSpec("job", (Target(VIDEO, Codec.MPEG2VIDEO),))
+    start = Start(5 * TICKS_33BIT - 17, 0)
+    inlet, outlet = Inlet(spec, start), Outlet(spec, start)
+    first = start.base_ticks + LEAD_TICKS
+    samples = [Sample(VIDEO.id, first + n * 3600 + 7200, first + n * 3600, PICTURE, True) for n in range(3)]
+    events = [*outlet.feed(inlet.mux(samples)), *outlet.flush()]
+    got = [(e.pts_ticks, e.dts_ticks) for e in events if isinstance(e, Sample)]
+    assert got == [(s.pts_ticks, s.dts_ticks) for s in samples]
+
+
+def test_pids_are_the_processes_own() -> None:
+    inlet = Inlet(SPEC, Start(0, None))
+    demuxer = Demuxer()
+    data = inlet.mux([video(900_000, True), sound(900_000), sound(900_000, OTHER), Sample(99, 900_000, 900_000, b"x")])
+    events = [*demuxer.feed(data), *demuxer.flush()]
+    tracks = next(event for event in events if isinstance(event, Tracks))
+    assert [track.id for track in tracks.tracks] == [FIRST_PID, FIRST_PID + 1, FIRST_PID + 2]
+    assert inlet.dropped == 1
+
+
+def test_times_that_a_process_does_not_have() -> None:
+    inlet = Inlet(SPEC, Start(900_000, None))
+    assert inlet.mux([sound(899_999)]) == b""
+    assert inlet.dropped == 1
+    with pytest.raises(JobError, match="26 hours"):
+        inlet.mux([sound(900_001 + MAX_PROCESS_TICKS)])
+
+
+def test_a_track_that_mpegts_can_not_carry() -> None:
+    with pytest.raises(JobError) as raised:
+        Inlet(JobSpec("job", (Target(Track(1, Codec.AV1), Codec.H264),)), Start(0, None))
+    assert raised.value.code is ErrorCode.UNSUPPORTED

@@ -1,0 +1,176 @@
+"""`tvarr status` against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import os
+import pty
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from rich.console import Console
+
+from tests.coordinator.web_server import PASSWORD, RELAY, TRANSCODER, Services, serving
+from tvarr import status
+from tvarr.errors import ConfigError
+
+
+async def status_of(url: str, password: str = PASSWORD, *, json_output: bool = False) -> int:
+    return await asyncio.to_thread(status.run, url=url, admin_password=password, json_output=json_output, watch=False)
+
+
+def shown(services: Services, width: int) -> list[str]:
+    console = Console(width=width, record=True, file=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(status.tables(status.Snapshot(services.daemons, services.running), "http://h:8080"))
+    return capture.get().splitlines()
+
+
+async def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    async with serving(tmp_path) as (client, services):
+        services.add_samples()
+        assert await status_of(str(client.make_url("/"))) == 0
+    printed = capsys.readouterr().out
+    for words in (
+        "1 daemon, 1 relay, 1 job, 1 viewer",
+        "rack <1>",
+        "GeForce RTX 3080",
+        "2/8",
+        "driver 550.54: 8",
+        "News [red]",
+        "h264_nvenc",
+        "1.02×",
+        "the only free h264 encoder in hardware",
+        "attic",
+        "software only",
+        "12.3 MB",
+        "2:01:05",
+    ):
+        assert words in printed
+
+
+@pytest.mark.parametrize("width", [80, 120])
+async def test_nothing_is_wider_than_the_terminal_and_numbers_stay_whole(tmp_path: Path, width: int) -> None:
+    async with serving(tmp_path) as (_, services):
+        for number in range(3):
+            services.add_samples()
+            services.daemons[-1]["name"] = f"transcoding-worker-{number}.example.org"
+            services.running[-1]["channel"]["name"] = f"A channel with quite a long name {number} HD"
+        lines = shown(services, width)
+    assert max(len(line) for line in lines) <= width
+    text = "\n".join(lines)
+    for number in ("1.02×", "25.0", "2/8", "42 %", "8000", "12.3 MB", "0.8 s"):
+        assert text.count(number) >= 3
+
+
+async def test_errors_are_shown(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (_, services):
+        services.running.append(copy.deepcopy(RELAY))
+        services.running[0]["source"]["error"] = "the server answered 404"
+        services.running[0]["variants"][0].update(error="no daemon can do it", job=None, placement=None)
+        text = "\n".join(shown(services, 100))
+    assert "No daemon is connected" in text
+    assert "News [red]: the server answered 404" in text
+    assert "News [red], h264: no daemon can do it" in text
+    assert "Jobs" not in text
+
+
+async def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving(tmp_path) as (client, services):
+        services.add_samples()
+        assert await status_of(str(client.make_url("/")), json_output=True) == 0
+    assert json.loads(capsys.readouterr().out) == {"transcoders": [TRANSCODER], "relays": [RELAY]}
+
+
+@pytest.mark.parametrize(
+    ("password", "words"),
+    [("wrong", "is not the right one"), ("", "is needed: --admin-password"), ("pässword", "not the")],
+)
+async def test_a_wrong_password(tmp_path: Path, capsys: pytest.CaptureFixture[str], password: str, words: str) -> None:
+    async with serving(tmp_path) as (client, _):
+        assert await status_of(str(client.make_url("/")), password) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+async def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        assert await status_of(url) == 3
+    assert capsys.readouterr().err == f"no coordinator answers at {url}: Connection refused\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(lambda: web.Response(text="<html>"), id="a web page"),
+        pytest.param(lambda: web.Response(status=404), id="404"),
+        pytest.param(lambda: web.json_response({"a": 1}), id="other JSON"),
+        pytest.param(lambda: web.Response(status=302, headers={"Location": "/elsewhere"}), id="a redirect"),
+    ],
+)
+async def test_somebody_else_there(capsys: pytest.CaptureFixture[str], answer: object) -> None:
+    asked: list[str] = []
+
+    async def stranger(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        made = answer()  # type: ignore[operator]
+        assert isinstance(made, web.StreamResponse)
+        return made
+
+    application = web.Application()
+    application.router.add_get("/{any:.*}", stranger)
+    async with TestServer(application) as server:
+        assert await status_of(str(server.make_url("/"))) == 3
+    assert "is no tvarr coordinator" in capsys.readouterr().err
+    assert asked == ["/api/v1/transcoders"]
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "ftp://h/", "http://", "file:///etc/passwd"])
+def test_a_url_that_is_none(url: str) -> None:
+    with pytest.raises(ConfigError, match="--url takes"):
+        status.run(url=url, admin_password="", json_output=False, watch=False)
+
+
+WATCH = """
+import sys
+from tvarr.status import run
+sys.exit(run(url={url!r}, admin_password={password!r}, json_output=False, watch=True))
+"""
+
+
+async def test_watching_on_a_terminal_follows_changes_and_ends_on_ctrl_c(tmp_path: Path) -> None:
+    def read() -> bytes:
+        return os.read(terminal, 65_536)
+
+    terminal, inside = pty.openpty()
+    async with serving(tmp_path) as (client, services):
+        code = WATCH.format(url=str(client.make_url("/")), password=PASSWORD)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, stdin=inside, stdout=inside, stderr=inside, env={**os.environ, "COLUMNS": "100"}
+        )
+        os.close(inside)
+        try:
+            async with asyncio.timeout(20):
+                seen = b""
+                while b"No daemon is connected" not in seen:
+                    seen += await asyncio.to_thread(read)
+                services.add_samples()
+                while b"GeForce RTX 3080" not in seen:
+                    seen += await asyncio.to_thread(read)
+                process.send_signal(signal.SIGINT)
+                assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+            os.close(terminal)

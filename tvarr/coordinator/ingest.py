@@ -1,0 +1,245 @@
+"""One connection to one source, kept alive: bytes in, events on the relay's timeline out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+
+import aiohttp
+
+from tvarr.coordinator.source import (
+    NETWORK_SCHEMES,
+    IngestLimits,
+    SourceFailure,
+    SourceSpec,
+    Stream,
+    redact,
+)
+from tvarr.coordinator.sources.file import open_file
+from tvarr.coordinator.sources.http import open_http
+from tvarr.coordinator.sources.intake import Intake
+from tvarr.coordinator.sources.pacing import Pacer, Throttle
+from tvarr.coordinator.sources.retry import Retry
+from tvarr.errors import SourceError
+from tvarr.media.model import Event
+from tvarr.media.mpegts.receive import DemuxStats
+from tvarr.media.timeline import TimelineStats
+
+log = logging.getLogger(__name__)
+
+Sink = Callable[[Sequence[Event]], None]
+Room = Callable[[], Awaitable[None]]
+
+BITRATE_SPAN_S = 5.0
+
+
+class IngestState(StrEnum):
+    CONNECTING = "connecting"  # no picture or sound yet
+    RUNNING = "running"
+    RECONNECTING = "reconnecting"
+    ENDED = "ended"  # for good, to the last picture
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class IngestStatus:
+    """A source as it is now."""
+
+    state: IngestState
+    error: str  # why it is connecting again, or failed; empty while all is well
+    reconnections: int  # times that it was connected to again, or tried to
+    laps: int  # times that a looped source started again
+    bytes: int
+    bitrate_kbps: float  # over the last seconds
+    dropped_samples: int  # of video, between a reconnection and its first keyframe
+    demux: DemuxStats  # of all connections and laps, as all counts here
+    timeline: TimelineStats
+    connected_at: float | None  # Unix time, seconds
+    last_data_at: float | None
+
+
+class Ingest:
+    """Reads one source for one relay, over as many connections as it takes, one at a time."""
+
+    def __init__(self, spec: SourceSpec, limits: IngestLimits, session: aiohttp.ClientSession, rng: Random) -> None:
+        self._spec = spec
+        self._limits = limits
+        self._session = session
+        self._intake = Intake(spec.program)
+        live = spec.effective_pace == "live"
+        self._pacer = Throttle(limits.live_ahead_s, limits.slice_s) if live else Pacer(limits.preroll_s, limits.slice_s)
+        self._retry = Retry(limits, rng, time.monotonic())
+        self._meter = _Meter()
+        self._state = IngestState.CONNECTING
+        self._error = ""
+        self._reconnections = 0
+        self._laps = 0
+        self._bytes = 0
+        self._quiet_s = 0.0  # waited for data since the last picture or sound
+        self._connected_at: float | None = None
+        self._last_data_at: float | None = None
+
+    @property
+    def full_speed(self) -> bool:
+        """The source is read as fast as its readers take it."""
+        return self._spec.effective_pace == "fast"
+
+    @property
+    def status(self) -> IngestStatus:
+        return IngestStatus(
+            state=self._state,
+            error=self._error,
+            reconnections=self._reconnections,
+            laps=self._laps,
+            bytes=self._bytes,
+            bitrate_kbps=self._meter.kbps(time.monotonic()),
+            dropped_samples=self._intake.dropped_samples,
+            demux=self._intake.demux_stats,
+            timeline=self._intake.timeline.stats,
+            connected_at=self._connected_at,
+            last_data_at=self._last_data_at,
+        )
+
+    async def run(self, sink: Sink, room: Room) -> None:
+        """Gives `sink` what comes, in order; returns when the source ended for good, flushed to its last picture.
+
+        `sink` gets nothing before the first picture or sound is there; then also what came before it.
+        `room` is awaited between chunks where the source is read at full speed. Raises `SourceError` with the cause
+        where nothing playable ever came, or where it stayed away too long afterwards. Runs once.
+        """
+        try:
+            await self._run(sink, room)
+        except SourceError as error:
+            self._state, self._error = IngestState.FAILED, str(error)
+            raise
+        self._state, self._error = IngestState.ENDED, ""
+
+    async def _run(self, sink: Sink, room: Room) -> None:
+        while True:
+            try:
+                await self._connection(sink, room)
+            except SourceFailure as failure:
+                delay_s = self._delay_after(failure)
+                if delay_s is None:
+                    return
+                await asyncio.sleep(delay_s)
+            else:
+                if not self._spec.loop:
+                    return
+                self._laps += 1
+
+    def _delay_after(self, failure: SourceFailure) -> float | None:
+        """How long to wait before the next connection; None where the source has ended, `SourceError` to give up."""
+        delay_s = self._retry.failed(failure, time.monotonic()) if self._spec.scheme in NETWORK_SCHEMES else None
+        if delay_s is not None:
+            self._reconnections += 1
+            self._state = IngestState.RECONNECTING if self._retry.had_media else IngestState.CONNECTING
+            self._error = str(failure)
+            log.warning("%s: %s; connecting again in %.1f s", redact(self._spec.url), failure, delay_s)
+            return delay_s
+        if self._retry.has_ended:
+            return None
+        if self._retry.had_media and self._spec.scheme in NETWORK_SCHEMES:
+            raise SourceError(f"{failure}; given up after {self._limits.give_up_s:g} s without media") from failure
+        raise failure
+
+    def _open(self) -> AbstractAsyncContextManager[Stream]:
+        if self._spec.scheme in NETWORK_SCHEMES:
+            return open_http(self._spec, self._session, self._limits)
+        if self._spec.scheme == "file":
+            return open_file(self._spec)
+        raise SourceFailure(f"nothing here reads {self._spec.scheme}: sources")
+
+    async def _connection(self, sink: Sink, room: Room) -> None:
+        """One connection or lap to its end; returns where the source was read to its known end."""
+        async with self._open() as stream:
+            self._connected_at = time.time()
+            self._intake.begin(stream.content_type)
+            self._quiet_s = 0.0
+            while data := await self._read(stream):
+                await self._deliver(self._take(data), sink, room)
+            await self._deliver(self._intake.end(), sink, room)
+            if not self._intake.has_media:
+                raise self._intake.trouble()
+            self._note_media()
+            if not stream.whole:
+                raise SourceFailure("the source closed the connection", passing=True, ended=True)
+
+    async def _read(self, stream: Stream) -> bytes:
+        """The next bytes, within the limits on silence and on data without media."""
+        left_s = self._limits.first_media_s - self._quiet_s
+        began_at = time.monotonic()
+        try:
+            async with asyncio.timeout(min(left_s, self._limits.stall_s)):
+                data = await stream.read()
+        except TimeoutError:
+            if left_s < self._limits.stall_s or (self._intake.bytes and not self._intake.has_media):
+                raise self._intake.trouble() from None
+            raise SourceFailure(f"the source sent nothing for {self._limits.stall_s:g} s", passing=True) from None
+        now = time.monotonic()
+        self._quiet_s += now - began_at
+        if data:
+            self._bytes += len(data)
+            self._meter.add(len(data), now)
+            self._last_data_at = time.time()
+        return data
+
+    def _take(self, data: bytes) -> list[Event]:
+        before = self._intake.media_samples
+        events = self._intake.feed(data)
+        if self._intake.media_samples > before:
+            self._note_media()
+        elif not self._intake.has_media and self._intake.bytes > self._limits.first_media_bytes:
+            raise self._intake.trouble()
+        return events
+
+    def _note_media(self) -> None:
+        self._quiet_s = 0.0
+        self._retry.media(time.monotonic())
+        self._state, self._error = IngestState.RUNNING, ""
+
+    async def _deliver(self, events: list[Event], sink: Sink, room: Room) -> None:
+        if not self.full_speed:
+            await self._pace(events, sink)
+            return
+        if events:
+            sink(events)
+        await room()
+
+    async def _pace(self, events: list[Event], sink: Sink) -> None:
+        """Gives the events when they are due; nothing is read meanwhile, which bounds what the pacer holds."""
+        self._pacer.push(events)
+        while (deadline := self._pacer.deadline()) is not None:
+            if (wait_s := deadline - time.monotonic()) > 0.0:
+                await asyncio.sleep(wait_s)
+                self._note_media()
+            if due := self._pacer.take(time.monotonic()):
+                sink(due)
+
+
+class _Meter:
+    """Bytes over the last seconds, in buckets of a second; over more where a file is read in rare big pieces."""
+
+    def __init__(self) -> None:
+        self._buckets: deque[tuple[float, int]] = deque()  # time of its first bytes, bytes; a handful
+
+    def add(self, count: int, now: float) -> None:
+        if self._buckets and now - self._buckets[-1][0] < 1.0:
+            at, before = self._buckets.pop()
+            self._buckets.append((at, before + count))
+            return
+        self._buckets.append((now, count))
+        while len(self._buckets) > 3 and self._buckets[0][0] < now - BITRATE_SPAN_S:
+            self._buckets.popleft()
+
+    def kbps(self, now: float) -> float:
+        if not self._buckets:
+            return 0.0
+        return sum(count for _, count in self._buckets) * 8 / 1000 / max(1.0, now - self._buckets[0][0])

@@ -1,0 +1,169 @@
+"""The role `tvarr ffmpegd`: finds its ffmpeg, learns what it can do, and works for a coordinator or for anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+from tvarr.cluster.model import Capabilities, JobSpec
+from tvarr.errors import ConfigError, ErrorCode, JobError
+from tvarr.ffmpeg.locate import FfmpegBinary, find_ffmpeg
+from tvarr.ffmpegd import describe
+from tvarr.ffmpegd.attach import Attachment
+from tvarr.ffmpegd.capacity import Capacity
+from tvarr.ffmpegd.job import Job
+from tvarr.ffmpegd.listen import ListenService
+from tvarr.ffmpegd.work import Jobs, ObservedStream
+from tvarr.hwaccel.capabilities import detect
+from tvarr.hwaccel.stats import StatsReader
+from tvarr.wire import convert, messages
+from tvarr.wire.protocol import Endpoint, parse_endpoint
+from tvarr.wire.server import serve_ffmpegd
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FfmpegdOptions:
+    """What the role needs of its configuration. Empty text: not set; None: decided by the machine."""
+
+    coordinator_url: str  # as `tvarr.wire.protocol.parse_endpoint` takes it
+    auth_token: str
+    name: str
+    max_jobs: int | None
+    max_cpu_jobs: int | None
+    gpu_max_sessions: int | Mapping[str, int] | None
+    listen: tuple[str, int] | None  # host and port
+    ffmpeg: str
+    work_dir: Path
+
+
+async def run(options: FfmpegdOptions) -> int:
+    """Works until it is cancelled, then ends its jobs and takes its leave; returns the exit code where it ends itself.
+
+    Raises `ConfigError` for an address or token that can't be used and `StartError` without a usable ffmpeg or where
+    the port is taken.
+    """
+    endpoint = _endpoint(options)
+    if options.listen and not options.auth_token:
+        raise ConfigError("--listen needs --auth-token, which its clients then show")
+    ffmpeg = await asyncio.to_thread(find_ffmpeg, options.ffmpeg or None)
+    log.info("using ffmpeg %s at %s (%s)", ffmpeg.version, ffmpeg.path, ffmpeg.found)
+    async with AsyncExitStack() as stack:
+        daemon = Daemon(options, ffmpeg, await _capabilities(options, ffmpeg, cached=True))
+        stack.push_async_callback(daemon.close)
+        if options.listen:
+            await daemon.listen(stack, *options.listen)
+        if endpoint:
+            await daemon.attach(stack, endpoint)
+        elif not options.listen:
+            log.warning("connected to nothing: give --coordinator-url, or --listen to serve clients directly")
+        await asyncio.Event().wait()
+    return 0
+
+
+def _endpoint(options: FfmpegdOptions) -> Endpoint | None:
+    if not options.coordinator_url:
+        return None
+    endpoint = parse_endpoint(options.coordinator_url)
+    endpoint = replace(endpoint, token=options.auth_token or endpoint.token)
+    if not endpoint.token:
+        raise ConfigError("--coordinator-url takes grpc://TOKEN@host:port, or host:port beside --auth-token")
+    return endpoint
+
+
+async def _capabilities(options: FfmpegdOptions, ffmpeg: FfmpegBinary, *, cached: bool) -> Capabilities:
+    capabilities = await detect(
+        ffmpeg,
+        gpu_max_sessions=options.gpu_max_sessions,
+        max_jobs=options.max_jobs,
+        max_cpu_jobs=options.max_cpu_jobs,
+        cache_dir=options.work_dir if cached else None,
+    )
+    usable = sum(encoder.usable for encoder in capabilities.encoders)
+    log.info("%d of %d encoders work, %d GPUs", usable, len(capabilities.encoders), len(capabilities.gpus))
+    return describe.without_software(capabilities) if options.max_cpu_jobs == 0 else capabilities
+
+
+class Daemon:
+    """One running daemon: its jobs, and whom it works for."""
+
+    def __init__(self, options: FfmpegdOptions, ffmpeg: FfmpegBinary, capabilities: Capabilities) -> None:
+        self._options = options
+        self._ffmpeg = ffmpeg
+        self._id = describe.daemon_id(options.name, options.work_dir)
+        self._instance_id = str(uuid4())
+        self._jobs = Jobs(Capacity(capabilities), self._run_job)
+        self._stats = StatsReader(capabilities.gpus, capabilities.pools)
+        self._reading = asyncio.Lock()
+        self._attachment: Attachment | None = None
+
+    async def attach(self, stack: AsyncExitStack, endpoint: Endpoint) -> None:
+        """Works for a coordinator until it is cancelled; what ends that work is left on the stack."""
+        self._attachment = Attachment(endpoint, self._jobs, self._register, self._heartbeat)
+        task = asyncio.create_task(self._attachment.run(), name="attachment to the coordinator")
+        stack.push_async_callback(_cancelled, task)
+        stack.push_async_callback(self._leave, self._attachment)
+        await asyncio.shield(task)  # ends only by a defect, which then ends the role
+
+    async def listen(self, stack: AsyncExitStack, host: str, port: int) -> None:
+        """Serves clients until the stack is left. Raises `StartError` where the port can't be had."""
+        service = ListenService(
+            self._jobs, daemon_id=self._id, name=self._options.name, heartbeat=self._heartbeat, probe=self._probe
+        )
+        server = await serve_ffmpegd(service, host, port, self._options.auth_token)
+        stack.push_async_callback(server.stop)
+        stack.push_async_callback(self._end_jobs)
+        log.info("serving clients on port %d", server.port)
+
+    async def close(self) -> None:
+        await self._end_jobs()
+        self._stats.close()
+
+    async def _leave(self, attachment: Attachment) -> None:
+        """The coordinator hears first that we go, so that what it moves does not come back here."""
+        await attachment.leave("the daemon shuts down")
+        await self._end_jobs()
+
+    async def _end_jobs(self) -> None:
+        await self._jobs.close(JobError(ErrorCode.SHUTTING_DOWN, "the daemon shuts down"))
+
+    async def _run_job(self, spec: JobSpec, stream: ObservedStream) -> None:
+        await Job(spec, stream, self._ffmpeg, self._jobs.capacity.capabilities).run()
+
+    def _register(self) -> messages.Register:
+        return describe.register(
+            daemon_id=self._id,
+            instance_id=self._instance_id,
+            name=self._options.name,
+            capabilities=self._jobs.capacity.capabilities,
+            jobs=self._jobs.active(),
+        )
+
+    async def _heartbeat(self, sequence: int) -> messages.Heartbeat:
+        async with self._reading:
+            stats = await asyncio.to_thread(self._stats.read, self._jobs.capacity.own_sessions())
+        return describe.heartbeat(stats, self._jobs.active(), sequence)
+
+    async def _probe(self) -> Capabilities:
+        """Tries every encoder again and tells the coordinator where something has changed."""
+        capacity = self._jobs.capacity
+        found = await _capabilities(self._options, self._ffmpeg, cached=False)
+        known, capacity.capabilities = capacity.capabilities, found
+        if (found.gpus, found.pools) != (known.gpus, known.pools):
+            async with self._reading:
+                self._stats.close()
+                self._stats = StatsReader(found.gpus, found.pools)
+        if found != known and self._attachment:
+            await self._attachment.changed(convert.capabilities_to_wire(found))
+        return found
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})

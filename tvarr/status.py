@@ -1,0 +1,344 @@
+"""`tvarr status`: what a coordinator does now, read from its HTTP API.
+
+The connection is direct, whatever proxy the environment names, and no redirect is followed: the password goes to the
+address that was given and nowhere else.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tvarr.errors import ConfigError, TvarrError
+
+EXIT_REFUSED = 1
+EXIT_NO_COORDINATOR = 3
+TIMEOUT_S = 5.0
+WATCH_INTERVAL_S = 1.0
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+View = dict[str, Any]
+
+STATE_STYLES = {
+    **dict.fromkeys(("connected", "running", "live"), "green"),
+    **dict.fromkeys(("draining", "starting", "connecting", "reconnecting", "placing", "unhealthy"), "yellow"),
+    **dict.fromkeys(("disconnected", "failed"), "red"),
+}
+
+
+class NoCoordinator(TvarrError):
+    """Nothing answers there, or something that is no coordinator: exit code 3."""
+
+
+class Refused(TvarrError):
+    """The coordinator does not let us in: exit code 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The API's `transcoders` and `relays` at one time."""
+
+    transcoders: list[View]
+    relays: list[View]
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_args: object, **_kwargs: object) -> None:
+        return None
+
+
+def run(*, url: str, admin_password: str, json_output: bool, watch: bool) -> int:
+    """Prints the coordinator's state, once or until interrupted, and returns the exit code.
+
+    0: printed. 1: password missing or wrong. 3: no coordinator answers; in these cases one line goes to stderr.
+    Raises `ConfigError` for a URL that is none.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigError(f"--url takes the coordinator's address, http://HOST:PORT, not {url!r}")
+    if not admin_password.isprintable():
+        raise ConfigError("--admin-password takes one line without control characters")
+    try:
+        if not watch:
+            snapshot = fetch(url, admin_password)
+            _print(snapshot, url, json_output)
+        elif json_output or not sys.stdout.isatty():
+            _watch_lines(url, admin_password, json_output)
+        else:
+            _watch_screen(url, admin_password)
+    except NoCoordinator as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return EXIT_NO_COORDINATOR
+    except Refused as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return EXIT_REFUSED
+    except KeyboardInterrupt:
+        if not watch:
+            raise
+    return 0
+
+
+def fetch(url: str, admin_password: str) -> Snapshot:
+    """Asks the API. Raises `NoCoordinator` and `Refused`, both of one line."""
+    base = url.rstrip("/")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+    lists = [_get(opener, f"{base}/api/v1/{name}", url, admin_password) for name in ("transcoders", "relays")]
+    return Snapshot(*lists)
+
+
+def _get(opener: urllib.request.OpenerDirector, address: str, url: str, admin_password: str) -> list[View]:
+    headers = {"Accept": "application/json"}
+    if admin_password:
+        headers["Authorization"] = f"Bearer {admin_password}".encode().decode("latin-1")  # travels as UTF-8
+    stranger = NoCoordinator(f"what answers at {url} is no tvarr coordinator")
+    try:
+        with opener.open(urllib.request.Request(address, headers=headers), timeout=TIMEOUT_S) as answer:  # noqa: S310
+            body = json.loads(answer.read(MAX_ANSWER_BYTES))
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 401:
+                words = "is not the right one" if admin_password else "is needed: --admin-password"
+                raise Refused(f"the admin password of {url} {words}") from None
+            if error.code == 429:
+                raise Refused(f"{url} has seen too many wrong passwords, try again later") from None
+        raise stranger from None
+    except (http.client.HTTPException, ValueError, RecursionError):
+        raise stranger from None
+    except OSError as error:
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        words = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+        raise NoCoordinator(f"no coordinator answers at {url}: {words}") from None
+    if not isinstance(body, list) or not all(isinstance(item, dict) for item in body):
+        raise stranger
+    return body
+
+
+def _print(snapshot: Snapshot, url: str, json_output: bool) -> None:
+    if json_output:
+        values = {"transcoders": snapshot.transcoders, "relays": snapshot.relays}
+        print(json.dumps(values, ensure_ascii=False), flush=True)  # noqa: T201
+    else:
+        Console().print(tables(snapshot, url))
+
+
+def _watch_lines(url: str, admin_password: str, json_output: bool) -> None:
+    """For a pipe: the same again each second."""
+    while True:
+        _print(fetch(url, admin_password), url, json_output)
+        time.sleep(WATCH_INTERVAL_S)
+
+
+def _watch_screen(url: str, admin_password: str) -> None:
+    """For a terminal: one screen that is drawn over, and goes on when the coordinator was away for a while."""
+    shown: RenderableType = tables(fetch(url, admin_password), url)
+    with Live(shown, auto_refresh=False, screen=True, vertical_overflow="ellipsis") as live:
+        while True:
+            time.sleep(WATCH_INTERVAL_S)
+            try:
+                shown = tables(fetch(url, admin_password), url)
+                live.update(shown, refresh=True)
+            except NoCoordinator as error:
+                live.update(Group(Text(str(error), style="red"), shown), refresh=True)
+
+
+# ------------------------------------------------------------------------------------------------------- tables
+
+
+def tables(snapshot: Snapshot, url: str) -> RenderableType:
+    """Everything, for a terminal of 80 columns or more."""
+    jobs = [(relay, variant) for relay in snapshot.relays for variant in relay["variants"] if variant["job"]]
+    viewers = sum(len(variant["viewers"]) for relay in snapshot.relays for variant in relay["variants"])
+    counts = (
+        _count(len(snapshot.transcoders), "daemon"),
+        _count(len(snapshot.relays), "relay"),
+        _count(len(jobs), "job"),
+        _count(viewers, "viewer"),
+    )
+    parts: list[RenderableType] = [Text.assemble(("tvarr", "bold"), f" at {url}: ", ", ".join(counts))]
+    parts.append(_daemons(snapshot.transcoders))
+    if any(daemon["gpus"] or daemon["pools"] for daemon in snapshot.transcoders):
+        parts.append(_gpus(snapshot.transcoders))
+    if snapshot.relays:
+        parts.append(_relays(snapshot.relays))
+    if jobs:
+        parts += [_jobs(jobs), _reasons(jobs)]
+    return Group(*parts)
+
+
+def _daemons(daemons: Sequence[View]) -> RenderableType:
+    if not daemons:
+        return Text("No daemon is connected: nothing can be transcoded.", style="yellow")
+    table = _table("Daemons", "Name", "State", "Version", ">Up", ">CPU", ">Memory", ">Jobs")
+    for daemon in daemons:
+        system, most = daemon["system"], daemon["capabilities"]["max_jobs"]
+        _row(
+            table,
+            daemon["name"],
+            _state(daemon["state"]),
+            daemon["version"],
+            _duration(system.get("uptime_s")),
+            _percent(system.get("cpu_percent")),
+            _share(system.get("memory_used_bytes"), system.get("memory_total_bytes")),
+            f"{len(daemon['jobs'])}/{most}" if most else len(daemon["jobs"]),
+        )
+    return table
+
+
+def _gpus(daemons: Sequence[View]) -> RenderableType:
+    table = _table("GPUs and sessions", "Daemon", "GPU", ">Use", ">Encode", ">Decode", ">Sessions", "Limit from")
+    for daemon in daemons:
+        pools = {pool["id"]: pool for pool in daemon["pools"]}
+        for gpu in daemon["gpus"]:
+            pool = pools.get(gpu["pool"])
+            _row(
+                table,
+                daemon["name"],
+                gpu["name"],
+                _percent(gpu["utilization_percent"]),
+                _percent(gpu["encoder_percent"]),
+                _percent(gpu["decoder_percent"]),
+                _sessions(pool, gpu),
+                (pool["detail"] or pool["limit_source"].replace("_", " ")) if pool else "needs none",
+            )
+    return table
+
+
+def _sessions(pool: View | None, gpu: View) -> str:
+    if pool is None:
+        return str(gpu["encode_sessions"]) if gpu["encode_sessions"] is not None else "–"
+    return f"{pool['active']}/{'∞' if pool['limit'] is None else pool['limit']}"
+
+
+def _relays(relays: Sequence[View]) -> RenderableType:
+    table = _table("Relays", "Channel", "Source", ">kb/s", "Profile", "State", ">Viewers", ">Sent", ">Behind")
+    for relay in relays:
+        source = relay["source"]
+        variants = relay["variants"] or [None]
+        for number, variant in enumerate(variants):
+            head = (relay["channel"]["name"], _state(source["state"]), f"{source['bitrate_kbps']:.0f}")
+            viewers = variant["viewers"] if variant else []
+            _row(
+                table,
+                *(head if number == 0 else ("", "", "")),
+                variant["profile"] if variant else "–",
+                _state(variant["state"]) if variant else "–",
+                len(viewers),
+                _size(sum(viewer["bytes"] for viewer in viewers)),
+                f"{max(viewer['lag_s'] for viewer in viewers):.1f} s" if viewers else "–",
+            )
+    troubles = [
+        Text.assemble((f"{name}: ", "bold"), (words, "red")) for name, words in _errors(relays)
+    ]  # below, where they have a whole line
+    return Group(table, *troubles)
+
+
+def _errors(relays: Sequence[View]) -> Iterable[tuple[str, str]]:
+    for relay in relays:
+        name = relay["channel"]["name"]
+        if relay["source"]["error"]:
+            yield name, relay["source"]["error"]
+        for variant in relay["variants"]:
+            if variant["error"]:
+                yield f"{name}, {variant['profile']}", variant["error"]
+
+
+def _jobs(jobs: Sequence[tuple[View, View]]) -> RenderableType:
+    table = _table("Jobs", "Channel", "Profile", "Daemon", "Encoder", "State", ">Speed", ">fps", ">Age")
+    for relay, variant in jobs:
+        job = variant["job"]
+        slow = job["state"] == "running" and 0 < job["speed"] < 0.97
+        _row(
+            table,
+            relay["channel"]["name"],
+            variant["profile"],
+            job["daemon_name"],
+            job["encoder"] or "audio only",
+            _state(job["state"]),
+            Text(f"{job['speed']:.2f}×", style="red" if slow else ""),
+            f"{job['fps']:.1f}",
+            _duration(job["age_s"]),
+        )
+    return table
+
+
+def _reasons(jobs: Sequence[tuple[View, View]]) -> RenderableType:
+    table = _table("Why each job runs where it runs", "Job", "Daemon", "Reason")
+    for relay, variant in jobs:
+        placement = variant["placement"]
+        if placement is None:
+            continue
+        name = f"{relay['channel']['name']}, {variant['profile']}"
+        _row(table, name, Text(variant["job"]["daemon_name"], style="green"), placement["reason"])
+        for daemon in placement["considered"]:
+            if not daemon["chosen"]:
+                _row(table, "", daemon["daemon_name"], daemon["reason"])
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A `>` before a column's name puts it to the right."""
+    table = Table(
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: object) -> None:
+    """Cells as plain text: a channel's name is no markup."""
+    table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells))
+
+
+def _state(state: str) -> Text:
+    return Text(state, style=STATE_STYLES.get(state, ""))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f} %"
+
+
+def _share(used: float | None, total: float | None) -> str:
+    return "–" if used is None or not total else f"{100 * used / total:.0f} %"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
