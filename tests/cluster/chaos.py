@@ -119,7 +119,7 @@ def random_event(rng: Random, ledger: Ledger) -> Event:
     if kind < 0.70:
         return JobCancelled(job, "nobody watches")
     if kind < 0.76:
-        return JobFailed(job, rng.choice(list(ErrorCode)), "it broke", rng.random() < 0.3)
+        return JobFailed(job, rng.choice(list(ErrorCode)), "it broke", rng.random() < 0.3, rng.random() < 0.7)
     if kind < 0.80:
         return SessionRefused(job)
     if kind < 0.85:

@@ -7,7 +7,8 @@ one of
 * `JobEnded`: the daemon's process is over, all that the job held is free;
 * `JobCancelled`: nobody wants it any more; it is answered by `Cancel`, and its slot and session stay held until
   `JobEnded`, a heartbeat without it, or a time limit, for the driver counts a session until it is closed;
-* `JobFailed`, `SessionRefused`: the daemon said an error; what it held is free;
+* `JobFailed`, `SessionRefused`: the daemon said an error; what it held is free (but for a `JobFailed` that nobody
+  said: see there);
 * the instruction `Lost`: the ledger took it away. Nothing needs to be told about it any more.
 
 Events about jobs and daemons that are not known are ignored: ends cross each other on the wire.
@@ -122,12 +123,16 @@ class JobEnded:
 class JobFailed:
     """The daemon refused the job or it broke. The daemon is not tried again for the same work during its backoff, or
     only in software where `retry_in_software` says that this may help.
+
+    `ended` False: the daemon did not say so itself, its stream broke or it did nothing. Then the answer is `Cancel`,
+    and what the job held stays held as after `JobCancelled`.
     """
 
     job_id: str
     code: ErrorCode
     reason: str
     retry_in_software: bool = False
+    ended: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,10 @@ class Ledger:
         """The jobs that wait, next one first: its index and 1 is a job's position."""
         return tuple(self._waiting)
 
+    def waiting_for(self, job_id: str) -> Waiting | None:
+        """What is known of a job that waits; None where it does not."""
+        return self._waiting.get(job_id)
+
     def position(self, job_id: str) -> int:
         """In the queue; 1 is next, 0 does not wait."""
         return self._waiting.position(job_id)
@@ -178,7 +182,7 @@ class Ledger:
             case JobCancelled(job_id, reason):
                 return self._cancel(job_id, reason, now)
             case JobFailed():
-                self._fail(event, now)
+                return self._fail(event, now)
             case SessionRefused(job_id):
                 return self._refused_by_driver(job_id, now)
             case DaemonAttached():
@@ -448,15 +452,22 @@ class Ledger:
         self._close_by(job, now)
         return [Cancel(job.daemon_id, job_id, reason)]
 
-    def _fail(self, event: JobFailed, now: float) -> None:
+    def _fail(self, event: JobFailed, now: float) -> list[Instruction]:
         self._waiting.remove(event.job_id)
+        cancelled: list[Instruction] = []
         for job in self._find(event.job_id):
             wanted = job.state is not Held.CLOSING
-            self.cluster.release(job, now)
+            if event.ended:
+                self.cluster.release(job, now)
+            elif wanted:
+                self.cluster.close(job, None)
+                self._close_by(job, now)
+                cancelled.append(Cancel(job.daemon_id, job.id, event.reason))
             if event.code is ErrorCode.SESSION_LIMIT:
                 self._learn(job, event.reason, now)
             elif wanted and event.code not in NO_BACKOFF:
                 self._remember_failure(job, event.code, event.reason, now, in_software=event.retry_in_software)
+        return cancelled
 
     def _remember_failure(self, job: Job, code: ErrorCode, reason: str, now: float, *, in_software: bool) -> None:
         encoder = job.placement.encoder

@@ -507,6 +507,24 @@ def missing_decoder(target: Target, caps: Capabilities) -> str:
     return f"its ffmpeg has no decoder for {name}"
 
 
+def encoder_for(target: Target, hw_accel: str, caps: Capabilities) -> Encoder | str:
+    """The best encoder of one daemon for one track, hardware first, or why there is none.
+
+    For the daemon itself: whether it is free is not looked at.
+    """
+    if target.track.kind is not Kind.VIDEO:
+        return _missing_audio(target, caps) or next(e for e in caps.encoders if e.codec is target.codec and e.usable)
+    of_codec = [e for e in caps.encoders if e.codec is target.codec]
+    if not of_codec:
+        return f"its ffmpeg has no encoder for {target.codec.value}"
+    wanted = [e for e in of_codec if _accel_allows(e.family, hw_accel)]
+    if not wanted:
+        return f"it has no {hw_accel} encoder for {target.codec.value}"
+    why_not = {e: _too_small(e, target) if e.usable else f"{e.name}: {e.reason or 'not usable'}" for e in wanted}
+    usable = [e for e, words in why_not.items() if not words]
+    return min(usable, key=lambda e: e.family is Family.SOFTWARE) if usable else "; ".join(why_not.values())
+
+
 def _missing_audio(target: Target, caps: Capabilities) -> str:
     found = [e for e in caps.encoders if e.codec is target.codec]
     if not found:
