@@ -80,7 +80,7 @@ MAX_DAEMONS = 10_000  # remembered; the longest gone are forgotten first
 
 _NEVER = float("inf")
 
-NO_BACKOFF = frozenset({ErrorCode.BAD_REQUEST, ErrorCode.CANCELLED, ErrorCode.SESSION_LIMIT})
+NO_BACKOFF = frozenset({ErrorCode.BAD_INPUT, ErrorCode.BAD_REQUEST, ErrorCode.CANCELLED, ErrorCode.SESSION_LIMIT})
 """Errors after which the daemon is as good for the job as any other."""
 
 BLAMED = frozenset(
