@@ -438,6 +438,19 @@ def test_nothing_is_promoted_where_the_setting_says_no() -> None:
 # ------------------------------------------------------------------------------------------- failures of daemons
 
 
+def test_a_failure_that_nobody_said_cancels_and_keeps_its_place_taken() -> None:
+    ledger = Ledger()
+    play(ledger, attached("a", slots=1), JobWanted("j1", NEED), JobAcked("j1"))
+    queued = Need(NEED.targets, policy="queue")
+    broken = JobFailed("j1", ErrorCode.CONNECTION_LOST, "its stream broke", ended=False)
+    out = play(ledger, JobWanted("j2", queued), broken, broken)
+    assert out[1:] == [Cancel("a", "j1", "its stream broke")]
+    assert ledger.jobs == {}
+    assert ledger.position("j2") == 1
+    assert ledger.cluster.backoffs["j1"]["a"].failures == 1
+    assert starts(play(ledger, JobEnded("j1"))) == [("j2", "a")]
+
+
 def test_a_failed_daemon_is_left_out_for_that_work_and_longer_each_time() -> None:
     ledger = Ledger(settings=Settings(backoff_s=2))
     play(ledger, host("a"), JobWanted("1", need(), work="w"), JobFailed("1", ErrorCode.FFMPEG_EXITED, "it broke"))

@@ -9,16 +9,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+from pydantic import TypeAdapter
 
 from tests.cluster.build import capabilities, need
 from tvarr.cluster.ledger import Settings
 from tvarr.cluster.model import Capabilities, LimitSource
+from tvarr.coordinator import views
 from tvarr.coordinator.daemons import Daemons, JobSlot
 from tvarr.coordinator.models import BUILTIN_PROFILES
 from tvarr.coordinator.profiles import plan
 from tvarr.coordinator.signals import Signal
 from tvarr.coordinator.transcode import JobRun
 from tvarr.coordinator.web.problems import answer_for
+from tvarr.coordinator.web.schemas import TranscoderView
 from tvarr.errors import ErrorCode, JobError, NoPlacement, QueueTimeout
 from tvarr.media.model import Codec, Sample, Track, Tracks
 from tvarr.media.ring import Ring
@@ -64,9 +67,9 @@ class Played:
             await stream.send(opened)
             yield stream
 
-    async def beat(self, *job_ids: str) -> None:
+    async def beat(self, *job_ids: str, pools: Sequence[messages.PoolUsage] = ()) -> None:
         jobs = [messages.ActiveJob(job_id=job_id, speed=1.0) for job_id in job_ids]
-        await self.stream.send(messages.Heartbeat(sequence=self.beats, jobs=jobs))
+        await self.stream.send(messages.Heartbeat(sequence=self.beats, jobs=jobs, pools=list(pools)))
         self.beats += 1
 
 
@@ -205,6 +208,27 @@ async def test_a_new_daemon_takes_what_waits() -> None:
             assert (await second).placement.daemon_id == "two"
 
 
+async def test_who_leaves_as_a_place_frees_gives_it_back() -> None:
+    async with site() as here, here.daemon("one") as one:
+        first = await here.place("first")
+        await one.started()
+        second, third = here.place("second"), here.place("third")
+        await here.waits("third")
+        second.cancel()
+        first.said = True
+        here.daemons.finished(first)  # in the same breath: the ledger gives the place to the second
+        assert "second" in here.daemons.ledger.jobs
+        await asyncio.wait({second})
+        assert second.cancelled()
+        start = await one.started()
+        assert start.job_id == "second"
+        await one.next(messages.CancelJob)
+        refusal = convert.error_to_wire(JobError(ErrorCode.CANCELLED, "as asked"))
+        await one.stream.send(messages.JobRefused(job_id="second", error=refusal))
+        assert (await one.started()).job_id == "third"
+        await third
+
+
 async def test_who_waits_too_long_is_told_so_with_the_reasons() -> None:
     async with site(queue_timeout_s=0.1) as here, here.daemon("one") as one:
         await here.place("first")
@@ -266,8 +290,9 @@ class Watched:
 
     def __init__(self, daemons: Daemons) -> None:
         source = Ring(1 << 20)
-        for event in (Tracks((VIDEO,)), *pictures(10)):
-            source.append(event)
+        source.append(Tracks((VIDEO,)))
+        for picture in pictures(10):
+            source.append(picture)
         made = plan(BUILTIN_PROFILES["h264"], Tracks((VIDEO,)))
         self.got: list[Sample] = []
         self.fed: list[int] = []
@@ -375,3 +400,16 @@ async def test_a_lost_daemon_s_jobs_are_lost_with_it() -> None:
             await watched.task
         assert caught.value.code is ErrorCode.CONNECTION_LOST
         assert here.daemons.ledger.daemons["one"].state == "disconnected"
+
+
+async def test_figures_of_pools_are_the_ledger_s() -> None:
+    async with site() as here, here.daemon("gpu", capabilities(sessions=8)) as one:
+        await here.place("first")
+        await one.started()
+        await one.beat("first", pools=[messages.PoolUsage(id="nvidia-host", active=3, own=1)])
+        await until(lambda: here.daemons.links["gpu"].heartbeat is not None)
+        view = views.transcoder(here.daemons.links["gpu"], here.daemons, {})
+        (pool,) = TypeAdapter(TranscoderView).validate_python(view).pools
+        assert (pool.limit, pool.limit_source, pool.detail) == (8, "driver_table", "driver 550.54")
+        assert (pool.held, pool.foreign, pool.in_use, pool.free) == (1, 2, 3, 5)
+        assert (pool.active, pool.own) == (3, 1)

@@ -463,7 +463,7 @@ class Ledger:
                 self.cluster.close(job, None)
                 self._close_by(job, now)
                 cancelled.append(Cancel(job.daemon_id, job.id, event.reason))
-            if event.code is ErrorCode.SESSION_LIMIT:
+            if event.code is ErrorCode.SESSION_LIMIT and event.ended:
                 self._learn(job, event.reason, now)
             elif wanted and event.code not in NO_BACKOFF:
                 self._remember_failure(job, event.code, event.reason, now, in_software=event.retry_in_software)

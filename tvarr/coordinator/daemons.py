@@ -327,7 +327,8 @@ class Daemons:
         loop = asyncio.get_running_loop()
         slot = JobSlot(start.job_id, start.placement, start.waited_s, loop.create_future(), loop.create_future())
         self._slots[slot.id] = slot
-        self._wanted[slot.id].set_result(slot)
+        if not (answer := self._wanted[slot.id]).done():  # a cancelled owner finds the slot and gives it back
+            answer.set_result(slot)
         self._post(slot.placement.daemon_id, start)
 
     def _refuse(self, job_id: str, error: TvarrError) -> None:
