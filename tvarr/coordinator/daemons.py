@@ -246,7 +246,7 @@ class Daemons:
         self._close(slot)
         if link := self.links.get(slot.placement.daemon_id):
             link.jobs_done += 1
-        self._handle(events.JobCancelled(slot.id, reason))
+        self._handle(events.JobEnded(slot.id) if slot.said else events.JobCancelled(slot.id, reason))
 
     async def _placed(self, job_id: str, event: events.Event, lost: JobError | None = None) -> JobSlot:
         """Hands in an event that asks for a place, and waits for the answer, which may come with a later one."""
