@@ -54,7 +54,19 @@ class InvalidRequest(TvarrError):
 
 
 class NoPlacement(TvarrError):
-    """No daemon can do the job now: HTTP 503 with `reasons`, one line for each daemon considered."""
+    """No daemon can do the job now: HTTP 503 with `reasons`, one line for each daemon considered.
+
+    `retry_after_s`: when it is worth another try, as far as that is known.
+    """
+
+    def __init__(self, message: str, reasons: Sequence[str] = (), retry_after_s: float = 5.0) -> None:
+        super().__init__(message)
+        self.reasons = tuple(reasons)
+        self.retry_after_s = retry_after_s
+
+
+class QueueTimeout(TvarrError):
+    """A job waited for a free daemon for as long as it may: HTTP 504 with `reasons`, one line for each daemon."""
 
     def __init__(self, message: str, reasons: Sequence[str] = ()) -> None:
         super().__init__(message)

@@ -35,7 +35,7 @@ View = dict[str, Any]
 
 STATE_STYLES = {
     **dict.fromkeys(("connected", "running", "live"), "green"),
-    **dict.fromkeys(("draining", "starting", "connecting", "reconnecting", "placing", "unhealthy"), "yellow"),
+    **dict.fromkeys(("draining", "starting", "connecting", "reconnecting", "placing", "queued", "unhealthy"), "yellow"),
     **dict.fromkeys(("disconnected", "failed"), "red"),
 }
 
@@ -170,6 +170,11 @@ def tables(snapshot: Snapshot, url: str) -> RenderableType:
     )
     parts: list[RenderableType] = [Text.assemble(("tvarr", "bold"), f" at {url}: ", ", ".join(counts))]
     parts.append(_daemons(snapshot.transcoders))
+    parts += [
+        Text.assemble((f"{daemon['name']}: ", "bold"), (daemon["set_aside"], "yellow"))
+        for daemon in snapshot.transcoders
+        if daemon["set_aside"]
+    ]
     if any(daemon["gpus"] or daemon["pools"] for daemon in snapshot.transcoders):
         parts.append(_gpus(snapshot.transcoders))
     if snapshot.relays:
@@ -220,7 +225,7 @@ def _gpus(daemons: Sequence[View]) -> RenderableType:
 def _sessions(pool: View | None, gpu: View) -> str:
     if pool is None:
         return str(gpu["encode_sessions"]) if gpu["encode_sessions"] is not None else "–"
-    return f"{pool['active']}/{'∞' if pool['limit'] is None else pool['limit']}"
+    return f"{pool['in_use']}/{'∞' if pool['limit'] is None else pool['limit']}"
 
 
 def _relays(relays: Sequence[View]) -> RenderableType:
@@ -265,8 +270,8 @@ def _jobs(jobs: Sequence[tuple[View, View]]) -> RenderableType:
             table,
             relay["channel"]["name"],
             variant["profile"],
-            job["daemon_name"],
-            job["encoder"] or "audio only",
+            job["daemon_name"] or "–",
+            job["encoder"] or ("audio only" if job["daemon_name"] else "–"),
             _state(job["state"]),
             Text(f"{job['speed']:.2f}×", style="red" if slow else ""),
             f"{job['fps']:.1f}",
@@ -282,7 +287,14 @@ def _reasons(jobs: Sequence[tuple[View, View]]) -> RenderableType:
         if placement is None:
             continue
         name = f"{relay['channel']['name']}, {variant['profile']}"
-        _row(table, name, Text(variant["job"]["daemon_name"], style="green"), placement["reason"])
+        job = variant["job"]
+        if job["queue_position"]:
+            where, reason = Text("waits", style="yellow"), f"number {job['queue_position']} in the queue"
+            reason += f" for {_duration(job['waited_s'])}: {placement['reason']}"
+        else:
+            where = Text(job["daemon_name"], style="yellow" if placement["fallback"] else "green")
+            reason = placement["reason"]
+        _row(table, name, where, reason)
         for daemon in placement["considered"]:
             if not daemon["chosen"]:
                 _row(table, "", daemon["daemon_name"], daemon["reason"])

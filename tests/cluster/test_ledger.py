@@ -6,6 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cluster.build import attached as host
+from tests.cluster.build import capabilities, need
+from tests.cluster.chaos import random_history
+from tests.cluster.simulation import run
 from tvarr.cluster.ledger import (
     FORGET_AFTER_S,
     Cancel,
@@ -18,15 +22,25 @@ from tvarr.cluster.ledger import (
     HeartbeatCame,
     Instruction,
     JobAcked,
+    JobCancelled,
     JobEnded,
+    JobFailed,
+    JobSeen,
     JobWanted,
     Ledger,
     Lost,
+    PoolSeen,
+    Promote,
+    Queued,
+    QueueTimedOut,
     Refuse,
+    SessionRefused,
+    Settings,
     Start,
     TimePassed,
 )
-from tvarr.cluster.model import Capabilities, Encoder, Family, Need, Target
+from tvarr.cluster.model import Capabilities, Encoder, Family, LimitSource, Need, Target
+from tvarr.cluster.policy import choose
 from tvarr.errors import ErrorCode
 from tvarr.media.model import Codec, Track
 
@@ -135,6 +149,377 @@ def test_an_id_is_free_for_the_same_process_and_for_nobody_else_while_it_lives()
     assert ledger.free_id("a", "2")
 
 
+# ------------------------------------------------------------------------------------------------------ sessions
+
+
+def gpu_host(limit: int = 3, **more: object) -> Capabilities:
+    return capabilities(sessions=limit, **more)  # type: ignore[arg-type]
+
+
+def wanted(*names: str, policy: str = "fallback", priority: int = 0) -> list[Event]:
+    """Jobs that are wanted and confirmed at once."""
+    events: list[Event] = []
+    for name in names:
+        events += [JobWanted(name, need(policy=policy, priority=priority)), JobAcked(name)]
+    return events
+
+
+def ways(ledger: Ledger) -> dict[str, str]:
+    """What encodes each job."""
+    return {job.id: job.placement.encoder.name for job in ledger.jobs.values() if job.placement.encoder}
+
+
+def pool_of(ledger: Ledger, daemon: str = "a") -> tuple[int | None, LimitSource, int, int, int | None]:
+    """Limit, its source, ours, others', free."""
+    (pool,) = ledger.daemons[daemon].pools.values()
+    return pool.limit, pool.source, pool.held, pool.foreign, pool.free
+
+
+def beat(
+    daemon: str = "a",
+    sequence: int | None = None,
+    *,
+    active: int = 0,
+    own: int = 0,
+    jobs: tuple[str, ...] | None = None,
+) -> HeartbeatCame:
+    seen = None if jobs is None else tuple(JobSeen(job, 1.0, 20.0) for job in jobs)
+    return HeartbeatCame(daemon, sequence, (PoolSeen("nvidia-host", active, own),), seen)
+
+
+@pytest.mark.parametrize(
+    ("policy", "answers", "hardware"),
+    [
+        pytest.param("fallback", [Start] * 5, 3, id="fallback"),
+        pytest.param("queue", [Start] * 3 + [Queued] * 2, 3, id="queue"),
+        pytest.param("reject", [Start] * 3 + [Refuse] * 2, 3, id="reject"),
+    ],
+)
+def test_five_jobs_on_a_limit_of_three(policy: str, answers: list[type], hardware: int) -> None:
+    ledger = Ledger()
+    out = play(ledger, host("a", gpu_host(3)), *wanted("1", "2", "3", "4", "5", policy=policy))
+    assert [type(i) for i in out] == answers
+    assert list(ways(ledger).values()).count("h264_nvenc") == hardware
+    assert [i.placement.fallback for i in out if isinstance(i, Start)][3:] == [True] * (len(ledger.jobs) - 3)
+
+
+def test_daemons_of_one_host_share_its_pool() -> None:
+    ledger = Ledger()
+    both = (host("a", gpu_host(3), machine="m"), host("b", gpu_host(3), machine="m"))
+    out = play(ledger, *both, *wanted("1", "2", "3", "4", policy="reject"))
+    assert [type(i) for i in out] == [Start, Start, Start, Refuse]
+    assert {job.daemon_id for job in ledger.jobs.values()} == {"a", "b"}
+    assert ledger.daemons["a"].pools["nvidia-host"] is ledger.daemons["b"].pools["nvidia-host"]
+
+
+def test_an_override_counts_before_a_lower_table_of_another_daemon() -> None:
+    ledger = Ledger()
+    override = gpu_host(8, source=LimitSource.OVERRIDE)
+    play(ledger, host("a", gpu_host(3), machine="m"), host("b", override, machine="m"))
+    assert pool_of(ledger)[:2] == (8, LimitSource.OVERRIDE)
+    play(ledger, DaemonDetached("b", "1", "bye"))
+    assert pool_of(ledger)[:2] == (3, LimitSource.DRIVER_TABLE)
+
+
+def test_an_observation_never_frees_what_is_reserved() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(3)), *wanted("1", "2"), JobWanted("3", need()))
+    play(ledger, beat(sequence=5, active=0, own=0, jobs=()))
+    assert pool_of(ledger)[2:] == (3, 0, 0)
+
+
+def test_sessions_of_other_programs_lower_what_is_free() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(5)), *wanted("1"), beat(sequence=1, active=3, own=1))
+    assert pool_of(ledger)[2:] == (1, 2, 2)
+    play(ledger, beat(sequence=3, active=2, own=1), beat(sequence=2, active=5, own=1))
+    assert pool_of(ledger)[2:] == (1, 1, 3), "the late heartbeat counts no more"
+
+
+def test_what_a_daemon_runs_for_others_counts_as_foreign() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(5)), *wanted("1"), beat(active=3, own=3))
+    assert pool_of(ledger)[2:] == (1, 2, 2)
+
+
+def test_the_sessions_of_a_sibling_are_not_foreign() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(5), machine="m"), host("b", gpu_host(5), machine="m"), *wanted("1", "2"))
+    play(ledger, beat("a", active=2, own=1), beat("b", active=2, own=1))
+    assert pool_of(ledger)[2:] == (2, 0, 3)
+
+
+def test_a_cancelled_job_holds_its_session_until_it_is_over() -> None:
+    for over in (JobEnded("1"), beat(sequence=2, jobs=())):
+        ledger = Ledger()
+        play(ledger, host("a", gpu_host(1)), *wanted("1"), beat(sequence=1, active=1, own=1, jobs=("1",)))
+        assert play(ledger, JobCancelled("1", "bye")) == [Cancel("a", "1", "bye")]
+        assert pool_of(ledger)[4] == 0
+        assert [type(i) for i in play(ledger, JobWanted("2", need(policy="reject")))] == [Refuse]
+        play(ledger, over)
+        assert pool_of(ledger)[4] == 1
+
+
+def test_a_heartbeat_older_than_a_job_does_not_end_it() -> None:
+    ledger = Ledger(settings=Settings(close_within_s=10))
+    play(ledger, host("a", gpu_host(1)), *wanted("1"), JobCancelled("1", "bye"), beat(sequence=1, jobs=()))
+    assert pool_of(ledger)[4] == 0
+    assert ledger.deadline() == pytest.approx(10)
+    play(ledger, TimePassed(), now=10)
+    assert pool_of(ledger)[4] == 1
+
+
+def test_no_ack_in_time_is_a_loss() -> None:
+    ledger = Ledger(settings=Settings(ack_within_s=20))
+    play(ledger, host("a", gpu_host(1)), JobWanted("1", need()))
+    assert ledger.deadline() == pytest.approx(20)
+    out = play(ledger, TimePassed(), now=20)
+    assert [type(i) for i in out] == [Cancel, Lost]
+    assert ledger.jobs == {}
+
+
+def test_a_daemon_that_comes_back_still_holds_what_it_runs() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(1)), *wanted("1"), DaemonDetached("a", "1", "bye"))
+    out = play(ledger, host("a", gpu_host(1), jobs=frozenset({"1"})), now=1)
+    assert out == [Cancel("a", "1", "nobody wants it any more")]
+    assert pool_of(ledger)[4] == 0
+    play(ledger, JobEnded("1"), now=2)
+    assert pool_of(ledger)[4] == 1
+
+
+def test_also_when_it_comes_back_late() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(1)), *wanted("1"), DaemonDetached("a", "1", "bye"))
+    play(ledger, TimePassed(), now=11)
+    assert not ledger.cluster.closing
+    out = play(ledger, host("a", gpu_host(1), jobs=frozenset({"1"})), now=12)
+    assert out == [Cancel("a", "1", "nobody wants it any more")]
+    assert pool_of(ledger)[4] == 0
+
+
+# ------------------------------------------------------------------------------------------------------ learning
+
+
+def test_a_refused_session_is_learned_and_the_job_placed_again_at_once() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(5)), *wanted("1", "2", "3"), JobWanted("4", need()))
+    (start,) = play(ledger, SessionRefused("4"))
+    assert isinstance(start, Start)
+    assert start.job_id == "4"
+    assert start.placement.fallback
+    assert pool_of(ledger) == (3, LimitSource.LEARNED, 3, 0, 0)
+    assert "refused a session beside 3; before: 5 (driver 550.54)" in ledger.daemons["a"].pools["nvidia-host"].detail
+
+
+def test_sessions_of_other_programs_are_part_of_what_is_learned() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(8)), beat(active=2), *wanted("1"), JobWanted("2", need()), SessionRefused("2"))
+    assert pool_of(ledger) == (3, LimitSource.LEARNED, 1, 2, 0)
+    play(ledger, beat(active=1, own=1))
+    assert pool_of(ledger) == (3, LimitSource.LEARNED, 1, 0, 2)
+
+
+def test_the_refused_job_goes_to_another_gpu_and_keeps_its_turn() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(8)), host("b", gpu_host(8)), *wanted("1"), JobWanted("2", need(policy="queue")))
+    other = ledger.jobs["2"].daemon_id
+    assert starts(play(ledger, SessionRefused("2"))) == [("2", "a" if other == "b" else "b")]
+
+
+def test_sessions_that_run_raise_what_was_learned_too_low() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(8)), *wanted("1"), JobWanted("2", need()), JobWanted("3", need()))
+    play(ledger, SessionRefused("3"))
+    assert pool_of(ledger)[0] == 1
+    play(ledger, JobAcked("2"))
+    assert pool_of(ledger)[0] == 2
+    play(ledger, beat(active=4, own=2))
+    assert pool_of(ledger) == (4, LimitSource.LEARNED, 2, 2, 0)
+
+
+def test_a_learned_limit_is_doubted_after_a_time_one_session_at_a_time() -> None:
+    ledger = Ledger(settings=Settings(relearn_after_s=100, promote=False), unhealthy_after_s=1e6)
+    play(ledger, host("a", gpu_host(8)), *wanted("1", "2"), JobWanted("3", need()), SessionRefused("3"))
+    assert pool_of(ledger)[0] == 2
+    play(ledger, JobEnded("3"), TimePassed(), now=100)
+    assert pool_of(ledger)[:2] == (3, LimitSource.LEARNED)
+    play(ledger, *wanted("4"), now=101)
+    assert pool_of(ledger)[0] == 4, "it worked, so one more may"
+    play(ledger, JobWanted("5", need()), SessionRefused("5"), now=102)
+    assert pool_of(ledger)[0] == 3
+    play(ledger, TimePassed(), now=201)
+    assert pool_of(ledger)[0] == 3
+    play(ledger, TimePassed(), now=202)
+    assert pool_of(ledger)[0] == 4
+
+
+def test_another_driver_forgets_what_was_learned() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(8)), JobWanted("1", need()), SessionRefused("1"))
+    assert pool_of(ledger)[:2] == (0, LimitSource.LEARNED)
+    play(ledger, CapabilitiesCame("a", gpu_host(8)))
+    assert pool_of(ledger)[:2] == (0, LimitSource.LEARNED)
+    play(ledger, CapabilitiesCame("a", gpu_host(8, driver="590.1")))
+    assert pool_of(ledger)[:2] == (8, LimitSource.DRIVER_TABLE)
+
+
+# --------------------------------------------------------------------------------------------------- the queue
+
+
+def test_a_freed_session_starts_the_next_of_the_highest_priority() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(1)), *wanted("1", policy="queue"))
+    play(ledger, *wanted("2", "3", policy="queue"), *wanted("4", policy="queue", priority=1), now=1)
+    assert [entry.job_id for entry in ledger.waiting()] == ["4", "2", "3"]
+    assert [ledger.position(name) for name in "1234"] == [0, 2, 3, 1]
+    for before, after in (("1", "4"), ("4", "2"), ("2", "3")):
+        assert starts(play(ledger, JobEnded(before), now=5)) == [(after, "a")]
+    assert not ledger.waiting()
+
+
+def test_waiting_ends_in_time_or_when_nobody_wants_it() -> None:
+    ledger = Ledger(settings=Settings(queue_timeout_s=30))
+    play(ledger, host("a", gpu_host(1)), *wanted("1", "2", "3", policy="queue"), JobEnded("2"))
+    assert [entry.job_id for entry in ledger.waiting()] == ["3"]
+    (out,) = (i for i in play(ledger, beat(), TimePassed(), now=30) if isinstance(i, QueueTimedOut))
+    assert (out.job_id, out.waited_s) == ("3", 30)
+    assert [c.daemon_id for c in out.considered] == ["a"]
+    assert not ledger.waiting()
+
+
+def test_a_daemon_that_joins_serves_the_queue() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(1)), *wanted("1", "2", policy="queue"))
+    assert starts(play(ledger, host("b", gpu_host(1)))) == [("2", "b")]
+
+
+def test_a_daemon_that_is_active_again_serves_the_queue() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(1)), host("b", gpu_host(1)), DrainAsked("b", draining=True))
+    play(ledger, *wanted("1", "2", policy="queue"))
+    assert starts(play(ledger, DrainAsked("b", draining=False))) == [("2", "b")]
+
+
+def test_sessions_that_another_program_gives_back_serve_the_queue() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(2)), beat(active=2))
+    assert [type(i) for i in play(ledger, *wanted("1", policy="queue"))] == [Queued]
+    assert starts(play(ledger, beat(active=1))) == [("1", "a")]
+
+
+# -------------------------------------------------------------------------------------------------- promotions
+
+
+def test_a_free_session_promotes_the_oldest_that_fell_back_and_only_that() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(1)), *wanted("1", "2", "3"))
+    assert ways(ledger) == {"1": "h264_nvenc", "2": "libx264", "3": "libx264"}
+    assert play(ledger, JobEnded("1")) == [Promote("2")]
+    assert starts(play(ledger, JobWanted("2b", need(), promotes="2"), JobAcked("2b"), JobEnded("2"))) == [("2b", "a")]
+    assert ways(ledger) == {"3": "libx264", "2b": "h264_nvenc"}
+
+
+def test_a_promotion_that_comes_too_late_is_refused_and_tried_again_later() -> None:
+    ledger = Ledger(settings=Settings(promote_pause_s=30))
+    play(ledger, host("a", gpu_host(1)), *wanted("1", "2"), JobEnded("1"))
+    play(ledger, *wanted("4"))
+    assert ways(ledger)["4"] == "h264_nvenc"
+    assert [type(i) for i in play(ledger, JobWanted("2b", need(), promotes="2"))] == [Refuse]
+    assert play(ledger, JobEnded("4"), now=1) == []
+    assert play(ledger, beat(), TimePassed(), now=30) == [Promote("2")]
+
+
+def test_nothing_is_promoted_where_the_setting_says_no() -> None:
+    ledger = Ledger(settings=Settings(promote=False))
+    assert play(ledger, host("a", gpu_host(1)), *wanted("1", "2"), JobEnded("1"))[2:] == []
+
+
+# ------------------------------------------------------------------------------------------- failures of daemons
+
+
+def test_a_failure_that_nobody_said_cancels_and_keeps_its_place_taken() -> None:
+    ledger = Ledger()
+    play(ledger, attached("a", slots=1), JobWanted("j1", NEED), JobAcked("j1"))
+    queued = Need(NEED.targets, policy="queue")
+    broken = JobFailed("j1", ErrorCode.CONNECTION_LOST, "its stream broke", ended=False)
+    out = play(ledger, JobWanted("j2", queued), broken, broken)
+    assert out[1:] == [Cancel("a", "j1", "its stream broke")]
+    assert ledger.jobs == {}
+    assert ledger.position("j2") == 1
+    assert ledger.cluster.backoffs["j1"]["a"].failures == 1
+    assert starts(play(ledger, JobEnded("j1"))) == [("j2", "a")]
+
+
+def test_a_failed_daemon_is_left_out_for_that_work_and_longer_each_time() -> None:
+    ledger = Ledger(settings=Settings(backoff_s=2))
+    play(ledger, host("a"), JobWanted("1", need(), work="w"), JobFailed("1", ErrorCode.FFMPEG_EXITED, "it broke"))
+    (queued,) = play(ledger, JobWanted("2", need(), work="w"), now=1)
+    assert isinstance(queued, Queued)
+    assert "failed this job (ffmpeg_exited: it broke); not tried again for 1.0 s" in queued.considered[0].reason
+    assert starts(play(ledger, JobWanted("3", need(), work="other"), now=1)) == [("3", "a")]
+    assert starts(play(ledger, TimePassed(), now=2)) == [("2", "a")]
+    play(ledger, JobFailed("2", ErrorCode.FFMPEG_EXITED, "it broke"), JobWanted("4", need(), work="w"), now=2)
+    assert play(ledger, TimePassed(), now=5) == []
+    assert starts(play(ledger, TimePassed(), now=6)) == [("4", "a")]
+
+
+def test_where_software_may_help_only_the_hardware_is_left_out() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(3)), JobWanted("1", need(), work="w"))
+    play(ledger, JobFailed("1", ErrorCode.GPU_UNAVAILABLE, "it fell off the bus", retry_in_software=True))
+    play(ledger, *wanted("2"), JobWanted("3", need(), work="w"))
+    assert ways(ledger) == {"2": "h264_nvenc", "3": "libx264"}
+    assert not ledger.jobs["3"].placement.fallback
+
+
+def fail(ledger: Ledger, *names: str, now: float, code: ErrorCode = ErrorCode.FFMPEG_EXITED) -> list[Instruction]:
+    return play(ledger, *(e for n in names for e in (JobWanted(n, need()), JobFailed(n, code, "it broke"))), now=now)
+
+
+def test_a_sick_daemon_is_set_aside_for_a_growing_time() -> None:
+    ledger = Ledger(settings=Settings(aside_failures=3, aside_s=30), unhealthy_after_s=1e6)
+    play(ledger, host("sick", gpu_host(8)))
+    fail(ledger, "1", "2", "3", now=0)
+    play(ledger, host("well"))
+    (start,) = play(ledger, JobWanted("4", need()), now=1)
+    assert isinstance(start, Start)
+    assert start.placement.daemon_id == "well"
+    assert "set aside for 30 s because 3 jobs failed in a row: it broke" in start.placement.considered[0].reason
+    play(ledger, TimePassed(), now=30)
+    assert starts(fail(ledger, "5", now=31)) == [("5", "sick")], "it has another chance"
+    assert ledger.daemons["sick"].aside_until == pytest.approx(91)
+    play(ledger, TimePassed(), now=91)
+    play(ledger, *wanted("6"), now=92)
+    play(ledger, JobEnded("6"), now=110)
+    fail(ledger, "7", "8", now=111)
+    assert ledger.daemons["sick"].aside_until is None, "a success forgives"
+
+
+@pytest.mark.parametrize("code", [ErrorCode.BAD_INPUT, ErrorCode.CAPACITY, ErrorCode.SHUTTING_DOWN])
+def test_what_is_not_the_daemons_fault_does_not_set_it_aside(code: ErrorCode) -> None:
+    ledger = Ledger()
+    play(ledger, host("a"))
+    fail(ledger, "1", "2", "3", "4", now=0, code=code)
+    assert ledger.daemons["a"].aside_until is None
+
+
+def test_jobs_that_run_too_slowly_make_the_estimate_larger() -> None:
+    ledger = Ledger(unhealthy_after_s=1e6)
+    play(ledger, host("a", capabilities(cpu_count=2)), *wanted("1", "2"))
+    cost = ledger.jobs["1"].placement.cost_cores
+    for sequence in range(1, 12):
+        seen = tuple(JobSeen(name, 0.5, 30.0) for name in "12")
+        play(ledger, HeartbeatCame("a", sequence, (), seen), now=20.0 + sequence)
+    assert ledger.daemons["a"].cost_factor == pytest.approx(2 / cost, rel=0.05)
+    (refuse,) = play(ledger, JobWanted("3", need()), now=40)
+    assert isinstance(refuse, Refuse)
+    assert "its processors are busy" in refuse.refusal.considered[0].reason
+
+
+# ------------------------------------------------------------------------------------------------ whatever happens
+
+
 IDS = st.sampled_from(["a", "b", "c"])
 JOBS = st.sampled_from([f"j{i}" for i in range(6)])
 INSTANCES = st.sampled_from(["1", "2"])
@@ -164,3 +549,44 @@ def test_whatever_happens_the_invariants_hold(history: list[tuple[Event, float]]
         lost = {i.job_id for i in out if isinstance(i, Lost)}
         assert lost <= before
         assert not lost & set(ledger.jobs)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_thousands_of_random_events_too(seed: int) -> None:
+    """3 x 3,000 here, 1,000,000 in `python -m tests.bench.ledger`. What daemons remember is what they would say."""
+    probes = [need(), need(policy="queue", hw_accel="nvenc"), need(hw_accel="none")]
+    for i, (ledger, event, instructions, now, before) in enumerate(random_history(seed, 3_000)):
+        lost = {j.job_id for j in instructions if isinstance(j, Lost)}
+        assert lost <= before
+        assert not lost & set(ledger.jobs)
+        if isinstance(event, JobWanted):
+            assert [type(j) in {Start, Queued, Refuse} for j in instructions[:1]] == [True]
+        if i % 20 == 0:
+            remembered = [choose(ledger.cluster, probe, now) for probe in probes]
+            for daemon in ledger.daemons.values():
+                daemon.verdicts.clear()
+                daemon.fits.clear()
+            for probe, verdict in zip(probes, remembered, strict=True):
+                anew = choose(ledger.cluster, probe, now)
+                assert type(anew) is type(verdict)
+                assert list(anew.considered) == list(verdict.considered)
+
+
+@pytest.mark.parametrize("daemons_per_host", [1, 2])
+@pytest.mark.parametrize("breaks", [False, True])
+def test_no_session_is_started_above_a_limit(breaks: bool, daemons_per_host: int) -> None:
+    """1,000 starts and stops on limits 3, 5 and 8, heartbeats delayed, lost and reordered."""
+    world = run(seed=7, breaks=breaks, daemons_per_host=daemons_per_host, check=False)
+    world.ledger.validate()
+    assert world.counts["hardware starts"] > 700
+    assert world.counts["refused by the driver"] == 0
+    assert world.counts["seen by a viewer"] == 0
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_refusals_because_of_a_foreign_encoder_are_learned_and_never_seen(seed: int) -> None:
+    world = run(seed=seed, foreign=True, check=False)
+    world.ledger.validate()
+    assert world.counts["refused by the driver"] > 5
+    assert world.counts["seen by a viewer"] == 0
+    assert world.counts["hardware starts"] > 500

@@ -2,115 +2,310 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tvarr.cluster.model import Capabilities, Encoder, Family, Need, Placement, Refusal, Target
-from tvarr.cluster.policy import Candidate, choose
-from tvarr.media.model import Codec, Track
+from tests.cluster.build import AAC, H264_VIDEO, MP2_AUDIO, X264, attached, capabilities, need, nvenc
+from tests.cluster.chaos import daemons, needs, random_clusters
+from tvarr.cluster.events import DaemonAttached, DrainAsked, HeartbeatCame, JobAcked, JobWanted, PoolSeen
+from tvarr.cluster.hardware import HARDWARE_DECODING
+from tvarr.cluster.ledger import Ledger
+from tvarr.cluster.model import (
+    Capabilities,
+    Encoder,
+    Family,
+    LimitSource,
+    Need,
+    Placement,
+    Refusal,
+    RefusalKind,
+    Target,
+    Wait,
+)
+from tvarr.cluster.policy import choose
+from tvarr.ffmpeg.families import FLAGS
+from tvarr.media.model import Codec
 
-VIDEO = Track(1, Codec.H264)
-AUDIO = Track(2, Codec.MP2)
-X264 = Encoder("libx264", Codec.H264, Family.SOFTWARE)
-NVENC = Encoder("h264_nvenc", Codec.H264, Family.NVENC, device="GPU-1")
 BROKEN = Encoder("h264_vaapi", Codec.H264, Family.VAAPI, usable=False, reason="no permission for the node")
-AAC = Encoder("aac", Codec.AAC, Family.SOFTWARE)
 
 
-def daemon(name: str, *encoders: Encoder, jobs: int = 0, cpu_jobs: int = 0, unavailable: str = "") -> Candidate:
-    capabilities = Capabilities(encoders=encoders, max_jobs=4, max_cpu_jobs=2)
-    return Candidate(name, name, capabilities, jobs, cpu_jobs, unavailable)
+def ledger_of(*daemons: DaemonAttached) -> Ledger:
+    ledger = Ledger()
+    for daemon in daemons:
+        ledger.handle(daemon, 0.0)
+    return ledger
 
 
-def need(video: bool = True, hw_accel: str = "auto", codec: Codec = Codec.H264) -> Need:
-    targets = (Target(VIDEO, codec), Target(AUDIO, Codec.AAC)) if video else (Target(AUDIO, Codec.AAC),)
-    return Need(targets, hw_accel)
+def plain(name: str, *encoders: Encoder, max_jobs: int = 4, max_cpu_jobs: int = 2) -> DaemonAttached:
+    return attached(name, Capabilities(encoders=encoders, max_jobs=max_jobs, max_cpu_jobs=max_cpu_jobs))
+
+
+def fill(ledger: Ledger, count: int, wanted: Need | None = None) -> None:
+    """Places so many jobs and confirms them."""
+    for _ in range(count):
+        name = f"filler {len(ledger.jobs)}"
+        ledger.handle(JobWanted(name, wanted or need()), 0.0)
+        ledger.handle(JobAcked(name), 0.0)
+
+
+AUDIO_ONLY = Need((Target(MP2_AUDIO, Codec.AAC),))
 
 
 @pytest.mark.parametrize(
-    ("candidates", "wanted", "chosen"),
+    ("daemons", "wanted", "chosen"),
     [
-        pytest.param([daemon("a", X264, AAC)], need(), ("a", "libx264"), id="the only one"),
+        pytest.param([plain("a", X264, AAC)], need(), ("a", "libx264"), id="the only one"),
+        pytest.param([plain("a", X264), plain("b", X264)], need(), ("a", "libx264"), id="the first of equals"),
+        pytest.param([plain("a", X264), plain("b", X264, nvenc())], need(), ("b", "h264_nvenc"), id="hardware first"),
         pytest.param(
-            [daemon("a", X264, AAC), daemon("b", X264, AAC)], need(), ("a", "libx264"), id="the first of equals"
-        ),
-        pytest.param(
-            [daemon("a", X264, AAC), daemon("b", X264, NVENC, AAC)], need(), ("b", "h264_nvenc"), id="hardware first"
-        ),
-        pytest.param(
-            [daemon("a", NVENC, AAC), daemon("b", X264, AAC)],
+            [plain("a", nvenc()), plain("b", X264)],
             need(hw_accel="none"),
             ("b", "libx264"),
             id="software where it is asked for",
         ),
         pytest.param(
-            [daemon("a", BROKEN, AAC), daemon("b", BROKEN, X264, AAC)],
+            [plain("a", BROKEN), plain("b", BROKEN, X264)],
             need(),
             ("b", "libx264"),
             id="an encoder that failed its trial is none",
         ),
-        pytest.param([daemon("a", X264), daemon("b", AAC)], need(video=False), ("b", None), id="sound alone"),
+        pytest.param([plain("a", X264), plain("b", AAC)], AUDIO_ONLY, ("b", None), id="sound alone"),
         pytest.param(
-            [daemon("a", X264, AAC, jobs=2, cpu_jobs=2), daemon("b", X264, AAC)],
+            [attached("a", capabilities(sessions=3, hwaccels=())), attached("b", capabilities(sessions=3))],
             need(),
-            ("b", "libx264"),
-            id="no software slot left",
+            ("b", "h264_nvenc"),
+            id="decoding on the GPU before encoding alone",
         ),
         pytest.param(
-            [daemon("a", X264, AAC, jobs=4), daemon("b", X264, AAC)], need(), ("b", "libx264"), id="no slot left"
+            [attached("a", capabilities(sessions=0)), attached("b", capabilities(sessions=3))],
+            need(),
+            ("b", "h264_nvenc"),
+            id="a pool without sessions",
         ),
         pytest.param(
-            [daemon("a", X264, AAC, unavailable="it is draining"), daemon("b", X264, AAC)],
+            [attached("a", capabilities(cpu_count=2)), attached("b", capabilities(cpu_count=16))],
             need(),
             ("b", "libx264"),
-            id="draining",
+            id="the larger host for software",
+        ),
+        pytest.param(
+            [attached("a", capabilities(sessions=3))],
+            need(track=replace(H264_VIDEO, width=96, height=48)),
+            ("a", "libx264"),
+            id="too small for NVENC",
         ),
     ],
 )
-def test_choice(candidates: list[Candidate], wanted: Need, chosen: tuple[str, str | None]) -> None:
-    verdict = choose(candidates, wanted)
+def test_choice(daemons: list[DaemonAttached], wanted: Need, chosen: tuple[str, str | None]) -> None:
+    verdict = choose(ledger_of(*daemons).cluster, wanted, 0.0)
     assert isinstance(verdict, Placement)
     assert (verdict.daemon_id, verdict.encoder and verdict.encoder.name) == chosen
-    assert [c.daemon_id for c in verdict.considered] == [c.daemon_id for c in candidates]
+    assert [c.daemon_id for c in verdict.considered] == [d.id for d in daemons]
     assert [c.daemon_id for c in verdict.considered if c.chosen] == [chosen[0]]
     assert all(c.reason for c in verdict.considered)
 
 
 @pytest.mark.parametrize(
-    ("candidates", "wanted", "words"),
+    ("daemons", "wanted", "kind", "words"),
     [
-        pytest.param([], need(), [], id="nobody"),
-        pytest.param([daemon("a", AAC)], need(), ["its ffmpeg has no encoder for h264"], id="no such encoder"),
-        pytest.param([daemon("a", BROKEN, AAC)], need(), ["no permission for the node"], id="only a broken one"),
+        pytest.param([], need(), RefusalKind.NO_DAEMON, [], id="nobody"),
         pytest.param(
-            [daemon("a", X264, AAC)], need(hw_accel="nvenc"), ["it has no nvenc encoder"], id="no such family"
+            [plain("a", AAC)], need(), RefusalKind.UNSUPPORTED, ["its ffmpeg has no encoder for h264"], id="no encoder"
         ),
         pytest.param(
-            [daemon("a", X264, AAC, jobs=2, cpu_jobs=2)], need(), ["all of its 2 software job slots"], id="full"
+            [plain("a", BROKEN)], need(), RefusalKind.UNSUPPORTED, ["no permission for the node"], id="a broken one"
         ),
-        pytest.param([daemon("a", unavailable="it is unhealthy")], need(), ["it is unhealthy"], id="unhealthy"),
+        pytest.param(
+            [plain("a", X264)],
+            need(hw_accel="nvenc"),
+            RefusalKind.UNSUPPORTED,
+            ["it has no nvenc encoder for h264"],
+            id="no such family",
+        ),
+        pytest.param(
+            [attached("a", Capabilities(encoders=(X264, AAC), decoders=frozenset({"h264"})))],
+            need(audio=True),
+            RefusalKind.UNSUPPORTED,
+            ["its ffmpeg has no decoder for mp2"],
+            id="no decoder",
+        ),
+        pytest.param(
+            [attached("a", capabilities(sessions=0, software=False))],
+            need(),
+            RefusalKind.UNSUPPORTED,
+            ["it may open no hardware sessions"],
+            id="sessions forbidden",
+        ),
     ],
 )
-def test_refusal(candidates: list[Candidate], wanted: Need, words: list[str]) -> None:
-    verdict = choose(candidates, wanted)
+@pytest.mark.parametrize("policy", ["fallback", "queue", "reject"])
+def test_what_nobody_can_do_is_refused_at_once(
+    daemons: list[DaemonAttached], wanted: Need, kind: RefusalKind, words: list[str], policy: str
+) -> None:
+    verdict = choose(ledger_of(*daemons).cluster, replace(wanted, policy=policy), 0.0)
     assert isinstance(verdict, Refusal)
-    assert verdict.reason == ("no daemon can do this job" if candidates else "no daemon is connected")
-    assert len(verdict.considered) == len(candidates)
+    assert verdict.kind is kind
+    assert len(verdict.considered) == len(daemons)
     for considered, word in zip(verdict.considered, words, strict=True):
         assert word in considered.reason
 
 
-def test_a_daemon_that_failed_the_job_is_the_last_choice() -> None:
-    two = [daemon("a", NVENC, AAC), daemon("b", X264, AAC)]
-    verdict = choose(two, need(), avoid=frozenset({"a"}))
+@pytest.mark.parametrize(
+    ("caps", "count", "words"),
+    [
+        pytest.param(capabilities(max_jobs=2), 2, "all of its 2 job slots are taken", id="job slots"),
+        pytest.param(capabilities(max_cpu_jobs=1), 1, "all of its 1 software job slots are taken", id="software slots"),
+        pytest.param(capabilities(cpu_count=1), 2, "its processors are busy", id="estimated load"),
+        pytest.param(
+            capabilities(sessions=3, software=False),
+            3,
+            "3 of 3 hardware sessions are taken (driver_table: driver 550.54)",
+            id="sessions",
+        ),
+    ],
+)
+def test_what_is_full(caps: Capabilities, count: int, words: str) -> None:
+    ledger = ledger_of(attached("a", caps))
+    fill(ledger, count)
+    assert len(ledger.jobs) == count
+    wanted = need(preset="veryfast")
+    for policy, kind in (("fallback", Refusal), ("reject", Refusal), ("queue", Wait)):
+        verdict = choose(ledger.cluster, replace(wanted, policy=policy), 0.0)
+        assert isinstance(verdict, kind)
+        assert words in verdict.considered[0].reason
+        if isinstance(verdict, Refusal):
+            assert verdict.kind is RefusalKind.EXHAUSTED
+            assert verdict.retry_after_s > 0
+
+
+def test_sessions_of_other_programs_are_taken_and_told() -> None:
+    ledger = ledger_of(attached("a", capabilities(sessions=3)))
+    ledger.handle(HeartbeatCame("a", 1, (PoolSeen("nvidia-host", active=3, own=0),)), 1.0)
+    verdict = choose(ledger.cluster, need(policy="queue"), 1.0)
+    assert isinstance(verdict, Wait)
+    assert "3 of 3 hardware sessions are taken, 3 of them by other programs" in verdict.considered[0].reason
+
+
+def test_the_larger_free_share_wins() -> None:
+    ledger = ledger_of(attached("a", capabilities(sessions=3)), attached("b", capabilities(sessions=8)))
+    fill(ledger, 2)
+    assert [job.daemon_id for job in ledger.jobs.values()] == ["a", "b"]
+    verdict = choose(ledger.cluster, need(), 0.0)
     assert isinstance(verdict, Placement)
     assert verdict.daemon_id == "b"
-    alone = choose(two[:1], need(), avoid=frozenset({"a"}))
+    assert "a larger share of its sessions free" in verdict.considered[0].reason
+
+
+def test_the_same_source_draws_and_then_the_longest_unused() -> None:
+    caps = capabilities(unlimited=True, cpu_count=64)
+    ledger = ledger_of(*(attached(name, caps) for name in "abc"))
+    for name, source in (("1", "x"), ("2", "y"), ("3", "z")):
+        ledger.handle(JobWanted(name, need(source=source)), 0.0)
+    assert [job.daemon_id for job in ledger.jobs.values()] == ["a", "b", "c"]
+    near = choose(ledger.cluster, need(source="y"), 0.0)
+    assert isinstance(near, Placement)
+    assert near.daemon_id == "b"
+    assert near.considered[0].reason.endswith("another has the same source")
+    other = choose(ledger.cluster, need(source="w"), 0.0)
+    assert isinstance(other, Placement)
+    assert other.daemon_id == "a"
+    assert other.considered[1].reason.endswith("another was used less recently")
+
+
+def test_the_emptier_gpu_of_a_host() -> None:
+    ledger = ledger_of(attached("a", capabilities(sessions=8, gpus=("GPU-1", "GPU-2"))))
+    fill(ledger, 4)
+    devices = [job.placement.encoder.device for job in ledger.jobs.values() if job.placement.encoder]
+    assert devices == ["GPU-1", "GPU-2", "GPU-1", "GPU-2"]
+    assert ledger.daemons["a"].gpu_decodes == {"GPU-1": 2, "GPU-2": 2}
+
+
+def test_fallback_is_software_elsewhere_too_even_where_a_family_was_named() -> None:
+    ledger = ledger_of(attached("a", capabilities(sessions=1, software=False)), attached("b"))
+    fill(ledger, 1)
+    for hw_accel in ("auto", "nvenc"):
+        verdict = choose(ledger.cluster, need(hw_accel=hw_accel), 0.0)
+        assert isinstance(verdict, Placement)
+        assert (verdict.daemon_id, verdict.fallback) == ("b", True)
+        assert "all hardware sessions are taken" in verdict.reason
+    assert not isinstance(choose(ledger.cluster, need(hw_accel="nvenc", policy="reject"), 0.0), Placement)
+
+
+def test_software_is_no_fallback_where_there_is_no_hardware() -> None:
+    verdict = choose(ledger_of(attached("a")).cluster, need(policy="queue"), 0.0)
+    assert isinstance(verdict, Placement)
+    assert not verdict.fallback
+
+
+def test_a_daemon_that_failed_the_job_is_the_last_choice() -> None:
+    ledger = ledger_of(plain("a", nvenc()), plain("b", X264))
+    verdict = choose(ledger.cluster, need(), 0.0, avoid=frozenset({"a"}))
+    assert isinstance(verdict, Placement)
+    assert verdict.daemon_id == "b"
+    assert verdict.considered[0].reason.endswith("failed this job before")
+    alone = choose(ledger_of(plain("a", nvenc())).cluster, need(), 0.0, avoid=frozenset({"a"}))
     assert isinstance(alone, Placement)
-    assert alone.daemon_id == "a"
 
 
-def test_a_missing_decoder_is_said() -> None:
-    capabilities = Capabilities(encoders=(X264, AAC), decoders=frozenset({"h264"}))
-    verdict = choose([Candidate("a", "a", capabilities, 0, 0)], need())
-    assert isinstance(verdict, Refusal)
-    assert verdict.considered[0].reason == "its ffmpeg has no decoder for mp2"
+def test_draining_and_unhealthy_daemons_are_named() -> None:
+    ledger = ledger_of(attached("a"), attached("b"))
+    ledger.handle(DrainAsked("a", draining=True), 0.0)
+    verdict = choose(ledger.cluster, need(), 0.0)
+    assert isinstance(verdict, Placement)
+    assert (verdict.daemon_id, verdict.considered[0].reason) == ("b", "it is draining")
+
+
+def test_a_restricted_limit_of_one_gpu_does_not_bind_another() -> None:
+    override = capabilities(sessions=1, source=LimitSource.OVERRIDE, pool="GPU-1")
+    ledger = ledger_of(attached("a", override), attached("b", capabilities(sessions=3)))
+    fill(ledger, 4)
+    assert sorted(job.daemon_id for job in ledger.jobs.values()) == ["a", "b", "b", "b"]
+
+
+def test_hardware_decoding_is_told_as_the_flags_have_it() -> None:
+    flags = {family: (f.hwaccel, f.decodes) for family in Family if (f := FLAGS.get(family)) and f.hwaccel}
+    assert dict(HARDWARE_DECODING) == flags
+
+
+@given(st.lists(daemons(), max_size=6), needs())
+def test_every_placement_can_be_done(attaching: list[DaemonAttached], wanted: Need) -> None:
+    ledger = ledger_of(*{d.id: d for d in attaching}.values())
+    check(ledger, wanted)
+
+
+def check(ledger: Ledger, wanted: Need) -> bool:
+    """Whether the need was placed; asserts that its daemon has all that it takes, and that all were considered."""
+    verdict = choose(ledger.cluster, wanted, 0.0)
+    here = [d.id for d in ledger.daemons.values() if d.connected]
+    assert [c.daemon_id for c in verdict.considered] == here
+    assert all(c.reason for c in verdict.considered)
+    if not isinstance(verdict, Placement):
+        return False
+    caps = ledger.daemons[verdict.daemon_id].capabilities
+    video = next((t for t in wanted.targets if t.track.codec is not Codec.MP2), None)
+    encoder = verdict.encoder
+    assert (encoder is None) == (video is None)
+    if encoder is not None and video is not None:
+        assert encoder in caps.encoders
+        assert encoder.usable
+        assert encoder.codec is video.codec
+        if wanted.hw_accel == "none":
+            assert encoder.family is Family.SOFTWARE
+        elif wanted.hw_accel != "auto" and not verdict.fallback:
+            assert encoder.family == wanted.hw_accel
+        if verdict.pool:
+            pool = ledger.daemons[verdict.daemon_id].pools[verdict.pool]
+            assert pool.limit is None or pool.in_use < pool.limit
+        assert not verdict.hw_decode or "cuda" in caps.hwaccels
+    codecs = {e.codec for e in caps.encoders if e.usable}
+    assert all(t.codec in codecs for t in wanted.targets)
+    return True
+
+
+def test_many_random_clusters_seeded() -> None:
+    """5,000 here; `python -m tests.bench.ledger` does 200,000."""
+    placed = sum(check(ledger, wanted) for ledger, wanted in random_clusters(seed=1, count=5_000))
+    assert placed > 1_000

@@ -22,6 +22,8 @@ JOB = {
     "id": "job1",
     "state": "running",
     "age_s": 75.0,
+    "queue_position": 0,
+    "waited_s": 0.0,
     "daemon_id": "d1",
     "daemon_name": "rack <1>",
     "encoder": "h264_nvenc",
@@ -45,6 +47,7 @@ TRANSCODER = {
     "name": "rack <1>",
     "version": "0.1.0",
     "state": "connected",
+    "set_aside": "",
     "address": "192.0.2.7",
     "connected_at": "2026-11-23T12:00:00.000Z",
     "last_heartbeat_at": "2026-11-23T12:05:00.000Z",
@@ -109,6 +112,10 @@ TRANSCODER = {
             "limit": 8,
             "limit_source": "driver_table",
             "detail": "driver 550.54: 8",
+            "held": 1,
+            "foreign": 1,
+            "in_use": 2,
+            "free": 6,
             "active": 2,
             "own": 1,
         }
@@ -162,6 +169,7 @@ RELAY = {
             "job": JOB,
             "placement": {
                 "reason": "the only free h264 encoder in hardware",
+                "fallback": False,
                 "considered": [
                     {"daemon_id": "d1", "daemon_name": "rack <1>", "chosen": True, "reason": "h264_nvenc is free"},
                     {"daemon_id": "d2", "daemon_name": "attic", "chosen": False, "reason": "software only"},

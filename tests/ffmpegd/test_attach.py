@@ -168,6 +168,23 @@ async def test_it_comes_back_to_a_coordinator_that_was_restarted(caplog: pytest.
     ]
 
 
+async def test_the_end_of_a_job_is_told_at_once() -> None:
+    coordinator = Coordinator(interval_s=60.0)
+    server = await serve_coordinator(coordinator, "127.0.0.1", 0, TOKEN)
+    jobs = Jobs(Capacity(HOST), no_job)
+    async with attached(Endpoint("127.0.0.1", server.port, TOKEN), jobs):
+        await coordinator.next(messages.Heartbeat)
+        assert coordinator.stream
+        await coordinator.stream.send(messages.StartJob(job_id="j1", encoder="libx264"))
+        await coordinator.next(messages.JobAccepted)  # it dials for the job and is hung up on
+        started_at = asyncio.get_running_loop().time()
+        beat = await coordinator.next(messages.Heartbeat)
+        assert isinstance(beat, messages.Heartbeat)
+        assert (beat.sequence, beat.jobs) == (1, [])
+        assert asyncio.get_running_loop().time() - started_at < 5.0
+    await server.stop()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110 - what a log says is no event
         await asyncio.sleep(0.02)

@@ -5,7 +5,8 @@ The same facts travel as messages of `proto/tvarr/v1/ffmpegd.proto`; `tvarr.wire
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 from tvarr.media.model import Codec, Track
@@ -33,6 +34,14 @@ class LimitSource(StrEnum):
     DRIVER_TABLE = "driver_table"
     UNLIMITED = "unlimited"
     UNKNOWN = "unknown"
+
+
+class ExhaustedPolicy(StrEnum):
+    """What happens to a job that hardware could do, but all sessions are taken."""
+
+    FALLBACK = "fallback"  # software, and hardware again later
+    QUEUE = "queue"  # it waits
+    REJECT = "reject"  # it is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +126,9 @@ class Need:
 
     targets: tuple[Target, ...]  # only the tracks that change
     hw_accel: str = "auto"  # auto, none, or a `Family`
-    policy: str = "fallback"  # when sessions are exhausted: queue, fallback, reject
+    policy: str = "fallback"  # an `ExhaustedPolicy`
     source: str = ""  # the channel's id
+    priority: int = 0  # in the queue; higher goes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +148,28 @@ class Placement:
     daemon_id: str
     encoder: Encoder | None  # of the video track; None where only audio changes
     reason: str
-    considered: tuple[Considered, ...] = field(default=())
+    considered: Sequence[Considered] = ()
+    hw_decode: bool = False  # the encoder's device is expected to decode as well
+    pool: str = ""  # id of the session pool that a session is reserved in; empty: none needed
+    fallback: bool = False  # in software because all hardware sessions are taken: worth a warning and a promotion
+    cost_cores: float = 0.0  # processors that the job is estimated to keep busy, by the table
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Some daemon can do the job, but not now."""
+
+    reason: str
+    considered: Sequence[Considered] = ()
+    until: float | None = None  # when a daemon may be tried again; None: when capacity frees
+
+
+class RefusalKind(StrEnum):
+    """Why a job is refused; all are HTTP 503."""
+
+    NO_DAEMON = "no_daemon"  # none is connected
+    UNSUPPORTED = "unsupported"  # none that takes jobs has the encoder or decoder
+    EXHAUSTED = "exhausted"  # some could, but sessions, slots or processors are taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +177,9 @@ class Refusal:
     """No daemon can take the job now."""
 
     reason: str
-    considered: tuple[Considered, ...] = ()
+    considered: Sequence[Considered] = ()
+    kind: RefusalKind = RefusalKind.UNSUPPORTED
+    retry_after_s: float = 10.0  # for the header `Retry-After`
 
 
 @dataclass(frozen=True, slots=True)

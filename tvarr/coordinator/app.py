@@ -20,6 +20,7 @@ from aiohttp import web
 
 from tvarr import __version__
 from tvarr.background import redact as log_redact
+from tvarr.cluster.state import Settings
 from tvarr.coordinator import views
 from tvarr.coordinator.auth import Auth
 from tvarr.coordinator.daemons import Daemons
@@ -90,7 +91,9 @@ class Coordinator:
         self.ready = False
         self.grpc_port = options.grpc_port
         self.daemons = Daemons(
-            heartbeat_interval_s=options.heartbeat_interval_s, unhealthy_after_s=options.unhealthy_after_s
+            heartbeat_interval_s=options.heartbeat_interval_s,
+            unhealthy_after_s=options.unhealthy_after_s,
+            settings=Settings(queue_timeout_s=options.queue_timeout_s, promote=False),
         )
         self.relays_running = Relays(
             daemons=self.daemons,

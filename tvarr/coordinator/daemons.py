@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from tvarr import __version__
 from tvarr.cluster import ledger as events
-from tvarr.cluster.ledger import Ledger, words
+from tvarr.cluster.ledger import Ledger, Settings, words
 from tvarr.cluster.model import Need, Placement
-from tvarr.errors import ErrorCode, JobError, NoPlacement, NotFound
+from tvarr.cluster.waiting import Waiting
+from tvarr.errors import ErrorCode, JobError, NoPlacement, NotFound, QueueTimeout, TvarrError
 from tvarr.wire import convert, messages
 from tvarr.wire.streams import DaemonMessages, JobOutputs
 
@@ -49,19 +52,29 @@ class JobSlot:
 
     id: str
     placement: Placement
+    waited_s: float  # in the queue
     stream: asyncio.Future[JobOutputs]
     lost: asyncio.Future[JobError]
-    done: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Event = field(default_factory=asyncio.Event)  # its owner wants no more of it
+    said: bool = False  # the daemon has said the last word about it: nothing of it is left there
+    gone: bool = False  # the ledger took it away
 
 
 class Daemons:
-    """Keeps every daemon's stream, places jobs, and hands out their streams."""
+    """Keeps every daemon's stream, places jobs, and hands out their streams.
 
-    def __init__(self, *, heartbeat_interval_s: float, unhealthy_after_s: float) -> None:
-        self.ledger = Ledger(unhealthy_after_s=unhealthy_after_s)
+    The life of a job here: `place`, which may wait, `open`, `acked`, and then one of `finished`, `failed`, `cancel` and
+    `place_again`.
+    """
+
+    def __init__(
+        self, *, heartbeat_interval_s: float, unhealthy_after_s: float, settings: Settings | None = None
+    ) -> None:
+        self.ledger = Ledger(unhealthy_after_s=unhealthy_after_s, settings=settings or Settings())
         self.links: dict[str, DaemonLink] = {}
         self._heartbeat_interval_s = heartbeat_interval_s
         self._slots: dict[str, JobSlot] = {}
+        self._wanted: dict[str, asyncio.Future[JobSlot]] = {}  # jobs whose owners wait in `place`
         self._timer: asyncio.TimerHandle | None = None
 
     # ------------------------------------------------------------------------------------------ the daemons' side
@@ -110,12 +123,30 @@ class Daemons:
                 self._handle(events.DaemonDetached(daemon_id, register.instance_id, reason))
 
     async def work(self, opened: messages.WorkOpen, stream: JobOutputs) -> None:
-        """Hands a job's stream to whoever started the job and keeps it open until the job is done."""
+        """Hands a job's stream to whoever started the job and keeps it open until nothing of the job is left."""
         slot = self._slots.get(opened.job_id)
-        if slot is None or slot.stream.done():
+        if slot is None or slot.stream.done() or opened.daemon_id != slot.placement.daemon_id:
+            self._turned_away(opened.job_id, opened.daemon_id)
             raise NotFound(f"no job {opened.job_id} is waiting for a daemon")
         slot.stream.set_result(stream)
         await slot.done.wait()
+        if not slot.said:
+            await self._until_it_ends(slot, stream)
+
+    async def _until_it_ends(self, slot: JobSlot, stream: JobOutputs) -> None:
+        """Reads a cancelled job's stream to the daemon's last word: then what the job held is free."""
+        with suppress(TvarrError, TimeoutError):
+            async with asyncio.timeout(self.ledger.settings.close_within_s):
+                while (item := await stream.receive()) is not None:
+                    if isinstance(item, messages.TranscodeError | messages.OutputComplete):
+                        self._handle(events.JobEnded(slot.id))
+                        return
+
+    def _turned_away(self, job_id: str, daemon_id: str) -> None:
+        """A daemon begins, or refuses to begin, a job that was cancelled meanwhile: it holds nothing there."""
+        closing = [job for job in self.ledger.cluster.held_by(daemon_id) if job.id == job_id]
+        if closing and job_id not in self.ledger.jobs:
+            self._handle(events.JobEnded(job_id))
 
     def _identify(self, register: messages.Register) -> tuple[str, str]:
         """The id and name to keep the daemon under: another id where its own is taken by a process that is alive."""
@@ -128,15 +159,14 @@ class Daemons:
         return other, name
 
     async def _read(self, link: DaemonLink, stream: DaemonMessages) -> None:
-        while (message := await stream.receive()) is not None:
+        while (message := await stream.receive()) is not None and not link.cut.is_set():
             link.heard_at = time.time()
             match message:
                 case messages.Heartbeat():
                     link.heartbeat = message
-                    self._handle(events.HeartbeatCame(link.id))
-                case messages.JobRefused():
-                    error = convert.error_from_wire(message.error)
-                    self._lose(message.job_id, error)
+                    self._handle(_seen(link.id, message))
+                case messages.JobRefused(job_id=job_id):
+                    self._refused(job_id, link.id, convert.error_from_wire(message.error))
                 case messages.CapabilitiesChanged():
                     capabilities, complaints = convert.capabilities_from_wire(message.capabilities)
                     for complaint in complaints:
@@ -164,20 +194,22 @@ class Daemons:
 
     # ------------------------------------------------------------------------------------------ the relays' side
 
-    def place(self, job_id: str, need: Need, avoid: frozenset[str]) -> JobSlot:
-        """Reserves a place for a job and tells the daemon. Raises `NoPlacement` with every daemon's reason."""
-        instructions = self.ledger.handle(events.JobWanted(job_id, need, avoid), time.monotonic())
-        for instruction in instructions:
-            match instruction:
-                case events.Start(_, placement):
-                    loop = asyncio.get_running_loop()
-                    slot = JobSlot(job_id, placement, loop.create_future(), loop.create_future())
-                    self._slots[job_id] = slot
-                    self._post(placement.daemon_id, instruction)
-                    return slot
-                case events.Refuse(_, refusal):
-                    raise NoPlacement(refusal.reason, words(refusal.considered))
-        raise AssertionError("the ledger neither placed nor refused")
+    async def place(self, job_id: str, need: Need, work: str) -> JobSlot:
+        """Reserves a place for a job, waiting for one where the ledger says so, and tells the daemon.
+
+        `work` names what the job does over all its tries. Raises `NoPlacement` and `QueueTimeout` with every daemon's
+        reason.
+        """
+        return await self._placed(job_id, events.JobWanted(job_id, need, work=work))
+
+    async def place_again(self, slot: JobSlot, error: JobError) -> JobSlot:
+        """Another place for a job whose session the driver refused, as `place`. Raises `error` where it is lost."""
+        self._close(slot)
+        return await self._placed(slot.id, events.SessionRefused(slot.id), error)
+
+    def waiting(self, job_id: str) -> Waiting | None:
+        """What a job waits for; None where it does not wait."""
+        return self.ledger.waiting_for(job_id)
 
     async def open(self, slot: JobSlot) -> JobOutputs:
         """The job's stream, once the daemon has dialled in. Raises `JobError`."""
@@ -188,23 +220,60 @@ class Daemons:
         if slot.stream not in done:
             name = self.name_of(slot.placement.daemon_id)
             raise JobError(ErrorCode.STALLED, f"{name} did not start the job within {WORK_WITHIN_S:g} s")
-        self._handle(events.JobAcked(slot.id))
         return slot.stream.result()
 
-    def release(self, slot: JobSlot, *, failed: bool, cancel: str = "") -> None:
-        """The job is over: its capacity is free. `cancel` tells the daemon so, with this reason."""
+    def acked(self, slot: JobSlot) -> None:
+        """The daemon says that the job runs."""
+        self._handle(events.JobAcked(slot.id))
+
+    def finished(self, slot: JobSlot) -> None:
+        """The daemon has given all output and said so."""
+        self._close(slot)
+        if link := self.links.get(slot.placement.daemon_id):
+            link.jobs_done += 1
+        self._handle(events.JobEnded(slot.id))
+
+    def failed(self, slot: JobSlot, error: JobError) -> None:
+        """The daemon said an error, or the job was lost."""
+        self._close(slot)
+        if link := self.links.get(slot.placement.daemon_id):
+            link.jobs_failed += 1
+        if slot.said or not slot.gone:
+            self._handle(events.JobFailed(slot.id, error.code, str(error), error.retry_in_software, ended=slot.said))
+
+    def cancel(self, slot: JobSlot, reason: str) -> None:
+        """Nobody wants the job any more. What it holds is free when the daemon says that it has ended."""
+        self._close(slot)
+        if link := self.links.get(slot.placement.daemon_id):
+            link.jobs_done += 1
+        self._handle(events.JobEnded(slot.id) if slot.said else events.JobCancelled(slot.id, reason))
+
+    async def _placed(self, job_id: str, event: events.Event, lost: JobError | None = None) -> JobSlot:
+        """Hands in an event that asks for a place, and waits for the answer, which may come with a later one."""
+        answer: asyncio.Future[JobSlot] = asyncio.get_running_loop().create_future()
+        self._wanted[job_id] = answer
+        try:
+            self._handle(event)
+            if lost is not None and not answer.done() and self.waiting(job_id) is None:
+                raise lost
+            return await answer
+        except asyncio.CancelledError:
+            if slot := self._slots.get(job_id):
+                self._close(slot)
+            self._handle(events.JobCancelled(job_id, "nobody waits for it any more"))
+            raise
+        finally:
+            del self._wanted[job_id]
+            if not answer.cancel() and not answer.cancelled():
+                answer.exception()  # it may have come at the same moment as a cancellation
+
+    def _close(self, slot: JobSlot) -> None:
+        """The slot's owner is through with it."""
         slot.done.set()
         if not slot.stream.done():
             slot.stream.cancel()
-        if slot.lost.done():
-            slot.lost.exception()
-        self._slots.pop(slot.id, None)
-        self._handle(events.JobEnded(slot.id))
-        if link := self.links.get(slot.placement.daemon_id):
-            link.jobs_failed += failed
-            link.jobs_done += not failed
-        if cancel:
-            self._post(slot.placement.daemon_id, events.Cancel(slot.placement.daemon_id, slot.id, cancel))
+        if self._slots.get(slot.id) is slot:
+            del self._slots[slot.id]
 
     def name_of(self, daemon_id: str) -> str:
         link = self.links.get(daemon_id)
@@ -225,14 +294,47 @@ class Daemons:
     # ------------------------------------------------------------------------------------------ carrying out
 
     def _handle(self, event: events.Event) -> None:
+        """Hands an event to the ledger and carries out all that follows, for whichever job."""
         for instruction in self.ledger.handle(event, time.monotonic()):
-            match instruction:
-                case events.Lost(job_id, code, reason):
-                    self._lose(job_id, JobError(code, reason))
-                case events.Cancel(daemon_id):
-                    self._post(daemon_id, instruction)
-        self.links = {key: link for key, link in self.links.items() if key in self.ledger.daemons}
+            self._carry_out(instruction)
+        if len(self.links) != len(self.ledger.daemons):
+            self.links = {key: link for key, link in self.links.items() if key in self.ledger.daemons}
         self._arm()
+
+    def _carry_out(self, instruction: events.Instruction) -> None:
+        match instruction:
+            case events.Start(job_id, placement, waited_s):
+                self._start(instruction)
+                if placement.fallback:
+                    log.warning("job %s falls back to software: %s", job_id, placement.reason)
+                elif waited_s:
+                    log.info("job %s starts after %.1f s in the queue", job_id, waited_s)
+            case events.Queued(job_id, position, reason):
+                log.info("job %s waits at position %d: %s", job_id, position, reason)
+            case events.QueueTimedOut(job_id, waited_s, reason, considered):
+                words_ = f"no daemon was free for this job within {waited_s:.0f} s: {reason}"
+                self._refuse(job_id, QueueTimeout(words_, words(considered)))
+            case events.Refuse(job_id, refusal):
+                self._refuse(job_id, NoPlacement(refusal.reason, words(refusal.considered), refusal.retry_after_s))
+            case events.Lost(job_id, code, reason):
+                if slot := self._slots.get(job_id):
+                    slot.gone = True
+                    _lose(slot, JobError(code, reason))
+            case events.Cancel(daemon_id):
+                self._post(daemon_id, instruction)
+
+    def _start(self, start: events.Start) -> None:
+        loop = asyncio.get_running_loop()
+        slot = JobSlot(start.job_id, start.placement, start.waited_s, loop.create_future(), loop.create_future())
+        self._slots[slot.id] = slot
+        if not (answer := self._wanted[slot.id]).done():  # a cancelled owner finds the slot and gives it back
+            answer.set_result(slot)
+        self._post(slot.placement.daemon_id, start)
+
+    def _refuse(self, job_id: str, error: TvarrError) -> None:
+        answer = self._wanted[job_id]
+        if not answer.done():
+            answer.set_exception(error)
 
     def _arm(self) -> None:
         if self._timer is not None:
@@ -242,9 +344,14 @@ class Daemons:
             delay = max(0.0, deadline - time.monotonic()) + 0.001
             self._timer = asyncio.get_running_loop().call_later(delay, self._handle, events.TimePassed())
 
-    def _lose(self, job_id: str, error: JobError) -> None:
-        if (slot := self._slots.get(job_id)) and not slot.lost.done():
-            slot.lost.set_result(error)
+    def _refused(self, job_id: str, daemon_id: str, error: JobError) -> None:
+        """A daemon can't begin a job that it was told to start."""
+        slot = self._slots.get(job_id)
+        if slot is None or slot.placement.daemon_id != daemon_id or slot.stream.done():
+            self._turned_away(job_id, daemon_id)
+            return
+        slot.said = True
+        _lose(slot, error)
 
     def _post(self, daemon_id: str, instruction: events.Instruction) -> None:
         link = self.links.get(daemon_id)
@@ -255,3 +362,22 @@ class Daemons:
         except asyncio.QueueFull:
             log.error("daemon %s does not read its messages: cut off", link.name)
             link.cut.set()
+
+
+def _lose(slot: JobSlot, error: JobError) -> None:
+    if not slot.lost.done():
+        slot.lost.set_result(error)
+
+
+def _seen(daemon_id: str, beat: messages.Heartbeat) -> events.HeartbeatCame:
+    """What the ledger has of a heartbeat; figures that can't be are left out."""
+    return events.HeartbeatCame(
+        daemon_id,
+        beat.sequence,
+        tuple(events.PoolSeen(pool.id, pool.active, pool.own) for pool in beat.pools),
+        tuple(events.JobSeen(job.job_id, _finite(job.speed), _finite(job.age_s)) for job in beat.jobs),
+    )
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) and value > 0 else 0.0

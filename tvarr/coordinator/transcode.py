@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 from uuid import uuid4
 
 from tvarr.cluster.model import JobSpec, Need, Placement
+from tvarr.cluster.waiting import Waiting
 from tvarr.coordinator.daemons import Daemons, JobSlot
 from tvarr.coordinator.profiles import Plan
 from tvarr.coordinator.signals import Signal
@@ -20,7 +22,10 @@ from tvarr.wire import convert, messages
 from tvarr.wire.codec import Batch
 from tvarr.wire.streams import JobOutputs
 
+log = logging.getLogger(__name__)
+
 ACK_WITHIN_S = 20.0  # from `TranscodeStart` to `TranscodeAck`
+LIVE_AFTER_S = 2.0  # a live job that waited longer in the queue begins with what is on then
 LAST_WORDS_S = 1.0  # a stream that breaks while we send often has the daemon's reason still to be read
 
 
@@ -30,6 +35,8 @@ class JobRun:
     def __init__(
         self,
         *,
+        daemons: Daemons,
+        work: str,
         plan: Plan,
         serves: Callable[[Tracks], bool],
         need: Need,
@@ -41,7 +48,9 @@ class JobRun:
         full_speed: bool,
         batch_age_s: float,
         batch_bytes: int,
+        went_live: Callable[[int], None],
     ) -> None:
+        """`went_live` hears of a job that waited so long that it begins at this later place in the source's ring."""
         self.id = uuid4().hex[:12]
         self.plan = plan
         self.need = need
@@ -50,10 +59,15 @@ class JobRun:
         self.started_at = time.time()
         self.state = "placing"
         self.placement: Placement | None = None
+        self.waited_s = 0.0  # in the queue, once it is over
         self.daemon_name = ""
         self.ack: messages.TranscodeAck | None = None
         self.stats: messages.TranscodeStats | None = None
+        self.gave_output = False
         self.lost_samples = 0  # evicted before the job could take them
+        self._daemons = daemons
+        self._work = work
+        self._went_live = went_live
         self._serves = serves
         self._source = source
         self._changed = changed
@@ -64,36 +78,78 @@ class JobRun:
         self._batch_bytes = batch_bytes
         self._kinds = {target.track.id: target.track.kind for target in plan.targets}
 
+    @property
+    def waiting(self) -> Waiting | None:
+        """What it waits for in the queue; None where it does not."""
+        return self._daemons.waiting(self.id)
+
+    @property
+    def queue_position(self) -> int:
+        """1 is next; 0: it does not wait."""
+        return self._daemons.ledger.position(self.id)
+
     async def go(
         self,
-        daemons: Daemons,
-        avoid: frozenset[str],
         take: Callable[[Sequence[Sample]], None],
         room: Callable[[], Awaitable[None]],
         fed: Callable[[int], None],
     ) -> None:
-        """Places the job and runs it to its end.
+        """Places the job, which may wait for that, and runs it to its end.
 
         `take` gets the output; `room` returns when viewers could take more (asked only at full speed); `fed` hears how
-        far the source's ring was used. Raises `NoPlacement`, or `JobError` where the job was lost.
+        far the source's ring was used. A session that the driver refuses is asked for elsewhere. Raises `NoPlacement`
+        and `QueueTimeout`, or `JobError` where the job was lost.
         """
-        slot = daemons.place(self.id, self.need, avoid)
-        self.placement = slot.placement
-        self.daemon_name = daemons.name_of(slot.placement.daemon_id)
-        failed, cancel = True, "nobody watches any more"
         try:
-            stream = await daemons.open(slot)
+            slot = await self._daemons.place(self.id, self.need, self._work)
+            while (refusal := await self._try(slot, take, room, fed)) is not None:
+                log.warning("job %s: %s was refused a session: %s", self.id, self.daemon_name, refusal)
+                self.state, self.placement, self.ack, self.stats = "placing", None, None, None
+                slot = await self._daemons.place_again(slot, refusal)
+                self.next_seq = self.restart_seq()
+                fed(self.next_seq)
+        finally:
+            self.state = "ended"
+
+    async def _try(
+        self,
+        slot: JobSlot,
+        take: Callable[[Sequence[Sample]], None],
+        room: Callable[[], Awaitable[None]],
+        fed: Callable[[int], None],
+    ) -> JobError | None:
+        """Runs the job where it was placed. Returns the driver's refusal of a session, and raises any other error."""
+        self.placement = slot.placement
+        self.daemon_name = self._daemons.name_of(slot.placement.daemon_id)
+        self.waited_s += slot.waited_s
+        try:
+            stream = await self._daemons.open(slot)
             self.state = "starting"
+            if slot.waited_s > LIVE_AFTER_S:
+                self._go_live()
             self._splice.restart()
             await stream.send(convert.start_to_wire(self._spec(slot)))
             await self._run(slot, stream, take, room, fed)
-            failed, cancel = False, ""
         except JobError as error:
-            cancel = str(error)
+            if slot.said and error.code is ErrorCode.SESSION_LIMIT:
+                return error
+            self._daemons.failed(slot, error)
             raise
-        finally:
-            self.state = "ended"
-            daemons.release(slot, failed=failed, cancel=cancel)
+        except BaseException:
+            self._daemons.cancel(slot, "nobody watches any more")
+            raise
+        self._daemons.finished(slot)
+        return None
+
+    def _go_live(self) -> None:
+        """After a wait nobody wants to see what was on when it began, unless viewers have seen a part of it."""
+        seq = self._source.join_seq()
+        tracks = self._source.tracks_at(seq)
+        if self._full_speed or self._source_ended() or self._splice.resume_ticks(self._kinds) is not None:
+            return
+        if seq > self.next_seq and tracks is not None and self._serves(tracks):
+            self.start_seq = self.next_seq = seq
+            self._went_live(seq)
 
     def _spec(self, slot: JobSlot) -> JobSpec:
         encoder = slot.placement.encoder
@@ -118,7 +174,7 @@ class JobRun:
         fed: Callable[[int], None],
     ) -> None:
         feed = asyncio.create_task(self._feed(stream, fed), name=f"feed of job {self.id}")
-        drain = asyncio.create_task(self._drain(stream, take, room), name=f"drain of job {self.id}")
+        drain = asyncio.create_task(self._drain(slot, stream, take, room), name=f"drain of job {self.id}")
         unacked = asyncio.get_running_loop().call_later(ACK_WITHIN_S, self._no_ack, slot)
         try:
             ends: set[asyncio.Future[Any]] = {drain, slot.lost}
@@ -185,7 +241,11 @@ class JobRun:
         return None
 
     async def _drain(
-        self, stream: JobOutputs, take: Callable[[Sequence[Sample]], None], room: Callable[[], Awaitable[None]]
+        self,
+        slot: JobSlot,
+        stream: JobOutputs,
+        take: Callable[[Sequence[Sample]], None],
+        room: Callable[[], Awaitable[None]],
     ) -> None:
         splice, kinds = self._splice, self._kinds
         while True:
@@ -199,7 +259,7 @@ class JobRun:
                         and (out := splice.take(sample, kind)) is not None
                     ]
                     if released:
-                        self.state = "running"
+                        self.state, self.gave_output = "running", True
                         take(released)
                     if self._full_speed:
                         await room()
@@ -207,9 +267,12 @@ class JobRun:
                     self.stats = item
                 case messages.TranscodeAck():
                     self.ack = item
+                    self._daemons.acked(slot)
                 case messages.TranscodeError():
+                    slot.said = True
                     raise convert.error_from_wire(item)
                 case messages.OutputComplete():
+                    slot.said = True
                     return
                 case None:
                     raise JobError(ErrorCode.CONNECTION_LOST, f"{self.daemon_name} closed the job's stream")

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from uuid import uuid4
 
 from tvarr.cluster.model import Need
 from tvarr.coordinator.daemons import Daemons
@@ -18,7 +19,7 @@ from tvarr.coordinator.outputs import TsOutput
 from tvarr.coordinator.profiles import IN_TS, Plan, plan
 from tvarr.coordinator.signals import Signal
 from tvarr.coordinator.transcode import JobRun
-from tvarr.errors import CannotCarry, ErrorCode, JobError, NoPlacement, TvarrError
+from tvarr.errors import CannotCarry, ErrorCode, JobError, NoPlacement, QueueTimeout, TvarrError
 from tvarr.media.interleave import Interleaver
 from tvarr.media.model import Event, Kind, Sample, Tracks
 from tvarr.media.ring import Ring
@@ -57,7 +58,8 @@ class Variant:
     """Takes a relay's events in stream order and keeps outputs of them.
 
     `profile` decides what is copied and what a daemon does. A job that is lost is placed again, from the keyframe
-    before the last picture that was released, at most `max_takeovers` times in ten minutes.
+    before the last picture that was released, at most `max_takeovers` times in ten minutes; daemons that had no room
+    for it do not count.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Variant:
         self._drained = drained
         self._source_ended = False
         self._source_id = source_id
+        self._work = uuid4().hex[:12]  # what all of its jobs do, for the ledger
         self._full_speed = full_speed
         self._daemons = daemons
         self._limits = limits
@@ -197,7 +200,6 @@ class Variant:
 
     async def _run_jobs(self) -> None:
         """Keeps one job running after another until the source is used up or nothing helps any more."""
-        avoid: set[str] = set()
         failures: deque[float] = deque()
         try:
             await self._picture_size()
@@ -209,6 +211,8 @@ class Variant:
                     await self._source_changed.wait()
                     continue
                 run = JobRun(
+                    daemons=self._daemons,
+                    work=self._work,
                     plan=current,
                     serves=partial(self._served_by, current),
                     need=Need(
@@ -225,18 +229,18 @@ class Variant:
                     full_speed=self._full_speed,
                     batch_age_s=self._limits.batch_age_s,
                     batch_bytes=self._limits.batch_bytes,
+                    went_live=self._go_live,
                 )
                 self.run = run
                 try:
-                    await run.go(self._daemons, frozenset(avoid), self._take_output, self._output_room, self._fed)
+                    await run.go(self._take_output, self._output_room, self._fed)
                     self.endings.append(Ending("finished", "its input was used up", job_id=run.id))
-                    avoid.clear()
                     if self._source_ended and run.next_seq >= self._source.next_seq:
                         break
                     self._feed_seq = run.next_seq
                 except JobError as error:
-                    await self._after_failure(error, run, avoid, failures)
-        except (JobError, NoPlacement) as error:
+                    await self._after_failure(error, run, failures)
+        except (JobError, NoPlacement, QueueTimeout) as error:
             self._finish(error)
         except Exception as error:
             log.exception("%s: the variant ended by a defect", self.name)
@@ -268,12 +272,14 @@ class Variant:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._source_changed.wait(), left)
 
-    async def _after_failure(self, error: JobError, run: JobRun, avoid: set[str], failures: deque[float]) -> None:
+    async def _after_failure(self, error: JobError, run: JobRun, failures: deque[float]) -> None:
         """Gets ready for the next try, or raises `error` where none is left."""
-        placement = run.placement
         name = run.daemon_name
         self.endings.append(Ending(error.code, str(error), job_id=run.id, daemon_name=name))
         log.warning("%s: job %s on %s ended: %s (%s)", self.name, run.id, name or "nobody", error, error.code)
+        self._feed_seq = run.restart_seq()
+        if error.code is ErrorCode.CAPACITY and not run.gave_output:
+            return  # the ledger does not ask that daemon again so soon
         now = time.monotonic()
         failures.append(now)
         while failures and now - failures[0] > TAKEOVER_WINDOW_S:
@@ -281,10 +287,18 @@ class Variant:
         if len(failures) > self._limits.max_takeovers or not (error.retry_elsewhere or error.retry_in_software):
             raise error
         self.takeovers += 1
-        if placement is not None:
-            avoid.add(placement.daemon_id)
-        self._feed_seq = run.restart_seq()
         await asyncio.sleep(RETRY_PAUSE_S[min(len(failures), len(RETRY_PAUSE_S)) - 1])
+
+    def _go_live(self, seq: int) -> None:
+        """The first job had to wait and begins at `seq`: what is copied begins there too."""
+        current = self._plan
+        assert current is not None
+        self._interleaver = Interleaver(current.target_ids, HELD_BYTES)
+        while seq < self._source.next_seq:
+            events, seq = self._source.read(seq, max_bytes=VARIANT_RING_BYTES)
+            for event in events:
+                if not isinstance(event, Tracks) and event.track in current.copied:
+                    self._emit(self._interleaver.push(event))
 
     def _fed(self, seq: int) -> None:
         """The job has taken everything before `seq`."""

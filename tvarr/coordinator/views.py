@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from tvarr.cluster.model import Capabilities
+from tvarr.cluster.model import Capabilities, Considered
+from tvarr.cluster.pools import Pool
 from tvarr.coordinator.daemons import DaemonLink, Daemons
 from tvarr.coordinator.outputs import TsOutput, Viewer
 from tvarr.coordinator.relay import Relay
@@ -34,12 +36,13 @@ def transcoder(link: DaemonLink, daemons: Daemons, runs: dict[str, tuple[Relay, 
         "name": link.name,
         "version": link.register.version,
         "state": daemon.state.value,
+        "set_aside": daemon.aside_reason,
         "address": link.peer,
         "connected_at": when(link.connected_at),
         "last_heartbeat_at": when(link.heard_at),
         "capabilities": _capabilities(capabilities),
         "gpus": [_gpu(capabilities, index, beat) for index in range(len(capabilities.gpus))],
-        "pools": [_pool(capabilities, index, beat) for index in range(len(capabilities.pools))],
+        "pools": [_pool(pool, beat) for pool in daemon.pools.values()],
         "system": _system(beat),
         "jobs": [
             {**job(run), "channel": relay.channel.name, "relay_id": relay.id, "profile": variant.profile.name}
@@ -106,14 +109,18 @@ def _gpu(capabilities: Capabilities, index: int, beat: messages.Heartbeat | None
     return view
 
 
-def _pool(capabilities: Capabilities, index: int, beat: messages.Heartbeat | None) -> View:
-    pool = capabilities.pools[index]
+def _pool(pool: Pool, beat: messages.Heartbeat | None) -> View:
+    """A pool as the ledger has it: the daemons of one host show the same."""
     usage = next((p for p in beat.pools if p.id == pool.id), None) if beat else None
     return {
         "id": pool.id,
         "limit": pool.limit,
         "limit_source": pool.source.value,
         "detail": pool.detail,
+        "held": pool.held,
+        "foreign": pool.foreign,
+        "in_use": pool.in_use,
+        "free": pool.free,
         "active": usage.active if usage else 0,
         "own": usage.own if usage else 0,
     }
@@ -182,12 +189,14 @@ def _variant(variant: Variant) -> View:
 
 def job(run: JobRun) -> View:
     """A job's place and its pace."""
-    ack, stats, place = run.ack, run.stats, run.placement
+    ack, stats, place, waiting = run.ack, run.stats, run.placement, run.waiting
     encoder = place.encoder if place else None
     return {
         "id": run.id,
-        "state": run.state,
+        "state": "queued" if waiting else run.state,
         "age_s": round(time.time() - run.started_at, 1),
+        "queue_position": run.queue_position,
+        "waited_s": round(time.monotonic() - waiting.since if waiting else run.waited_s, 1),
         "daemon_id": place.daemon_id if place else "",
         "daemon_name": run.daemon_name,
         "encoder": (ack.encoder if ack else "") or (encoder.name if encoder else ""),
@@ -208,16 +217,20 @@ def job(run: JobRun) -> View:
 
 
 def placement(run: JobRun) -> View | None:
-    """Why the job is where it is: every daemon that was considered, with its reason."""
-    if run.placement is None:
+    """Why the job is where it is, or why it waits: every daemon that was considered, with its reason."""
+    place = run.placement
+    if (waiting := run.waiting) is not None:
+        return {"reason": waiting.reason, "fallback": False, "considered": _considered(waiting.considered)}
+    if place is None:
         return None
-    return {
-        "reason": run.placement.reason,
-        "considered": [
-            {"daemon_id": c.daemon_id, "daemon_name": c.daemon_name, "chosen": c.chosen, "reason": c.reason}
-            for c in run.placement.considered
-        ],
-    }
+    return {"reason": place.reason, "fallback": place.fallback, "considered": _considered(place.considered)}
+
+
+def _considered(considered: Iterable[Considered]) -> list[View]:
+    return [
+        {"daemon_id": c.daemon_id, "daemon_name": c.daemon_name, "chosen": c.chosen, "reason": c.reason}
+        for c in considered
+    ]
 
 
 def _viewer(viewer: Viewer, output: TsOutput) -> View:

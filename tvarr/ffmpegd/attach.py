@@ -22,6 +22,7 @@ LONGEST_RETRY_S = 15.0
 REFUSED_RETRY_S = (15.0, 30.0)  # a wrong token or version does not heal by itself, but somebody may heal it
 HEARTBEAT_S = (0.2, 60.0)  # what a coordinator may ask for
 GOODBYE_WITHIN_S = 0.5
+ENDS_TOLD_TOGETHER_S = 0.05  # a heartbeat is sent so soon after a job has ended, for all that end meanwhile
 
 
 def retry_delay_s(attempt: int, rng: random.Random) -> float:
@@ -121,11 +122,17 @@ class Attachment:
             await asyncio.gather(beating, obeying, return_exceptions=True)
 
     async def _beat(self, stream: CoordinatorMessages, interval_s: float) -> None:
+        """A heartbeat each interval, and one as soon as a job has ended: others may wait for what it held."""
         sequence = 0
+        freed = self._jobs.freed
         while True:
+            freed.clear()
             await stream.send(await self._heartbeat(sequence))
             sequence += 1
-            await asyncio.sleep(interval_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval_s):
+                    await freed.wait()
+                await asyncio.sleep(ENDS_TOLD_TOGETHER_S)
 
     async def _obey(self, stream: CoordinatorMessages, daemon_id: str) -> None:
         """Ends when the coordinator ends the stream."""

@@ -26,11 +26,18 @@ _ASKED_FOR = frozenset({ErrorCode.CANCELLED, ErrorCode.SHUTTING_DOWN})
 
 
 class ObservedStream:
-    """A job's stream that remembers what heartbeats tell of what went out."""
+    """A job's stream that remembers what heartbeats tell of what went out.
 
-    def __init__(self, stream: JobInputs, on_ack: Callable[[messages.TranscodeAck], None]) -> None:
+    `on_end` is called before the last word leaves: ffmpeg has ended by then, and who hears the word may at once ask
+    for what the job held.
+    """
+
+    def __init__(
+        self, stream: JobInputs, on_ack: Callable[[messages.TranscodeAck], None], on_end: Callable[[], None]
+    ) -> None:
         self._stream = stream
         self._on_ack = on_ack
+        self._on_end = on_end
         self.stats: messages.TranscodeStats | None = None
         self.ended = False  # whether the last word was said
 
@@ -44,6 +51,7 @@ class ObservedStream:
             self._on_ack(item)
         elif isinstance(item, messages.TranscodeError | messages.OutputComplete):
             self.ended = True
+            self._on_end()
         await self._stream.send(item)
 
 
@@ -81,7 +89,9 @@ class Jobs:
     def __init__(self, capacity: Capacity, run_job: RunJob) -> None:
         self.capacity = capacity
         self._run_job = run_job
+        self.freed = asyncio.Event()  # set when a job has ended; whoever tells about it clears it
         self._running: dict[str, RunningJob] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # of running jobs, and of those that say their last word
         self._closing: JobError | None = None
 
     def active(self) -> list[messages.ActiveJob]:
@@ -120,7 +130,7 @@ class Jobs:
     async def close(self, error: JobError) -> None:
         """Ends every job and waits until their ffmpeg processes are gone."""
         self._closing = error
-        tasks = [job.task for job in self._running.values()]
+        tasks = list(self._tasks)
         for job_id in list(self._running):
             self.cancel(job_id, error)
         if tasks:
@@ -130,11 +140,16 @@ class Jobs:
 
     def _add(self, job: RunningJob) -> None:
         self._running[job.id] = job
+        self._tasks.add(job.task)
+        job.task.add_done_callback(self._tasks.discard)
         job.task.add_done_callback(lambda task: self._ended(job))
 
     def _ended(self, job: RunningJob) -> None:
-        del self._running[job.id]
-        self.capacity.release(job.id)
+        """The job holds nothing any more; another of its id may be here already."""
+        if self._running.get(job.id) is job:
+            del self._running[job.id]
+            self.capacity.release(job.id)
+            self.freed.set()
 
     def _note_decoder(self, job: RunningJob, ack: messages.TranscodeAck) -> None:
         if ack.device and ack.decoder not in {"", "software"}:
@@ -176,7 +191,9 @@ class Jobs:
     async def _run(self, spec: JobSpec, stream: JobInputs) -> None:
         """Runs one job and says its last word, whatever ends it."""
         job = self._running[spec.job_id]
-        job.stream = observed = ObservedStream(stream, lambda ack: self._note_decoder(job, ack))
+        job.stream = observed = ObservedStream(
+            stream, lambda ack: self._note_decoder(job, ack), lambda: self._ended(job)
+        )
         context = {"job_id": spec.job_id}
         log.info("job starts with %s", spec.encoder or "no video encoder", extra=context)
         try:

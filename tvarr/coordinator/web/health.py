@@ -45,7 +45,7 @@ def families(services: CoordinatorServices) -> Iterable[tuple[str, str, str, Seq
         words = "Jobs that a daemon ended since it connected."
         yield f"transcoder_{name}", "counter", words, [(_of(d), d["totals"][key]) for d in daemons]
     pools = [({**_of(d), "pool": pool["id"]}, pool) for d in daemons for pool in d["pools"]]
-    yield "session_pool_active", "gauge", "Encoder sessions in use.", [(labels, p["active"]) for labels, p in pools]
+    yield "session_pool_active", "gauge", "Encoder sessions in use.", [(labels, p["in_use"]) for labels, p in pools]
     limited = [(labels, pool["limit"]) for labels, pool in pools if pool["limit"] is not None]
     yield "session_pool_limit", "gauge", "Encoder sessions that there are; absent: no limit.", limited
     jobs = [({**_of(d), "job": j["id"], "encoder": j["encoder"]}, j) for d in daemons for j in d["jobs"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
@@ -20,6 +21,7 @@ from tvarr.errors import (
     MediaError,
     NoPlacement,
     NotFound,
+    QueueTimeout,
     SourceError,
     TvarrError,
 )
@@ -37,6 +39,7 @@ STATUS_BY_ERROR: tuple[tuple[type[TvarrError], HTTPStatus], ...] = (
     (SourceError, HTTPStatus.BAD_GATEWAY),
     (MediaError, HTTPStatus.BAD_GATEWAY),
     (NoPlacement, HTTPStatus.SERVICE_UNAVAILABLE),
+    (QueueTimeout, HTTPStatus.GATEWAY_TIMEOUT),
     (JobError, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 """The first row that fits; what has none is 500."""
@@ -69,11 +72,14 @@ def answer_for(error: TvarrError) -> web.Response:
     if isinstance(error, JobError) and error.code in SOURCE_IS_TO_BLAME:
         status = HTTPStatus.BAD_GATEWAY
     reasons: tuple[str, ...] = ()
+    retry_after_s = RETRY_AFTER_S
     if isinstance(error, NoPlacement):
+        reasons, retry_after_s = error.reasons, max(1, math.ceil(error.retry_after_s))
+    elif isinstance(error, QueueTimeout):
         reasons = error.reasons
     elif isinstance(error, JobError):
         reasons = error.stderr
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    headers = {"Retry-After": str(retry_after_s)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
     return problem(status, str(error), headers=headers, reasons=reasons)
 
 

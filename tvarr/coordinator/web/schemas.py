@@ -69,14 +69,20 @@ class PoolView(_Shape):
     limit: int | None = Field(description="null: none")
     limit_source: str
     detail: str
-    active: int = Field(description="other programs' included")
-    own: int
+    held: int = Field(description="reserved for jobs, until the daemon has ended them")
+    foreign: int = Field(description="other programs'")
+    in_use: int
+    free: int | None = Field(description="null: as many as wanted")
+    active: int = Field(description="by the driver's count in the latest heartbeat, other programs' included")
+    own: int = Field(description="of these, the daemon's jobs'")
 
 
 class JobView(_Shape):
     id: str
     state: str
     age_s: float
+    queue_position: int = Field(description="1: next; 0: it does not wait")
+    waited_s: float = Field(description="in the queue")
     daemon_id: str
     daemon_name: str
     encoder: str
@@ -106,6 +112,7 @@ class TranscoderView(_Shape):
     name: str
     version: str
     state: str = Field(description="connected, draining, unhealthy, disconnected")
+    set_aside: str = Field(description="why it gets no jobs for a while, after failures; empty: it does")
     address: str
     connected_at: str
     last_heartbeat_at: str
@@ -147,9 +154,10 @@ class ConsideredView(_Shape):
 
 
 class PlacementView(_Shape):
-    """Why a job is where it is."""
+    """Why a job is where it is, or why it waits."""
 
     reason: str
+    fallback: bool = Field(description="in software for want of a hardware session")
     considered: list[ConsideredView]
 
 

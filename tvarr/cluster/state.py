@@ -1,0 +1,493 @@
+"""Daemons, jobs and pools with their figures kept up to date: what `policy.choose` reads and `Ledger` changes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from tvarr.cluster.load import corrected
+from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, Need, Placement
+from tvarr.cluster.pools import Held, Pool
+
+if TYPE_CHECKING:
+    from tvarr.cluster.policy import Fit, NeedKey, Verdict, Verdicts
+
+MAX_BACKOFFS = 10_000  # works with failures remembered; the oldest are forgotten first
+
+PoolKey = tuple[str, str]  # host, pool
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator may set of placement. Times in seconds."""
+
+    ack_within_s: float = 40.0  # from placement to the daemon's ack
+    close_within_s: float = 10.0  # after a cancel or a loss a session is taken as closed
+    queue_timeout_s: float = 30.0
+    relearn_after_s: float = 600.0  # a learned limit is tried upward again, one session at a time
+    promote: bool = True  # fallback jobs go to hardware when a session frees
+    promote_pause_s: float = 30.0  # between two tries for one job
+    backoff_s: float = 0.5  # after the first failure of a job on a daemon; doubles with each
+    max_backoff_s: float = 60.0
+    aside_failures: int = 3  # different jobs in a row that set a daemon aside
+    aside_s: float = 30.0  # the first time; doubles with each
+    max_aside_s: float = 600.0
+    healthy_after_s: float = 10.0  # a job that ran this long is a success of its daemon
+    retry_after_s: float = 10.0  # told to who is refused, where nothing better is known
+    max_cpu_load: float = 1.25  # estimated load per processor up to which software jobs are placed
+
+
+class DaemonState(StrEnum):
+    CONNECTED = "connected"
+    DRAINING = "draining"
+    UNHEALTHY = "unhealthy"  # its stream is open and its heartbeats stay away
+    DISCONNECTED = "disconnected"
+
+
+@dataclass(slots=True)
+class Daemon:
+    """One daemon. The figures from `jobs_held` on are the cluster's to change."""
+
+    id: str
+    instance: str
+    name: str
+    machine: str
+    version: str
+    capabilities: Capabilities
+    connected_at: float
+    heard_at: float
+    connected: bool = True
+    draining: bool = False
+    unhealthy: bool = False
+    sequence: int = -1  # of its latest heartbeat on this stream
+    last_used: int = 0  # serial of the latest placement
+    tightened: int = 0  # serial of the event that last changed its capabilities or brought it back
+    failed_works: set[str] = field(default_factory=set)  # since the last success
+    times_aside: int = 0
+    aside_until: float | None = None
+    aside_reason: str = ""
+    cost_factor: float = 1.0  # what its work really costs, over the table
+    jobs_held: int = 0
+    cpu_jobs_held: int = 0
+    load_cores: float = 0.0  # by the table; times `cost_factor` it is the estimate
+    gpu_sessions: Counter[str] = field(default_factory=Counter)  # our encodes, by `Gpu.id`
+    gpu_decodes: Counter[str] = field(default_factory=Counter)  # our decodes, by `Gpu.id`
+    pools: dict[str, Pool] = field(default_factory=dict)  # by `Gpu.pool`
+    gpus: dict[str, Gpu] = field(default_factory=dict)
+    departed: dict[str, Job] = field(default_factory=dict)  # lost with its stream, and maybe still there
+    fits: dict[NeedKey, Fit] = field(default_factory=dict)  # remembered by the policy; emptied with the capabilities
+    verdicts: dict[NeedKey, Verdict] = field(default_factory=dict)  # remembered by the policy; emptied by any change
+
+    @property
+    def state(self) -> DaemonState:
+        if not self.connected:
+            return DaemonState.DISCONNECTED
+        if self.unhealthy:
+            return DaemonState.UNHEALTHY
+        return DaemonState.DRAINING if self.draining else DaemonState.CONNECTED
+
+    @property
+    def load(self) -> float:
+        """Processors that its jobs are estimated to keep busy."""
+        return self.load_cores * self.cost_factor
+
+
+@dataclass(slots=True)
+class Job:
+    """A placement that holds capacity, from `JobWanted` to its end."""
+
+    id: str
+    daemon_id: str
+    placement: Placement
+    placed_at: float
+    need: Need
+    work: str
+    wanted_at: float
+    wanted_serial: int  # of the event that first wanted it
+    instance: str  # of the daemon that it was placed on
+    serial: int = 0  # of the placement
+    pool: PoolKey | None = None
+    state: Held = Held.RESERVED
+    confirmed_at: float | None = None
+    sequence_seen: int | None = None  # of the latest heartbeat that had it
+    close_by: float | None = None  # None: when its daemon is heard again
+    avoid: frozenset[str] = frozenset()
+    promotes: str = ""  # the job in software that it shall replace
+    promote_at: float | None = None  # no `Promote` again before
+    promised: PoolKey | None = None  # the pool of the latest `Promote`
+
+    @property
+    def acked(self) -> bool:
+        return self.confirmed_at is not None
+
+    @property
+    def in_software(self) -> bool:
+        encoder = self.placement.encoder
+        return encoder is not None and encoder.family is Family.SOFTWARE
+
+
+@dataclass(slots=True)
+class Backoff:
+    """A daemon that failed a job is not tried again for it so soon."""
+
+    until: float
+    failures: int
+    reason: str
+    hardware_only: bool  # its software encoders may be tried at once
+
+
+@dataclass(slots=True)
+class Cluster:
+    """The state. `closing` has jobs that nobody wants and whose sessions may still be open, by their serial.
+
+    `improved`: something became free or possible since the flag was last taken down.
+    """
+
+    settings: Settings = field(default_factory=Settings)
+    daemons: dict[str, Daemon] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    closing: dict[int, Job] = field(default_factory=dict)
+    pools: dict[PoolKey, Pool] = field(default_factory=dict)
+    backoffs: dict[str, dict[str, Backoff]] = field(default_factory=dict)  # by work, then daemon
+    aside: set[str] = field(default_factory=set)  # daemons that are set aside
+    sources: dict[str, Counter[str]] = field(default_factory=dict)  # daemons with jobs of a source
+    held: dict[str, dict[int, Job]] = field(default_factory=dict)  # by daemon and serial: jobs and closing ones
+    chunks: dict[NeedKey, Verdicts] = field(default_factory=dict)  # remembered by the policy
+    serial: int = 0
+    improved: bool = False
+
+    # -------------------------------------------------------------------------------------------------- daemons
+
+    def add(self, daemon: Daemon) -> None:
+        """A daemon is here, in place of one with its id. Jobs that it holds as the same process count again."""
+        before = self.daemons.pop(daemon.id, None)
+        self.daemons[daemon.id] = daemon
+        if before is not None:
+            daemon.pools = before.pools
+        self.set_capabilities(daemon, daemon.capabilities)
+        for job in self.held_by(daemon.id):
+            if job.instance == daemon.instance:
+                self._count(job, 1)
+
+    def set_capabilities(self, daemon: Daemon, capabilities: Capabilities) -> None:
+        daemon.capabilities = capabilities
+        daemon.tightened = self.serial
+        daemon.gpus = {gpu.id: gpu for gpu in capabilities.gpus}
+        drivers = {gpu.pool: gpu.driver for gpu in capabilities.gpus if gpu.pool and gpu.driver}
+        host = daemon.machine or daemon.id
+        before, daemon.pools = daemon.pools, {}
+        for report in capabilities.pools:
+            pool = self.pools.get((host, report.id))
+            if pool is None:
+                pool = self.pools[host, report.id] = Pool(host, report.id, report)
+            pool.report(daemon.id, report, drivers.get(report.id, ""))
+            pool.tightened = self.serial
+            daemon.pools[report.id] = pool
+            self.touch_pool(pool)
+        for pool in before.values():
+            if daemon.pools.get(pool.id) is not pool:
+                self._leave(pool, daemon.id, forgotten=True)
+        daemon.fits.clear()
+        self.touch(daemon)
+        self.improved = True
+
+    def disconnect(self, daemon: Daemon) -> None:
+        daemon.connected = False
+        for pool in daemon.pools.values():
+            self._leave(pool, daemon.id, forgotten=False)
+        self.touch(daemon)
+        self.improved = True  # what it saw of other programs counts no more
+
+    def forget(self, daemon: Daemon) -> None:
+        del self.daemons[daemon.id]
+        self.aside.discard(daemon.id)
+        for job in self.held_by(daemon.id):
+            self.release(job, daemon.heard_at)
+        for pool in daemon.pools.values():
+            self._leave(pool, daemon.id, forgotten=True)
+
+    def _leave(self, pool: Pool, daemon_id: str, *, forgotten: bool) -> None:
+        pool.leave(daemon_id, forgotten=forgotten)
+        pool.tightened = self.serial
+        self.touch_pool(pool)
+        self._drop_unused(pool)
+
+    def _drop_unused(self, pool: Pool) -> None:
+        if not pool.members:
+            self.pools.pop((pool.host, pool.id), None)
+
+    def touch(self, daemon: Daemon) -> None:
+        """What the policy remembers of the daemon is out of date."""
+        if daemon.verdicts:
+            daemon.verdicts.clear()
+
+    def touch_pool(self, pool: Pool) -> None:
+        for daemon_id in pool.members:
+            if daemon := self.daemons.get(daemon_id):
+                self.touch(daemon)
+
+    # ----------------------------------------------------------------------------------------------------- jobs
+
+    def held_by(self, daemon_id: str) -> list[Job]:
+        """Jobs and closing ones of a daemon, oldest first."""
+        return list(self.held.get(daemon_id, {}).values())
+
+    def place(self, job: Job) -> None:
+        """Reserves what a placement needs, and numbers the job."""
+        self.jobs[job.id] = job
+        self._hold(job)
+        self.daemons[job.daemon_id].last_used = job.serial
+
+    def hold_again(self, job: Job) -> None:
+        """A job that was taken as over is still there, and nobody wants it."""
+        job.state = Held.RESERVED
+        self._hold(job)
+        self._change(job, Held.CLOSING)
+        self.closing[job.serial] = job
+        daemon = self.daemons[job.daemon_id]
+        daemon.tightened = self.serial
+        if job.pool is not None:
+            self.pools[job.pool].tightened = self.serial
+
+    def _hold(self, job: Job) -> None:
+        self.serial += 1
+        job.serial = self.serial
+        daemon = self.daemons[job.daemon_id]
+        self.held.setdefault(job.daemon_id, {})[job.serial] = job
+        self.sources.setdefault(job.need.source, Counter())[job.daemon_id] += 1
+        job.pool = None
+        pool = daemon.pools.get(job.placement.pool)
+        if pool is not None:
+            job.pool = (pool.host, pool.id)
+            pool.take(job.daemon_id)
+            self.touch_pool(pool)
+        self._count(job, 1)
+
+    def confirm(self, job: Job, now: float) -> None:
+        if job.state is not Held.RESERVED:
+            return
+        job.confirmed_at = now
+        self._change(job, Held.CONFIRMED)
+        if job.pool is not None:
+            pool = self.pools[job.pool]
+            before = pool.limit
+            pool.confirmed()
+            self._after_limit(pool, before)
+
+    def close(self, job: Job, close_by: float | None) -> None:
+        """Nobody wants the job any more: its slot and session are free when the daemon has ended it."""
+        del self.jobs[job.id]
+        self._change(job, Held.CLOSING)
+        job.close_by = close_by
+        self.closing[job.serial] = job
+
+    def release(self, job: Job, now: float) -> None:
+        """What the job held is free."""
+        if self.closing.pop(job.serial, None) is None:
+            del self.jobs[job.id]
+        held = self.held[job.daemon_id]
+        del held[job.serial]
+        if not held:
+            del self.held[job.daemon_id]
+        source = self.sources[job.need.source]
+        source[job.daemon_id] -= 1
+        if not source[job.daemon_id]:
+            del source[job.daemon_id]
+            if not source:
+                del self.sources[job.need.source]
+        if job.pool is not None:
+            pool = self.pools[job.pool]
+            pool.release(job.daemon_id, job.state, now)
+            self.touch_pool(pool)
+            self._drop_unused(pool)
+        self._count(job, -1)
+        self.improved = True
+
+    def _change(self, job: Job, state: Held) -> None:
+        if job.pool is not None:
+            self.pools[job.pool].change(job.daemon_id, job.state, state)
+        job.state = state
+
+    def _count(self, job: Job, sign: int) -> None:
+        """A job of a process that was replaced takes no slot of the new one."""
+        daemon = self.daemons.get(job.daemon_id)
+        if daemon is None or daemon.instance != job.instance:
+            return
+        encoder = job.placement.encoder
+        daemon.jobs_held += sign
+        daemon.cpu_jobs_held += sign * job.in_software
+        daemon.load_cores += sign * job.placement.cost_cores
+        if not daemon.jobs_held:
+            daemon.load_cores = 0.0  # no remainder of rounding
+        if encoder is not None and encoder.device:
+            daemon.gpu_sessions[encoder.device] += sign
+            daemon.gpu_decodes[encoder.device] += sign * job.placement.hw_decode
+        self.touch(daemon)
+
+    # ------------------------------------------------------------------------------------------- what is heard
+
+    def observe(self, daemon: Daemon, pool_id: str, active: int, own: int, now: float) -> None:
+        """Sessions of one pool in a heartbeat that is the daemon's latest."""
+        pool = daemon.pools.get(pool_id)
+        if pool is None:
+            return
+        foreign, limit = pool.foreign, pool.limit
+        pool.observe(daemon.id, active, own, now)
+        if pool.foreign > foreign:
+            pool.tightened = self.serial
+        if pool.foreign != foreign:
+            self.touch_pool(pool)
+            self.improved |= pool.foreign < foreign
+        self._after_limit(pool, limit)
+
+    def session_refused(self, pool: Pool, now: float) -> int:
+        """The driver said no to a job that was released just now."""
+        limit = pool.refused(now, self.settings.relearn_after_s)
+        pool.tightened = self.serial
+        self.touch_pool(pool)
+        return limit
+
+    def doubt_limits(self, now: float) -> None:
+        """Learned limits whose time has come are raised."""
+        for pool in self.pools.values():
+            before = pool.limit
+            if pool.doubt(now, self.settings.relearn_after_s):
+                self._after_limit(pool, before)
+
+    def _after_limit(self, pool: Pool, before: int | None) -> None:
+        if pool.limit != before:
+            self.touch_pool(pool)
+            self.improved = True
+
+    def correct(self, daemon: Daemon, speeds: list[tuple[float, float]]) -> None:
+        """`speeds`: of jobs that run long enough, with their cost by the table."""
+        factor = corrected(daemon.cost_factor, daemon.capabilities.cpu_count, daemon.load_cores, speeds)
+        if abs(factor - daemon.cost_factor) > 0.02 * daemon.cost_factor or factor == 1.0:
+            self.improved |= factor < daemon.cost_factor
+            if factor != daemon.cost_factor:
+                daemon.cost_factor = factor
+                self.touch(daemon)
+
+    # ------------------------------------------------------------------------------------------------- failures
+
+    def back_off(self, job: Job, reason: str, now: float, *, hardware_only: bool) -> None:
+        """The job's daemon is not tried for it again for a while, longer each time."""
+        of_work = self.backoffs.setdefault(job.work, {})
+        before = of_work.get(job.daemon_id)
+        failures = before.failures + 1 if before else 1
+        pause = min(self.settings.backoff_s * 2 ** min(failures - 1, 16), self.settings.max_backoff_s)
+        of_work[job.daemon_id] = Backoff(now + pause, failures, reason, hardware_only)
+        while len(self.backoffs) > MAX_BACKOFFS:
+            del self.backoffs[next(iter(self.backoffs))]
+
+    def forget_backoffs(self, before: float) -> None:
+        """Backoffs that ended before this time; with them how many failures there were."""
+        for work, of_work in list(self.backoffs.items()):
+            for daemon_id in [d for d, backoff in of_work.items() if backoff.until < before]:
+                del of_work[daemon_id]
+            if not of_work:
+                del self.backoffs[work]
+
+    def blame(self, daemon: Daemon, work: str, reason: str, now: float) -> None:
+        """One more job failed there: the last of several in a row sets the daemon aside, the next one again."""
+        if daemon.id in self.aside:
+            return
+        daemon.failed_works.add(work)
+        count = len(daemon.failed_works)
+        if not daemon.times_aside and count < self.settings.aside_failures:
+            return
+        pause = min(self.settings.aside_s * 2 ** min(daemon.times_aside, 16), self.settings.max_aside_s)
+        daemon.times_aside += 1
+        daemon.aside_until = now + pause
+        again = "a job failed again" if daemon.times_aside > 1 else f"{count} jobs failed in a row"
+        daemon.aside_reason = f"set aside for {pause:g} s because {again}: {reason}"
+        daemon.failed_works.clear()
+        self.aside.add(daemon.id)
+
+    def praise(self, daemon: Daemon) -> None:
+        """A job of the daemon's went well."""
+        daemon.failed_works.clear()
+        daemon.times_aside = 0
+
+    def take_back(self, now: float) -> None:
+        """Daemons whose time aside is over."""
+        for daemon_id in list(self.aside):
+            daemon = self.daemons[daemon_id]
+            if daemon.aside_until is not None and daemon.aside_until <= now:
+                daemon.aside_until, daemon.aside_reason = None, ""
+                self.aside.discard(daemon_id)
+                self.improved = True
+
+    # ------------------------------------------------------------------------------------------------ invariants
+
+    def validate(self) -> None:
+        """Asserts what must hold after every event; recounts everything.
+
+        Limits hold for what was placed since they last became tighter: a daemon that comes back with fewer slots, or a
+        driver that allows less than was known, does not end jobs that run.
+        """
+        everything = [*self.jobs.values(), *self.closing.values()]
+        for job in self.jobs.values():
+            assert job.id in self.jobs, f"{job.id} is filed under another id"
+            assert job.state is not Held.CLOSING, f"{job.id} is closing and still wanted"
+            assert self.daemons[job.daemon_id].connected, f"{job.id} is placed on {job.daemon_id}, which is gone"
+            assert self.daemons[job.daemon_id].instance == job.instance, f"{job.id} is placed on another process"
+        assert all(job.state is Held.CLOSING for job in self.closing.values()), "a closing job is not closing"
+        held = {serial: job for of_daemon in self.held.values() for serial, job in of_daemon.items()}
+        assert held == {job.serial: job for job in everything}, "what daemons hold does not add up"
+        assert all(self.held.values()), "an empty entry of held jobs"
+        sources: dict[str, Counter[str]] = {}
+        for job in everything:
+            sources.setdefault(job.need.source, Counter())[job.daemon_id] += 1
+        assert sources == self.sources, "sources do not add up"
+        assert self.aside <= self.daemons.keys(), "a daemon that is forgotten is set aside"
+        for daemon in self.daemons.values():
+            self._validate_daemon(daemon)
+        for pool in self.pools.values():
+            self._validate_pool(pool, everything)
+
+    def _validate_daemon(self, daemon: Daemon) -> None:
+        name = daemon.name
+        jobs = [job for job in self.held_by(daemon.id) if job.instance == daemon.instance]
+        assert daemon.jobs_held == len(jobs), f"{name}: {daemon.jobs_held} jobs counted, {len(jobs)} there"
+        assert daemon.cpu_jobs_held == sum(job.in_software for job in jobs), f"{name}: software jobs do not add up"
+        load = sum(job.placement.cost_cores for job in jobs)
+        assert abs(daemon.load_cores - load) < 1e-6, f"{name}: load does not add up"
+        devices = Counter(job.placement.encoder.device for job in jobs if job.placement.encoder is not None)
+        del devices[""]
+        assert +daemon.gpu_sessions == devices, f"{name}: sessions of its GPUs do not add up"
+        assert daemon.gpu_decodes <= daemon.gpu_sessions, f"{name}: more decodes than encodes"
+        for pool in daemon.pools.values():
+            assert self.pools.get((pool.host, pool.id)) is pool, f"{name} draws from a pool that is gone"
+            assert daemon.id in pool.members, f"{name} is no member of its pool {pool.id}"
+        assert (daemon.id in self.aside) == (daemon.aside_until is not None), f"{name}: set aside or not"
+        if all(job.serial <= daemon.tightened for job in jobs):
+            return
+        caps = daemon.capabilities
+        assert not caps.max_jobs or len(jobs) <= caps.max_jobs, f"{name} has more jobs than slots"
+        cpu_jobs = daemon.cpu_jobs_held
+        newest = max((job.serial for job in jobs if job.in_software), default=0)
+        assert newest <= daemon.tightened or not caps.max_cpu_jobs or cpu_jobs <= caps.max_cpu_jobs, (
+            f"{name} has too many software jobs"
+        )
+
+    def _validate_pool(self, pool: Pool, everything: list[Job]) -> None:
+        pool.validate()
+        key = (pool.host, pool.id)
+        jobs = [job for job in everything if job.pool == key]
+        counted = Counter((job.daemon_id, job.state) for job in jobs)
+        stated = Counter({(m, state): count for m, part in pool.members.items() for state, count in part.held.items()})
+        assert counted == +stated, f"pool {pool.id} of {pool.host}: reservations do not add up"
+        assert pool.members, f"pool {pool.id} of {pool.host} is nobody's"
+        newest = max((job.serial for job in jobs), default=0)
+        if pool.limit is not None and newest > pool.tightened:
+            words = f"pool {pool.id} of {pool.host}: {pool.held} + {pool.foreign} of {pool.limit}"
+            assert pool.in_use <= pool.limit, words
+
+
+def pool_of(daemon: Daemon, encoder: Encoder) -> Pool | None:
+    """The session pool that an encoder draws from; None where none is needed."""
+    gpu = daemon.gpus.get(encoder.device)
+    return daemon.pools.get(gpu.pool) if gpu is not None and gpu.pool else None
