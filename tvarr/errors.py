@@ -29,10 +29,6 @@ class NotTransportStream(MediaError):
     """No MPEG-TS sync within the documented number of bytes."""
 
 
-class NotMp4(MediaError):
-    """Not an MP4 file, or one whose boxes contradict each other."""
-
-
 class CannotCarry(MediaError):
     """A container has no mapping for a codec: HTTP 406."""
 

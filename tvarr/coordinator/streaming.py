@@ -36,7 +36,6 @@ class Streaming:
     def __init__(self, catalogue: Catalogue, relays: Relays) -> None:
         self._catalogue = catalogue
         self._relays = relays
-        self.dropped_viewers = 0
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get("/stream/{channel}.ts", self.ts)]
@@ -57,7 +56,7 @@ class Streaming:
                     await response.write(data)
                     data = await viewer.read()
             except ViewerTooSlow as error:
-                self.dropped_viewers += 1
+                viewer.output.dropped += 1
                 log.warning("%s: viewer %s was dropped: %s", channel.slug, viewer.address, error)
                 self._hang_up(request)
             except TvarrError as error:

@@ -338,13 +338,6 @@ class Variant:
         for output in self._outputs.values():
             output.end(failure)
 
-    @property
-    def video_codec(self) -> str:
-        """The picture's codec as viewers get it; empty where there is none or it is not known yet."""
-        if self._plan is None:
-            return ""
-        return next((t.codec.value for t in self._plan.output.of_kind(Kind.VIDEO)), "")
-
 
 def _copies_all(profile: Profile) -> bool:
     return profile.video_codec == profile.audio_codec == "copy"

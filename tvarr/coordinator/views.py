@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -160,6 +161,8 @@ def relay(relay: Relay) -> View:
             "state": status.state,
             "error": status.error,
             "reconnections": status.reconnections,
+            "laps": status.laps,
+            "packets": asdict(status.demux),
             "bytes": status.bytes,
             "bitrate_kbps": round(status.bitrate_kbps),
         },
@@ -180,6 +183,7 @@ def _variant(variant: Variant) -> View:
         "job": job(run) if run else None,
         "placement": placement(run) if run else None,
         "outputs": [output.container for output in variant.outputs],
+        "viewers_dropped": sum(output.dropped for output in variant.outputs),
         "viewers": [
             _viewer(v, output) for output in variant.outputs for v in sorted(output.viewers, key=lambda v: v.id)
         ],
