@@ -120,8 +120,16 @@ class Cluster:
         self.http_port, self.grpc_port = eventually(ports, "the coordinator is ready")
         return role
 
-    def start_daemon(self, name: str = "worker", *flags: str, wait: bool = True, **environment: str) -> Role:
-        """Starts a daemon and waits until the coordinator has it."""
+    def start_daemon(
+        self,
+        name: str = "worker",
+        *flags: str,
+        wait: bool = True,
+        prefix: tuple[str, ...] | None = None,
+        coordinator: str = "",
+        **environment: str,
+    ) -> Role:
+        """Starts a daemon and waits until the coordinator has it; `coordinator`: where that is, seen from there."""
         role = self.run(
             name,
             "ffmpegd",
@@ -132,7 +140,8 @@ class Cluster:
             "--log-level",
             "debug",
             *(flags or ("--max-jobs", "16", "--max-cpu-jobs", "16")),
-            TVARR_COORDINATOR_URL=f"{self.host}:{self.grpc_port}",
+            prefix=prefix,
+            TVARR_COORDINATOR_URL=coordinator or f"{self.host}:{self.grpc_port}",
             TVARR_AUTH_TOKEN=TOKEN,
             **environment,
         )
