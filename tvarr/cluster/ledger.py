@@ -36,8 +36,9 @@ from tvarr.cluster.events import (
     Start,
     TimePassed,
 )
+from tvarr.cluster.fit import need_key
 from tvarr.cluster.model import Considered, Family, Placement, Refusal, RefusalKind, Wait
-from tvarr.cluster.policy import choose, need_key
+from tvarr.cluster.policy import choose
 from tvarr.cluster.pools import Held
 from tvarr.cluster.state import Cluster, Daemon, DaemonState, Job, PoolKey, Settings
 from tvarr.cluster.waiting import MAX_WAITING, Waiting, WaitingList

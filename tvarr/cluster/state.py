@@ -12,7 +12,8 @@ from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, Need, Placem
 from tvarr.cluster.pools import Held, Pool
 
 if TYPE_CHECKING:
-    from tvarr.cluster.policy import Fit, NeedKey, Verdict, Verdicts
+    from tvarr.cluster.fit import Fit, NeedKey
+    from tvarr.cluster.offers import Verdict, Verdicts
 
 MAX_BACKOFFS = 10_000  # works with failures remembered; the oldest are forgotten first
 

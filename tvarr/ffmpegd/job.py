@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from tvarr.cluster.fit import encoder_for
 from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, JobSpec
-from tvarr.cluster.policy import encoder_for
 from tvarr.errors import ErrorCode, JobError, MediaError
 from tvarr.ffmpeg.command import Start, build, check, decoders, environment
 from tvarr.ffmpeg.errors import Failure, classify
