@@ -132,9 +132,11 @@ class Cluster:
             "--log-level",
             "debug",
             *(flags or ("--max-jobs", "16", "--max-cpu-jobs", "16")),
-            TVARR_COORDINATOR_URL=f"{self.host}:{self.grpc_port}",
-            TVARR_AUTH_TOKEN=TOKEN,
-            **environment,
+            **{
+                "TVARR_COORDINATOR_URL": f"{self.host}:{self.grpc_port}",
+                "TVARR_AUTH_TOKEN": TOKEN,
+                **environment,
+            },
         )
         if wait:
             eventually(lambda: self.daemon_state(name) == "connected", f"{name} is connected\n{role.text()}")
