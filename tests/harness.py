@@ -126,10 +126,9 @@ class Cluster:
         *flags: str,
         wait: bool = True,
         prefix: tuple[str, ...] | None = None,
-        coordinator: str = "",
         **environment: str,
     ) -> Role:
-        """Starts a daemon and waits until the coordinator has it; `coordinator`: where that is, seen from there."""
+        """Starts a daemon and waits until the coordinator has it."""
         role = self.run(
             name,
             "ffmpegd",
@@ -141,9 +140,11 @@ class Cluster:
             "debug",
             *(flags or ("--max-jobs", "16", "--max-cpu-jobs", "16")),
             prefix=prefix,
-            TVARR_COORDINATOR_URL=coordinator or f"{self.host}:{self.grpc_port}",
-            TVARR_AUTH_TOKEN=TOKEN,
-            **environment,
+            **{
+                "TVARR_COORDINATOR_URL": f"{self.host}:{self.grpc_port}",
+                "TVARR_AUTH_TOKEN": TOKEN,
+                **environment,
+            },
         )
         if wait:
             eventually(lambda: self.daemon_state(name) == "connected", f"{name} is connected\n{role.text()}")

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from tvarr import __version__
-from tvarr.cluster import ledger as events
+from tvarr.cluster import events
 from tvarr.cluster.ledger import Ledger, Settings, words
 from tvarr.cluster.model import Need, Placement
 from tvarr.cluster.waiting import Waiting

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from tvarr.cluster.fit import encoder_for, missing_decoder
 from tvarr.cluster.model import Capabilities, Encoder, Family, JobSpec
-from tvarr.cluster.policy import encoder_for, missing_decoder
 from tvarr.errors import ErrorCode, JobError
 from tvarr.hwaccel.model import OwnSessions
 from tvarr.media.model import Kind

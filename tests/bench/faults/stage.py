@@ -81,7 +81,7 @@ class Stage:
                 *flags,
                 wait=False,
                 prefix=host.prefix if host else None,
-                coordinator=f"{host.here}:{self.running.grpc_port}" if host else "",
+                **({"TVARR_COORDINATOR_URL": f"{host.here}:{self.running.grpc_port}"} if host else {}),
             )
 
     def all_connected(self) -> None:

@@ -1,0 +1,142 @@
+"""An NVIDIA GPU with few encoder sessions, as a process sees it: an executable in place of ffmpeg.
+
+It offers `h264_nvenc` and `hevc_nvenc`, takes one of the host's sessions for whoever encodes with them, and then
+becomes the real ffmpeg with libx264 or libx265 in their place: the process id, the pipes and the signals stay. With all
+sessions taken it says what FFmpeg says then, and ends.
+
+A session is an exclusive flock on one of the files `session-N` in the host's folder, whose descriptor the real ffmpeg
+inherits: the kernel frees it with the process, however that ends, and nothing else does. The file holds the GPU that
+the session is on. Who takes or counts sessions holds the lock on `gate` meanwhile, so that counting never makes one
+seem taken.
+
+Jobs wait for this script, so it imports little.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+
+GATE, LOG, REFUSAL = "gate", "log", "refusal"
+SESSION = "session-"
+EXIT_CODE = 187  # of FFmpeg 9.0, AVERROR_EXTERNAL; 5.1 ends with 1
+
+FAST = ["-preset", "ultrafast", "-tune", "zerolatency"]
+ENCODERS = {
+    "h264_nvenc": ["libx264", *FAST],
+    "hevc_nvenc": ["libx265", *FAST, "-x265-params", "open-gop=0:log-level=warning"],
+}
+LISTED = """\
+ V....D h264_nvenc           NVIDIA NVENC H.264 encoder (codec h264)
+ V....D hevc_nvenc           NVIDIA NVENC hevc encoder (codec hevc)
+"""
+DROPPED = {
+    *("-init_hw_device", "-filter_hw_device", "-hwaccel", "-hwaccel_device", "-hwaccel_output_format"),
+    *("-extra_hw_frames", "-rc", "-rc-lookahead", "-delay", "-zerolatency", "-tune", "-preset"),
+}
+"""Options with a value that libx264 does not take, or that `ENCODERS` gives it."""
+
+FILTERS = (("scale_cuda=format=", "format="), ("scale_cuda=", "scale="), ("yadif_cuda=", "yadif="))
+
+
+def main(folder: str, real: str) -> None:
+    """Does what ffmpeg would do on a host whose sessions are in `folder`; `real` is the path of an ffmpeg."""
+    args = sys.argv[1:]
+    if "-encoders" in args or "-hwaccels" in args:
+        sys.stdout.write(listing(real, args))
+        return
+    encoder = next((word for word in args if word in ENCODERS), "")
+    if encoder:
+        gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        session = take(folder, gpu)
+        purpose = "trial" if "lavfi" in args else "job"
+        record(folder, "refused" if session is None else "granted", os.getpid(), purpose, encoder)
+        if session is None:
+            with open(f"{folder}/{REFUSAL}") as words:
+                sys.stderr.write(words.read().replace("h264_nvenc", encoder))
+            sys.stderr.flush()
+            os._exit(EXIT_CODE)
+        os.set_inheritable(session, True)
+        args = in_software(args)
+    os.execv(real, [real, *args])
+
+
+def take(folder: str, gpu: str) -> int | None:
+    """Opens a session on a GPU: a descriptor that holds it until its last copy is closed. None: all are taken."""
+    with open(f"{folder}/{GATE}") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        for name in sessions(folder):
+            file = os.open(f"{folder}/{name}", os.O_RDWR)
+            if _locked(file):
+                os.ftruncate(file, 0)
+                os.write(file, gpu.encode())
+                return file
+            os.close(file)
+    return None
+
+
+def count(folder: str, gpu: str = "") -> int:
+    """How many sessions are open now; with `gpu`, on that one."""
+    held = 0
+    with open(f"{folder}/{GATE}") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        for name in sessions(folder):
+            file = os.open(f"{folder}/{name}", os.O_RDWR)
+            held += not _locked(file) and (not gpu or os.read(file, 100).decode() == gpu)
+            os.close(file)
+    return held
+
+
+def sessions(folder: str) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if name.startswith(SESSION))
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def record(folder: str, what: str, *more: object) -> None:
+    """Adds a line to the host's log: the time (monotonic, seconds), what happened, and to whom."""
+    log = os.open(f"{folder}/{LOG}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    words = " ".join(map(str, more))
+    os.write(log, f"{time.monotonic():.6f} {what} {words}\n".encode())
+    os.close(log)
+
+
+def in_software(args: list[str]) -> list[str]:
+    """A command for NVENC as one for libx264 or libx265."""
+    out: list[str] = []
+    words = iter(args)
+    for word in words:
+        if word in DROPPED:
+            next(words)
+        elif word == "-cq":
+            out += ["-crf", next(words)]
+        elif word == "-b:v" and (value := next(words)) != "0":
+            out += [word, value]
+        elif word in ENCODERS:
+            out += ENCODERS[word]
+        elif word in {"-vf", "-filter:v"}:
+            filters = next(words)
+            for name, replacement in FILTERS:
+                filters = filters.replace(name, replacement)
+            out += [word, filters]
+        elif word != "-b:v":
+            out.append(word)
+    return out
+
+
+def listing(real: str, args: list[str]) -> str:
+    """What the real ffmpeg lists, with CUDA and NVENC."""
+    import subprocess
+
+    text = subprocess.run([real, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
+    if "-hwaccels" in args:
+        return text if "cuda\n" in text else f"{text.rstrip()}\ncuda\n"
+    return "".join(line for line in text.splitlines(True) if "nvenc" not in line) + LISTED
