@@ -12,17 +12,20 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.bench.faults import report
+from tests.bench.faults.drain import drain
 from tests.bench.faults.rounds import CASES, Tally, moments, one_round
+from tests.bench.faults.soak import soak
 from tests.bench.faults.stage import make_clips, stage
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.faults", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("rounds",), help="default: rounds and drain")
+    parser.add_argument("what", nargs="?", choices=("rounds", "drain", "soak"), help="default: rounds, then drain")
     parser.add_argument("--rounds", type=int, help="of each fault (default: each has its own number)")
     parser.add_argument("--only", action="append", choices=sorted(CASES), help="this fault alone; may be repeated")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="folder for logs and for streams that lost something")
+    parser.add_argument("--minutes", type=float, default=30.0, help="of soak")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -32,6 +35,16 @@ def main() -> int:
         good = True
         if options.what in {None, "rounds"}:
             good &= asyncio.run(rounds(folder, clips, options.only or list(CASES), options.rounds, options.seed))
+        if options.what == "drain" or (options.what is None and not options.only):
+            tallies = asyncio.run(drain(folder, clips))
+            report.show(tallies, "leaving and coming back")
+            report.save("drain", {"faults": [report.figures(tally) for tally in tallies]})
+            good &= not any(tally.lost or report.missed(tally) for tally in tallies)
+        if options.what == "soak":
+            found = asyncio.run(soak(folder, clips, options.minutes, options.seed))
+            report.save("soak", found)
+            report.show_soak(found)
+            good &= not found["complaints"]
     return 0 if good else 1
 
 

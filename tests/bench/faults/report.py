@@ -70,6 +70,17 @@ def show(tallies: list[Tally], title: str) -> None:
             print(f"{tally.case.name}: without output {words}")
 
 
+def show_soak(found: dict[str, Any]) -> None:
+    faults = ", ".join(f"{count} {name}" for name, count in found["faults"].items())
+    print(f"{found['minutes']:g} minutes, {found['pictures']} pictures; {faults}")
+    print(f"longest time without output {found['longest_without_output_s']:.2f} s")
+    for name, use in found["use"].items():
+        (before, after), (fds_before, fds_after) = use["rss_bytes"], use["fds"]
+        print(f"{name}: {before / 1e6:.1f} to {after / 1e6:.1f} MB, {fds_before:g} to {fds_after:g} descriptors")
+    for complaint in found["complaints"]:
+        print(complaint)
+
+
 def save(name: str, document: dict[str, Any]) -> None:
     """Writes build/faults-NAME.json."""
     BUILD.mkdir(exist_ok=True)

@@ -21,6 +21,7 @@ DAEMON_FLAGS = ("--max-jobs", "16", "--max-cpu-jobs", "16")
 COORDINATOR_FLAGS = ("--idle-linger", "0.2")
 CLIP = "moving.ts"
 CLIP_S = 60.0
+CONNECTED_WITHIN_S = 90.0  # the first start of a daemon tries every encoder
 GOP_S = 2.0  # of every profile here, so moments are spread over this
 
 # Frames of MP2 are no multiple of a picture's time, and every profile turns them into AAC: a takeover has to join both.
@@ -85,7 +86,7 @@ class Stage:
             )
 
     def all_connected(self) -> None:
-        eventually(lambda: set(self.states().values()) == {"connected"}, f"daemons are connected: {self.states()}")
+        eventually(lambda: set(self.states().values()) == {"connected"}, "daemons are connected", CONNECTED_WITHIN_S)
 
     def states(self) -> dict[str, str]:
         known = {str(t["name"]): str(t["state"]) for t in self.running.get("/api/v1/transcoders")}

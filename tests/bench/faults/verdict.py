@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -77,7 +78,7 @@ def judge(
     verdict.seconds = (last - first) / 90_000
     verdict.missing = sorted(wanted - set(got))
     verdict.invented = sorted(set(got) - wanted)
-    verdict.repeated = sorted(pts for pts in set(got) if got.count(pts) > 1) if len(set(got)) < len(got) else []
+    verdict.repeated = sorted(pts for pts, count in Counter(got).items() if count > 1)
     verdict.dts_steps_back = sum(later.dts <= earlier.dts for earlier, later in pairwise(mine))
     verdict.reordered = sum(pes.pts > pes.dts for pes in mine)
     verdict.continuity_errors = list(transcoded.continuity_errors)

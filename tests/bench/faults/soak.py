@@ -1,0 +1,145 @@
+"""Random faults for a long time: viewers lose nothing, and nothing is left behind in memory, descriptors, processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.bench.faults.rounds import go_on, quantile
+from tests.bench.faults.stage import Stage, stage
+from tests.bench.faults.strikes import STRIKES
+from tests.bench.faults.verdict import judge
+from tests.bench.faults.viewers import Watched, watched
+from tests.harness import eventually
+
+DAEMONS = ("one", "two", "steady")
+STEADY = "steady"  # loses its ffmpeg and its jobs, never itself: what it keeps shows
+SPARES_THE_DAEMON = ("kill-ffmpeg", "stop-ffmpeg", "drain")
+ALL = ("kill-daemon", "stop-daemon", "terminate", *SPARES_THE_DAEMON)
+RELAYS = 2
+PAUSE_S = (2.0, 8.0)  # between a recovery and the next fault
+FLAGS = ("--max-takeovers", "1000000")
+WATCHED_EVERY_S = 10.0
+WARM_S = 120.0  # caches and rings fill up meanwhile
+MOST_GROWTH = 1.10  # of memory from the first to the last quarter after that
+MOST_NEW_FDS = 3
+BAD_WORDS = ("Traceback (most recent call last)", "by a defect", "ledger is inconsistent")
+
+
+@dataclass(slots=True)
+class Use:
+    """What a process used over time: (seconds, bytes, descriptors)."""
+
+    samples: list[tuple[float, int, int]] = field(default_factory=list)
+
+    def quarters(self, column: int) -> tuple[float, float]:
+        """Medians of the first and the last quarter of what was seen when all was warm."""
+        warm = [sample[column] for sample in self.samples if sample[0] >= WARM_S] or [s[column] for s in self.samples]
+        quarter = max(1, len(warm) // 4)
+        return quantile(warm[:quarter], 0.5), quantile(warm[-quarter:], 0.5)
+
+
+async def soak(folder: Path, clips: Path, minutes: float, seed: int) -> dict[str, Any]:
+    """Runs it and returns what was found as JSON values; `complaints` is empty where all is well."""
+    place = folder / "soak"
+    place.mkdir(exist_ok=True)
+    rng = random.Random(seed)
+    uses = {name: Use() for name in ("coordinator", STEADY)}
+    done: Counter[str] = Counter()
+    with stage(place, clips, daemons=DAEMONS, flags=FLAGS) as made:
+        await asyncio.to_thread(made.start_missing)
+        await asyncio.to_thread(made.all_connected)
+        slugs = [made.new_channel() for _ in range(RELAYS)]
+        struck: list[float] = []
+        most_ffmpeg = 0
+        async with watched(made.running, slugs, "h264") as them:
+            began = looked = time.monotonic()
+            while time.monotonic() - began < minutes * 60 and not any(one.trouble for one in them):
+                await asyncio.sleep(rng.uniform(*PAUSE_S))
+                struck.append(asyncio.get_running_loop().time())
+                done[await _strike(made, them, rng)] += 1
+                if time.monotonic() - looked > WATCHED_EVERY_S:
+                    looked = time.monotonic()
+                    most_ffmpeg = max(most_ffmpeg, len(made.all_ffmpeg()))
+                    _sample(made, uses, looked - began)
+                    print(f"{looked - began:.0f} s: {sum(done.values())} faults, {_now(uses)}", flush=True)
+        complaints = [f"{one.slug}: {one.trouble}" for one in them if one.trouble]
+        try:
+            await asyncio.to_thread(eventually, lambda: not made.all_ffmpeg(), "no ffmpeg is left")
+        except AssertionError as error:
+            complaints.append(str(error))
+        verdicts = [
+            await asyncio.to_thread(
+                judge, one.transcode.received, one.source.received, place, struck_at=struck, trouble=one.trouble
+            )
+            for one in them
+        ]
+    complaints += [f"{one.slug}: {v.words()}" for one, v in zip(them, verdicts, strict=True) if v.lost]
+    complaints += _growth(uses)
+    for log in sorted(place.glob("*.log")):
+        text = log.read_text(errors="replace")
+        complaints += [f"{log.name} says {words!r}" for words in BAD_WORDS if words in text]
+    return {
+        "minutes": minutes,
+        "seed": seed,
+        "faults": dict(done),
+        "pictures": sum(v.pictures for v in verdicts),
+        "most_ffmpeg_processes": most_ffmpeg,
+        "longest_without_output_s": round(max(v.pause_s for v in verdicts), 3),
+        "use": {
+            name: {"rss_bytes": use.quarters(1), "fds": use.quarters(2), "samples": use.samples}
+            for name, use in uses.items()
+        },
+        "complaints": complaints,
+    }
+
+
+async def _strike(made: Stage, them: list[Watched], rng: random.Random) -> str:
+    """One fault, until everybody is served again and all daemons are back; returns its name."""
+    name = rng.choice(made.names)
+    fault = rng.choice(SPARES_THE_DAEMON if name == STEADY else ALL)
+    if fault.endswith("ffmpeg") and not made.ffmpeg_of(name):
+        fault = "drain"
+    strike = STRIKES[fault]
+    await asyncio.to_thread(strike.do, made, name)
+    await go_on(them, rng.uniform(0.5, 3.0))
+    if strike.undo:
+        await asyncio.to_thread(strike.undo, made, name)
+    await asyncio.to_thread(made.start_missing)
+    with contextlib.suppress(AssertionError):
+        await asyncio.to_thread(made.all_connected)
+    return fault
+
+
+def _sample(made: Stage, uses: dict[str, Use], at: float) -> None:
+    for name, use in uses.items():
+        process = psutil.Process(made.running.roles[name].process.pid)
+        use.samples.append((round(at, 1), process.memory_info().rss, process.num_fds()))
+
+
+def _now(uses: dict[str, Use]) -> str:
+    return ", ".join(
+        f"{name} {use.samples[-1][1] / 1e6:.0f} MB and {use.samples[-1][2]} descriptors" for name, use in uses.items()
+    )
+
+
+def _growth(uses: dict[str, Use]) -> list[str]:
+    complaints = []
+    for name, use in uses.items():
+        if not use.samples:
+            continue
+        first, last = use.quarters(1)
+        if last > first * MOST_GROWTH:
+            complaints.append(f"memory of {name} grew from {first / 1e6:.1f} to {last / 1e6:.1f} MB")
+        first, last = use.quarters(2)
+        if last > first + MOST_NEW_FDS:
+            complaints.append(f"open descriptors of {name} grew from {first:g} to {last:g}")
+    return complaints
