@@ -11,8 +11,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import NAMESPACE_OID, uuid5
@@ -100,22 +99,18 @@ class GpuHost:
         """As the driver counts them."""
         return nvenc.count(str(self.folder))
 
-    @contextmanager
-    def foreign(self, wanted: int, *, seen: bool = True) -> Iterator[None]:
-        """Another program encodes: it opens so many sessions until the block ends.
+    def foreign(self, wanted: int, *, seen: bool = True) -> ExitStack:
+        """Another program encodes: it holds so many sessions until the block ends, or fewer where no more are free.
 
         `seen`: on the GPU that NVML shows; else on another one of the same host.
         """
-        files: list[int] = []
-        try:
-            for _ in range(wanted):
-                file = nvenc.take(str(self.folder), self.gpu if seen else OTHER_GPU)
-                assert file is not None, f"{self.folder.name} has no session left for another program"
-                files.append(file)
-            yield
-        finally:
-            for file in files:
-                os.close(file)
+        held = ExitStack()
+        for _ in range(wanted):
+            file = nvenc.take(str(self.folder), self.gpu if seen else OTHER_GPU)
+            if file is None:
+                break
+            held.callback(os.close, file)
+        return held
 
     def records(self) -> list[Record]:
         """All that asked for a session, in this order."""
