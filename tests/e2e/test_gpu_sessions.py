@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import select
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -19,15 +16,15 @@ import pytest
 
 from tests.bench.gpu_sessions import storm, three_hosts
 from tests.clips import make_clip
-from tests.fakes.gpu_host import GpuHost
+from tests.fakes.gpu_host import GpuHost, end_of
 from tests.harness import PASSWORD, Cluster, cluster, eventually, watching
 from tvarr.media.model import Kind, Sample, Tracks
 from tvarr.media.mpegts.demux import Demuxer
 
 POLICIES = ("fallback", "queue", "reject")
 STARTS_WITHIN_S = 1.0
-"""From the end of a session to the next one's begin in the queue: 0.2 s is what we want and the bench measures, on a
-machine that does nothing else; the suite runs beside other tests."""
+"""From the end of a session to the next one's begin in the queue: 0.2 s is what we want, and `tests.bench.gpu_queue`
+measures it on a machine that does nothing else."""
 
 
 @contextmanager
@@ -217,16 +214,6 @@ async def test_queued_jobs_start_when_a_session_frees(three: Three) -> None:
 
 def waits(running: Cluster, slug: str, position: int) -> bool:
     return bool(job(running, slug).get("queue_position") == position)
-
-
-def end_of(pid: int) -> float:
-    """When a process ends, whoever its parent is; `time.monotonic`."""
-    process = os.pidfd_open(pid)
-    try:
-        assert select.select([process], [], [], 20)[0], f"process {pid} goes on"
-        return time.monotonic()
-    finally:
-        os.close(process)
 
 
 async def test_two_daemons_of_one_host_share_its_sessions(tvarr: Cluster, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shlex
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,3 +121,13 @@ class GpuHost:
 
     def refusals(self) -> list[Record]:
         return [record for record in self.records() if not record.granted]
+
+
+def end_of(pid: int) -> float:
+    """When a process ends, whoever its parent is; `time.monotonic`."""
+    process = os.pidfd_open(pid)
+    try:
+        assert select.select([process], [], [], 20)[0], f"process {pid} goes on"
+        return time.monotonic()
+    finally:
+        os.close(process)
