@@ -10,13 +10,11 @@ from tests.cluster.build import attached as host
 from tests.cluster.build import capabilities, need
 from tests.cluster.chaos import random_history
 from tests.cluster.simulation import run
-from tvarr.cluster.ledger import (
-    FORGET_AFTER_S,
+from tvarr.cluster.events import (
     Cancel,
     CapabilitiesCame,
     DaemonAttached,
     DaemonDetached,
-    DaemonState,
     DrainAsked,
     Event,
     HeartbeatCame,
@@ -27,7 +25,6 @@ from tvarr.cluster.ledger import (
     JobFailed,
     JobSeen,
     JobWanted,
-    Ledger,
     Lost,
     PoolSeen,
     Promote,
@@ -35,12 +32,14 @@ from tvarr.cluster.ledger import (
     QueueTimedOut,
     Refuse,
     SessionRefused,
-    Settings,
     Start,
     TimePassed,
 )
+from tvarr.cluster.ledger import Ledger, Settings
 from tvarr.cluster.model import Capabilities, Encoder, Family, LimitSource, Need, Target
 from tvarr.cluster.policy import choose
+from tvarr.cluster.presence import FORGET_AFTER_S
+from tvarr.cluster.state import DaemonState
 from tvarr.errors import ErrorCode
 from tvarr.media.model import Codec, Track
 

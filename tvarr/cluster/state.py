@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MAX_BACKOFFS = 10_000  # works with failures remembered; the oldest are forgotten first
 
 PoolKey = tuple[str, str]  # host, pool
+NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,7 @@ class Cluster:
     chunks: dict[NeedKey, Verdicts] = field(default_factory=dict)  # remembered by the policy
     serial: int = 0
     improved: bool = False
+    due: float = NEVER  # when the clock has to be looked at; that may be too early, and never too late
 
     # -------------------------------------------------------------------------------------------------- daemons
 
@@ -277,12 +279,22 @@ class Cluster:
             pool.confirmed()
             self._after_limit(pool, before)
 
-    def close(self, job: Job, close_by: float | None) -> None:
+    def close(self, job: Job) -> None:
         """Nobody wants the job any more: its slot and session are free when the daemon has ended it."""
         del self.jobs[job.id]
         self._change(job, Held.CLOSING)
-        job.close_by = close_by
+        job.close_by = None
         self.closing[job.serial] = job
+
+    def close_soon(self, job: Job, now: float) -> None:
+        """As `close`, and after a time limit what the job held is taken as free anyway."""
+        if job.state is not Held.CLOSING:
+            self.close(job)
+        job.close_by = now + self.settings.close_within_s
+        self.wake(job.close_by)
+
+    def wake(self, at: float) -> None:
+        self.due = min(self.due, at)
 
     def release(self, job: Job, now: float) -> None:
         """What the job held is free."""
@@ -421,71 +433,10 @@ class Cluster:
                 self.aside.discard(daemon_id)
                 self.improved = True
 
-    # ------------------------------------------------------------------------------------------------ invariants
-
-    def validate(self) -> None:
-        """Asserts what must hold after every event; recounts everything.
-
-        Limits hold for what was placed since they last became tighter: a daemon that comes back with fewer slots, or a
-        driver that allows less than was known, does not end jobs that run.
-        """
-        everything = [*self.jobs.values(), *self.closing.values()]
-        for job in self.jobs.values():
-            assert job.id in self.jobs, f"{job.id} is filed under another id"
-            assert job.state is not Held.CLOSING, f"{job.id} is closing and still wanted"
-            assert self.daemons[job.daemon_id].connected, f"{job.id} is placed on {job.daemon_id}, which is gone"
-            assert self.daemons[job.daemon_id].instance == job.instance, f"{job.id} is placed on another process"
-        assert all(job.state is Held.CLOSING for job in self.closing.values()), "a closing job is not closing"
-        held = {serial: job for of_daemon in self.held.values() for serial, job in of_daemon.items()}
-        assert held == {job.serial: job for job in everything}, "what daemons hold does not add up"
-        assert all(self.held.values()), "an empty entry of held jobs"
-        sources: dict[str, Counter[str]] = {}
-        for job in everything:
-            sources.setdefault(job.need.source, Counter())[job.daemon_id] += 1
-        assert sources == self.sources, "sources do not add up"
-        assert self.aside <= self.daemons.keys(), "a daemon that is forgotten is set aside"
-        for daemon in self.daemons.values():
-            self._validate_daemon(daemon)
-        for pool in self.pools.values():
-            self._validate_pool(pool, everything)
-
-    def _validate_daemon(self, daemon: Daemon) -> None:
-        name = daemon.name
-        jobs = [job for job in self.held_by(daemon.id) if job.instance == daemon.instance]
-        assert daemon.jobs_held == len(jobs), f"{name}: {daemon.jobs_held} jobs counted, {len(jobs)} there"
-        assert daemon.cpu_jobs_held == sum(job.in_software for job in jobs), f"{name}: software jobs do not add up"
-        load = sum(job.placement.cost_cores for job in jobs)
-        assert abs(daemon.load_cores - load) < 1e-6, f"{name}: load does not add up"
-        devices = Counter(job.placement.encoder.device for job in jobs if job.placement.encoder is not None)
-        del devices[""]
-        assert +daemon.gpu_sessions == devices, f"{name}: sessions of its GPUs do not add up"
-        assert daemon.gpu_decodes <= daemon.gpu_sessions, f"{name}: more decodes than encodes"
-        for pool in daemon.pools.values():
-            assert self.pools.get((pool.host, pool.id)) is pool, f"{name} draws from a pool that is gone"
-            assert daemon.id in pool.members, f"{name} is no member of its pool {pool.id}"
-        assert (daemon.id in self.aside) == (daemon.aside_until is not None), f"{name}: set aside or not"
-        if all(job.serial <= daemon.tightened for job in jobs):
-            return
-        caps = daemon.capabilities
-        assert not caps.max_jobs or len(jobs) <= caps.max_jobs, f"{name} has more jobs than slots"
-        cpu_jobs = daemon.cpu_jobs_held
-        newest = max((job.serial for job in jobs if job.in_software), default=0)
-        assert newest <= daemon.tightened or not caps.max_cpu_jobs or cpu_jobs <= caps.max_cpu_jobs, (
-            f"{name} has too many software jobs"
-        )
-
-    def _validate_pool(self, pool: Pool, everything: list[Job]) -> None:
-        pool.validate()
-        key = (pool.host, pool.id)
-        jobs = [job for job in everything if job.pool == key]
-        counted = Counter((job.daemon_id, job.state) for job in jobs)
-        stated = Counter({(m, state): count for m, part in pool.members.items() for state, count in part.held.items()})
-        assert counted == +stated, f"pool {pool.id} of {pool.host}: reservations do not add up"
-        assert pool.members, f"pool {pool.id} of {pool.host} is nobody's"
-        newest = max((job.serial for job in jobs), default=0)
-        if pool.limit is not None and newest > pool.tightened:
-            words = f"pool {pool.id} of {pool.host}: {pool.held} + {pool.foreign} of {pool.limit}"
-            assert pool.in_use <= pool.limit, words
+    def deadlines(self) -> list[float]:
+        """When daemons are taken back and limits doubted."""
+        moments = [at for d in self.aside if (at := self.daemons[d].aside_until) is not None]
+        return moments + [p.try_more_at for p in self.pools.values() if p.try_more_at is not None]
 
 
 def pool_of(daemon: Daemon, encoder: Encoder) -> Pool | None:
