@@ -7,11 +7,11 @@ BIN := $(VENV)/bin
 SOURCES := tvarr tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format bench generate docs clean
+.PHONY: help venv run demo test check format bench bench-faults generate docs clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/.installed  ## start a coordinator and a daemon here, with a demo channel
 	@exec $(BIN)/python -m tvarr.demo run
@@ -40,6 +40,9 @@ format: $(VENV)/.installed-dev  ## format the code
 
 bench: $(VENV)/.installed-dev  ## measure, and print the numbers
 	$(BIN)/python -m tests.bench
+
+bench-faults: $(VENV)/.installed-dev  ## kill, stop and cut off daemons under viewers, count what they lose
+	$(BIN)/python -m tests.bench.faults
 
 generate: $(VENV)/.installed-dev  ## make tvarr/wire/v1 from the .proto
 	$(BIN)/python -m tvarr.wire.generate

@@ -120,7 +120,14 @@ class Cluster:
         self.http_port, self.grpc_port = eventually(ports, "the coordinator is ready")
         return role
 
-    def start_daemon(self, name: str = "worker", *flags: str, wait: bool = True, **environment: str) -> Role:
+    def start_daemon(
+        self,
+        name: str = "worker",
+        *flags: str,
+        wait: bool = True,
+        prefix: tuple[str, ...] | None = None,
+        **environment: str,
+    ) -> Role:
         """Starts a daemon and waits until the coordinator has it."""
         role = self.run(
             name,
@@ -132,6 +139,7 @@ class Cluster:
             "--log-level",
             "debug",
             *(flags or ("--max-jobs", "16", "--max-cpu-jobs", "16")),
+            prefix=prefix,
             **{
                 "TVARR_COORDINATOR_URL": f"{self.host}:{self.grpc_port}",
                 "TVARR_AUTH_TOKEN": TOKEN,

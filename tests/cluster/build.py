@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tvarr.cluster.events import DaemonAttached
+from tvarr.cluster.events import DaemonAttached, Event, Instruction, Start
+from tvarr.cluster.ledger import Ledger
 from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, LimitSource, Need, SessionPool, Target
 from tvarr.media.model import Codec, Track
 
@@ -73,3 +74,17 @@ def attached(
     jobs: frozenset[str] = frozenset(),
 ) -> DaemonAttached:
     return DaemonAttached(name, instance, name, machine or f"host of {name}", "0.1.0", caps or capabilities(), jobs)
+
+
+def play(ledger: Ledger, *events: Event, now: float = 0.0) -> list[Instruction]:
+    """Hands in events at one time; the invariants hold after each."""
+    out = []
+    for event in events:
+        out += ledger.handle(event, now)
+        ledger.validate()
+    return out
+
+
+def starts(instructions: list[Instruction]) -> list[tuple[str, str]]:
+    """Jobs and the daemons that they start on."""
+    return [(i.job_id, i.placement.daemon_id) for i in instructions if isinstance(i, Start)]

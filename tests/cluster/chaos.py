@@ -22,12 +22,13 @@ from tvarr.cluster.events import (
     JobFailed,
     JobSeen,
     JobWanted,
+    Move,
     PoolSeen,
     SessionRefused,
     TimePassed,
 )
 from tvarr.cluster.ledger import Ledger
-from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, LimitSource, Need, SessionPool, Target
+from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, LimitSource, MoveKind, Need, SessionPool, Target
 from tvarr.errors import ErrorCode
 from tvarr.media.model import Codec, Track
 
@@ -109,9 +110,13 @@ def random_event(rng: Random, ledger: Ledger) -> Event:
             return JobEnded(job)
         avoid = frozenset(rng.sample(NAMES, 1)) if rng.random() < 0.1 else frozenset()
         work = rng.choice(["", "w1", "w2", "w3"])
-        return JobWanted(job, random_need(rng), avoid, work, promotes=job if rng.random() < 0.05 else "")
+        if rng.random() < 0.7:
+            return JobWanted(job, random_need(rng), avoid, work)
+        replaced = rng.choice(list(ledger.jobs) or JOBS)
+        to = rng.choice(NAMES) if rng.random() < 0.3 else ""
+        return JobWanted(job, random_need(rng), avoid, work, replaced, rng.choice(list(MoveKind)), to)
     if kind < 0.44:
-        return JobAcked(job)
+        return JobAcked(rng.choice([j.id for j in ledger.jobs.values() if not j.acked] or JOBS))
     if kind < 0.66:
         seen = rng.choice([None, tuple(JobSeen(j, rng.random() * 2, rng.random() * 30) for j in rng.sample(JOBS, 8))])
         pools = tuple(PoolSeen(pool, rng.randrange(7), rng.randrange(5)) for pool in POOLS if rng.random() < 0.6)
@@ -124,12 +129,12 @@ def random_event(rng: Random, ledger: Ledger) -> Event:
         return SessionRefused(job)
     if kind < 0.85:
         return JobEnded(job)
-    if kind < 0.90:
+    if kind < 0.89:
         return random_attach(rng)
-    if kind < 0.92:
+    if kind < 0.90:
         return DaemonDetached(name, rng.choice("12"), "gone")
     if kind < 0.94:
-        return DrainAsked(name, rng.random() < 0.4)
+        return DrainAsked(name, rng.random() < 0.5)
     if kind < 0.95:
         return CapabilitiesCame(name, random_capabilities(rng))
     return TimePassed()
@@ -149,6 +154,15 @@ def random_clusters(seed: int, count: int) -> Iterator[tuple[Ledger, Need]]:
             yield ledger, random_need(rng)
 
 
+def answer(rng: Random, ledger: Ledger, asked: list[Move]) -> Event | None:
+    """Mostly what a move asks for; None where it is left undone, or the job is gone."""
+    move = asked.pop(rng.randrange(len(asked)))
+    job, free = ledger.jobs.get(move.job_id), [j for j in JOBS if j not in ledger.jobs and not ledger.position(j)]
+    if job is None or not free or rng.random() < 0.2:
+        return None
+    return JobWanted(rng.choice(free), job.need, job.avoid, job.work, move.job_id, move.kind)
+
+
 def random_history(
     seed: int, count: int, *, every: int = 1
 ) -> Iterator[tuple[Ledger, Event, list[Instruction], float, set[str]]]:
@@ -156,11 +170,13 @@ def random_history(
     before the event.
     """
     rng, ledger, now = Random(seed), Ledger(), 0.0
+    asked: list[Move] = []
     for i in range(count):
         now += rng.expovariate(1 / (0.5 if rng.random() < 0.98 else 60.0))
-        event = random_event(rng, ledger)
+        event = (answer(rng, ledger, asked) if asked and rng.random() < 0.5 else None) or random_event(rng, ledger)
         before = set(ledger.jobs)
         instructions = ledger.handle(event, now)
+        asked += [i for i in instructions if isinstance(i, Move)]
         if i % every == 0:
             ledger.validate()
         yield ledger, event, instructions, now, before

@@ -17,6 +17,7 @@ from tests.cluster.build import attached, capabilities, need
 from tvarr.cluster.events import (
     Cancel,
     DaemonDetached,
+    DrainAsked,
     Event,
     HeartbeatCame,
     Instruction,
@@ -26,8 +27,8 @@ from tvarr.cluster.events import (
     JobSeen,
     JobWanted,
     Lost,
+    Move,
     PoolSeen,
-    Promote,
     QueueTimedOut,
     Refuse,
     SessionRefused,
@@ -35,6 +36,7 @@ from tvarr.cluster.events import (
     TimePassed,
 )
 from tvarr.cluster.ledger import Ledger
+from tvarr.cluster.model import MoveKind
 
 POOL = "nvidia-host"
 HEARTBEAT_S = 5.0
@@ -70,7 +72,8 @@ class World:
     wanted: set[str] = field(default_factory=set)  # jobs that somebody watches
     placed: dict[str, str] = field(default_factory=dict)  # a job's daemon
     arrivals: dict[str, float] = field(default_factory=dict)  # of the latest message to a daemon
-    promotes: dict[str, str] = field(default_factory=dict)  # a job to the one in software that it replaces
+    replaces: dict[str, str] = field(default_factory=dict)  # a job to the one that it replaces
+    kinds: dict[str, MoveKind] = field(default_factory=dict)  # of successors
     running: dict[str, set[str]] = field(default_factory=dict)  # a daemon's jobs, in software too
     connected: set[str] = field(default_factory=set)
     sequences: Counter[str] = field(default_factory=Counter)
@@ -126,23 +129,26 @@ class World:
                     self.order(daemon_id, lambda: self.finish(daemon_id, job_id))
             case Refuse(job_id) | QueueTimedOut(job_id):
                 self.wanted.discard(job_id)
-                if job_id not in self.promotes:  # the one in software goes on
+                if job_id not in self.replaces:  # the old one goes on
                     self.counts["seen by a viewer"] += 1
-            case Promote(job_id):
-                self._ticket += 1
-                new = f"{job_id} promoted {self._ticket}"
-                self.promotes[new] = job_id
-                self.later(0.0, lambda: self.want(new))
+            case Move(job_id, kind):
+                self.succeed(job_id, kind)
         if isinstance(event, SessionRefused):
             self.counts[f"answered by {type(instruction).__name__}"] += 1
 
+    def succeed(self, job_id: str, kind: MoveKind) -> None:
+        self._ticket += 1
+        new = f"{job_id} {kind} {self._ticket}"
+        self.replaces[new], self.kinds[new] = job_id, kind
+        self.later(0.0, lambda: self.want(new))
+
     def want(self, job_id: str) -> None:
-        replaced = self.promotes.get(job_id, "")
+        replaced = self.replaces.get(job_id, "")
         if replaced and replaced not in self.wanted:
             return
         self.wanted.add(job_id)
         self.later(self.random.expovariate(1 / 30), lambda: self.stop(job_id))
-        self.tell(JobWanted(job_id, need(policy=self.policy), promotes=replaced))
+        self.tell(JobWanted(job_id, need(policy=self.policy), replaces=replaced, move=self.kinds.get(job_id)))
 
     def stop(self, job_id: str) -> None:
         """The last viewer goes, or another job does its work."""
@@ -152,8 +158,8 @@ class World:
 
     def acked(self, job_id: str) -> None:
         self.tell(JobAcked(job_id))
-        if (replaced := self.promotes.get(job_id)) is not None and job_id in self.wanted:
-            self.counts["promoted"] += 1
+        if (replaced := self.replaces.get(job_id)) is not None and job_id in self.wanted:
+            self.counts[f"moved: {self.kinds[job_id]}"] += 1
             self.stop(replaced)
 
     # -------------------------------------------------------------------------------------------------- daemons
@@ -240,6 +246,24 @@ class World:
             self.later(self.random.uniform(0.1, 40.0), lambda: self.attach(daemon_id))
         self.later(self.random.uniform(60, 600), lambda: self.break_stream(daemon_id))
 
+    def move_one(self) -> None:
+        """An operator, or a job that does not keep up."""
+        if running := sorted(self.ledger.jobs):
+            self.succeed(self.random.choice(running), self.random.choice([MoveKind.ASKED, MoveKind.SLOW]))
+        self.later(self.random.uniform(1.0, 5.0), self.move_one)
+
+    def drain(self, turn: int) -> None:
+        """One daemon after another lets its jobs go, and is active again."""
+        daemon_id = sorted(self.host_of)[turn % len(self.host_of)]
+        self.tell(DrainAsked(daemon_id, draining=True))
+        self.later(60.0, lambda: self.activate(daemon_id, turn))
+
+    def activate(self, daemon_id: str, turn: int) -> None:
+        self.counts["drained"] += 1
+        self.counts["left on a drained daemon"] += len(self.ledger.jobs_on(daemon_id))
+        self.tell(DrainAsked(daemon_id, draining=False))
+        self.later(self.random.uniform(1.0, 20.0), lambda: self.drain(turn + 1))
+
     def other_program(self, host: Host) -> None:
         if host.foreign and self.random.random() < 0.5:
             host.foreign -= 1
@@ -256,10 +280,11 @@ def run(
     daemons_per_host: int = 1,
     foreign: bool = False,
     breaks: bool = False,
+    moves: bool = False,
     policy: str = "fallback",
     check: bool = True,
 ) -> World:
-    """Starts and stops so many jobs at random and returns what came of it."""
+    """Starts and stops so many jobs at random and returns what came of it. `moves`: drains and an operator too."""
     random = Random(seed)
     hosts = {f"host {i}": Host(limit) for i, limit in enumerate(limits)}
     host_of = {f"{name} daemon {i}": name for name in hosts for i in range(daemons_per_host)}
@@ -271,6 +296,9 @@ def run(
     if foreign:
         for host in hosts.values():
             world.later(random.uniform(0, 20), lambda h=host: world.other_program(h))
+    if moves:
+        world.later(10.0, lambda: world.drain(0))
+        world.move_one()
     left = [starts]
 
     def arrive() -> None:

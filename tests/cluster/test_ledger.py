@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cluster.build import attached as host
-from tests.cluster.build import capabilities, need
+from tests.cluster.build import capabilities, need, play, starts
 from tests.cluster.chaos import random_history
 from tests.cluster.simulation import run
 from tvarr.cluster.events import (
@@ -27,7 +27,6 @@ from tvarr.cluster.events import (
     JobWanted,
     Lost,
     PoolSeen,
-    Promote,
     Queued,
     QueueTimedOut,
     Refuse,
@@ -36,7 +35,7 @@ from tvarr.cluster.events import (
     TimePassed,
 )
 from tvarr.cluster.ledger import Ledger, Settings
-from tvarr.cluster.model import Capabilities, Encoder, Family, LimitSource, Need, Target
+from tvarr.cluster.model import Capabilities, Encoder, Family, LimitSource, MoveKind, Need, RefusalKind, Target
 from tvarr.cluster.policy import choose
 from tvarr.cluster.presence import FORGET_AFTER_S
 from tvarr.cluster.state import DaemonState
@@ -50,18 +49,6 @@ NEED = Need((Target(Track(1, Codec.H264), Codec.H264),))
 def attached(name: str, *, instance: str = "1", slots: int = 2, jobs: frozenset[str] = frozenset()) -> DaemonAttached:
     capabilities = Capabilities(encoders=(X264,), max_jobs=slots, max_cpu_jobs=slots)
     return DaemonAttached(name, instance, name, "machine", "0.1.0", capabilities, jobs)
-
-
-def play(ledger: Ledger, *events: Event, now: float = 0.0) -> list[Instruction]:
-    out = []
-    for event in events:
-        out += ledger.handle(event, now)
-        ledger.validate()
-    return out
-
-
-def starts(instructions: list[Instruction]) -> list[tuple[str, str]]:
-    return [(i.job_id, i.placement.daemon_id) for i in instructions if isinstance(i, Start)]
 
 
 def test_jobs_go_to_the_first_with_room_and_then_nowhere() -> None:
@@ -407,31 +394,36 @@ def test_sessions_that_another_program_gives_back_serve_the_queue() -> None:
     assert starts(play(ledger, beat(active=1))) == [("1", "a")]
 
 
-# -------------------------------------------------------------------------------------------------- promotions
+# ------------------------------------------------------------------------------------- nobody left who could do it
 
 
-def test_a_free_session_promotes_the_oldest_that_fell_back_and_only_that() -> None:
-    ledger = Ledger()
-    play(ledger, host("a", gpu_host(1)), *wanted("1", "2", "3"))
-    assert ways(ledger) == {"1": "h264_nvenc", "2": "libx264", "3": "libx264"}
-    assert play(ledger, JobEnded("1")) == [Promote("2")]
-    assert starts(play(ledger, JobWanted("2b", need(), promotes="2"), JobAcked("2b"), JobEnded("2"))) == [("2b", "a")]
-    assert ways(ledger) == {"3": "libx264", "2b": "h264_nvenc"}
+def test_who_waits_for_a_daemon_that_does_not_come_back_is_refused_after_a_grace() -> None:
+    ledger = Ledger(settings=Settings(lonely_s=5, queue_timeout_s=30))
+    play(ledger, host("a", gpu_host(1)), *wanted("1", "2", "3", policy="queue"))
+    assert [type(i) for i in play(ledger, DaemonDetached("a", "1", "bye"), now=1)] == [Lost]
+    assert play(ledger, TimePassed(), now=5.9) == []
+    refused = play(ledger, TimePassed(), now=6)
+    assert [(type(i), i.job_id) for i in refused] == [(Refuse, "2"), (Refuse, "3")]  # type: ignore[union-attr]
+    assert isinstance(refused[0], Refuse)
+    assert refused[0].refusal.kind is RefusalKind.NO_DAEMON
+    assert not ledger.waiting()
 
 
-def test_a_promotion_that_comes_too_late_is_refused_and_tried_again_later() -> None:
-    ledger = Ledger(settings=Settings(promote_pause_s=30))
-    play(ledger, host("a", gpu_host(1)), *wanted("1", "2"), JobEnded("1"))
-    play(ledger, *wanted("4"))
-    assert ways(ledger)["4"] == "h264_nvenc"
-    assert [type(i) for i in play(ledger, JobWanted("2b", need(), promotes="2"))] == [Refuse]
-    assert play(ledger, JobEnded("4"), now=1) == []
-    assert play(ledger, beat(), TimePassed(), now=30) == [Promote("2")]
+def test_who_waits_goes_on_waiting_where_the_daemon_merely_reconnects() -> None:
+    ledger = Ledger(settings=Settings(lonely_s=5, queue_timeout_s=30, close_within_s=1))
+    play(ledger, host("a", gpu_host(1)), *wanted("1", "2", policy="queue"), DaemonDetached("a", "1", "bye"))
+    play(ledger, host("a", gpu_host(1), jobs=frozenset({"1"})), now=4.9)
+    assert ledger.position("2") == 1
+    assert starts(play(ledger, TimePassed(), now=6)) == [("2", "a")], "the session that nobody closed is free by then"
 
 
-def test_nothing_is_promoted_where_the_setting_says_no() -> None:
-    ledger = Ledger(settings=Settings(promote=False))
-    assert play(ledger, host("a", gpu_host(1)), *wanted("1", "2"), JobEnded("1"))[2:] == []
+@pytest.mark.parametrize("leave", [DrainAsked("a", True), CapabilitiesCame("a", Capabilities())])
+def test_also_where_the_last_who_could_do_it_stays_but_does_not_any_more(leave: Event) -> None:
+    ledger = Ledger(settings=Settings(lonely_s=5))
+    play(ledger, host("a", gpu_host(1)), host("b", Capabilities()), *wanted("1", "2", policy="queue"), leave)
+    out = play(ledger, TimePassed(), now=5)
+    assert [type(i) for i in out] == [Refuse]
+    assert not ledger.waiting()
 
 
 # ------------------------------------------------------------------------------------------- failures of daemons
@@ -560,6 +552,7 @@ def test_after_thousands_of_random_events_too(seed: int) -> None:
         assert not lost & set(ledger.jobs)
         if isinstance(event, JobWanted):
             assert [type(j) in {Start, Queued, Refuse} for j in instructions[:1]] == [True]
+            assert not event.replaces or not isinstance(instructions[0], Queued)
         if i % 20 == 0:
             remembered = [choose(ledger.cluster, probe, now) for probe in probes]
             for daemon in ledger.daemons.values():
@@ -580,6 +573,18 @@ def test_no_session_is_started_above_a_limit(breaks: bool, daemons_per_host: int
     assert world.counts["hardware starts"] > 700
     assert world.counts["refused by the driver"] == 0
     assert world.counts["seen by a viewer"] == 0
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_moves_of_all_kinds_are_never_seen(seed: int) -> None:
+    """Rolling drains, an operator's moves and slow jobs beside promotions, with streams that break."""
+    world = run(seed=seed, moves=True, breaks=True, check=False)
+    world.ledger.validate()
+    assert world.counts["refused by the driver"] == 0
+    assert world.counts["seen by a viewer"] == 0
+    assert all(world.counts[f"moved: {kind}"] > 20 for kind in MoveKind)
+    assert world.counts["left on a drained daemon"] == 0
+    assert world.counts["drained"] > 5
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -160,6 +160,12 @@ def test_what_nobody_can_do_is_refused_at_once(
         pytest.param(capabilities(max_cpu_jobs=1), 1, "all of its 1 software job slots are taken", id="software slots"),
         pytest.param(capabilities(cpu_count=1), 2, "its processors are busy", id="estimated load"),
         pytest.param(
+            capabilities(cpu_count=1, max_cpu_jobs=4),
+            4,
+            "all of its 4 software job slots are taken",
+            id="an operator's number before the estimate",
+        ),
+        pytest.param(
             capabilities(sessions=3, software=False),
             3,
             "3 of 3 hardware sessions are taken (driver_table: driver 550.54)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import re
 import subprocess
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -16,7 +17,7 @@ import grpc
 import psutil
 
 from tests.ffmpeg.support import wait_until
-from tvarr.cluster.model import Capabilities, Encoder, Family, JobSpec
+from tvarr.cluster.model import Capabilities, Encoder, Family, JobSpec, Target
 from tvarr.ffmpeg.families import AUDIO
 from tvarr.ffmpeg.locate import FfmpegBinary, parse_version
 from tvarr.ffmpegd.job import Job
@@ -43,6 +44,14 @@ SOFTWARE = (
 )
 
 
+VIDEO = Track(300, Codec.MPEG2VIDEO)
+PICTURE = bytes.fromhex("000001b3 14000b13 ffffe018 000001b8 00080000 00000100 000fffff")
+SPEC = JobSpec("job", (Target(VIDEO, Codec.MPEG2VIDEO, bitrate_kbps=500),))
+NVENC = Encoder("h264_nvenc", Codec.H264, Family.NVENC, "GPU-1")
+
+COPY = "while d := os.read(0, 1 << 16):\n    os.write(1, d)\n"  # an ffmpeg that changes nothing
+
+
 def capabilities(*encoders: Encoder) -> Capabilities:
     return Capabilities(encoders=(*encoders, *SOFTWARE))
 
@@ -52,6 +61,15 @@ def binary(path: str) -> FfmpegBinary:
     banner = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL)
     version, release = parse_version(banner.stdout) or ("stand-in", (5, 1, 0))
     return FfmpegBinary(path, version, release, "test")
+
+
+def pictures(count: int, size: int = 1000, first: int = 10**9) -> list[Sample]:
+    noise = random.Random(7).randbytes(size).replace(b"\0", b"\1")
+    return [Sample(VIDEO.id, first + n * 3600, first + n * 3600, PICTURE + noise, True) for n in range(count)]
+
+
+def batches(samples: list[Sample], size: int = 5) -> list[list[Sample]]:
+    return [samples[n : n + size] for n in range(0, len(samples), size)]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,11 @@ one of
   said: see there);
 * the instruction `Lost`: the ledger took it away. Nothing needs to be told about it any more.
 
+A job that runs may be moved: a successor starts beside it, takes over at a splice, and only then the old one is
+cancelled. Both hold what they need while both run. The ledger asks for it by `Move` (a daemon drains, hardware became
+free) or the shell does so by itself (an operator asked, the job is too slow); either way the successor is a `JobWanted`
+that names the job it `replaces`.
+
 Events about jobs and daemons that are not known are ignored: ends cross each other on the wire.
 """
 
@@ -19,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tvarr.cluster.model import Capabilities, Considered, Need, Placement, Refusal
+from tvarr.cluster.model import Capabilities, Considered, MoveKind, Need, Placement, Refusal
 from tvarr.errors import ErrorCode
 
 
@@ -82,23 +87,31 @@ class CapabilitiesCame:
 
 @dataclass(frozen=True, slots=True)
 class DrainAsked:
+    """A draining daemon gets no jobs, and those that it has are moved away, `moves.MOVES_AT_ONCE` at a time."""
+
     id: str
-    draining: bool  # False: takes jobs again
+    draining: bool  # False: takes jobs again, and no more moves are asked
 
 
 @dataclass(frozen=True, slots=True)
 class JobWanted:
     """A job wants a place. `job_id` names this try, `work` what it does over all its tries (empty: `job_id`).
 
-    `avoid`: daemons that are taken only where nobody else can do it. `promotes`: the job in software that this one
-    shall replace; it is placed in hardware at once, or refused.
+    `avoid`: daemons that are taken only where nobody else can do it.
+
+    `replaces`: the id of a running job whose successor this is; `move` says why, and with it where it may go
+    (`tvarr.cluster.succession`). `to`: the only daemon that will do. A successor never waits: the answer is `Start` or
+    `Refuse`, which leaves the old job as it is. It is `Refuse` also where the old job is gone, or has a successor
+    already. Where the driver refuses it a session (`SessionRefused`), it is placed again by the same rule.
     """
 
     job_id: str
     need: Need
     avoid: frozenset[str] = frozenset()
     work: str = ""
-    promotes: str = ""
+    replaces: str = ""
+    move: MoveKind | None = None
+    to: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +191,9 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """The job waits. `Ledger.waiting()` has its position from now on."""
+    """The job waits. `Ledger.waiting()` has its position from now on. It ends with `Start`, `QueueTimedOut`, or with
+    `Refuse` where for `Settings.lonely_s` nobody is left who could ever do it.
+    """
 
     job_id: str
     position: int  # 1: next
@@ -221,13 +236,16 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
-class Promote:
-    """A session is free for a job that fell back to software: ask `JobWanted(new id, …, promotes=job_id)`, and when
-    the new job runs, end the old one. Nothing is reserved by this; where the session is gone by then, the answer is
-    `Refuse` and the old job goes on.
+class Move:
+    """Start a successor by `JobWanted(new id, need, work=…, replaces=job_id, move=kind)`, switch at a splice, then end
+    the old job. There is a place for it now, but nothing is reserved by this: where the place is gone by then, the
+    answer is `Refuse` and the old job goes on. It is asked again when something became free, and after
+    `Settings.move_pause_s` at the latest, as it is where nobody does what it asks or the successor ends too early.
     """
 
     job_id: str
+    kind: MoveKind
+    reason: str
 
 
-Instruction = Start | Queued | QueueTimedOut | Refuse | Lost | Cancel | Promote
+Instruction = Start | Queued | QueueTimedOut | Refuse | Lost | Cancel | Move

@@ -29,10 +29,23 @@ def validate(cluster: Cluster) -> None:
         sources.setdefault(job.need.source, Counter())[job.daemon_id] += 1
     assert sources == cluster.sources, "sources do not add up"
     assert cluster.aside <= cluster.daemons.keys(), "a daemon that is forgotten is set aside"
+    draining = {d.id: d for d in cluster.daemons.values() if d.draining}
+    assert cluster.draining == draining, "draining daemons do not add up"
+    _validate_successors(cluster)
     for daemon in cluster.daemons.values():
         _validate_daemon(cluster, daemon)
     for pool in cluster.pools.values():
         _validate_pool(pool, everything)
+
+
+def _validate_successors(cluster: Cluster) -> None:
+    """Each replaces one running job, and no job has two, nor a successor one of its own."""
+    for replaced, job in cluster.successors.items():
+        assert replaced in cluster.jobs, f"{job.id} replaces {replaced}, which is gone"
+        assert cluster.jobs.get(job.id) is job, f"{replaced} has a successor that is gone"
+        assert job.succession is not None, f"{job.id} replaces {replaced} and was not asked to"
+        assert job.succession.replaces == replaced, f"{job.id} replaces another job than {replaced}"
+        assert job.id not in cluster.successors, f"{job.id} replaces {replaced} and has a successor itself"
 
 
 def _validate_daemon(cluster: Cluster, daemon: Daemon) -> None:

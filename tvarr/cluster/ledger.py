@@ -2,7 +2,7 @@
 
 `handle(event, now)` takes what happened and returns what is to be done; the shell does it. Placement asks
 `policy.choose`; whoever changes capacity does it here and nowhere else. What an event frees is given away again before
-`handle` returns: to jobs that wait first, then to jobs that fell back to software.
+`handle` returns: to jobs that wait first, then to those of draining daemons, then to jobs that fell back to software.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class Ledger:
     def validate(self) -> None:
         """Asserts what must hold after every event (`tvarr.cluster.invariants`)."""
         validate(self.cluster)
+        self._moves.validate()
         self._placing.waiting.validate()
         assert not any(entry.job_id in self.jobs for entry in self._placing.waiting), "a job waits and runs"
         assert not self.cluster.improved, "something is free and was offered to nobody"
@@ -106,6 +107,7 @@ class Ledger:
         """Takes one event at time `now` (seconds, monotonic) and returns what follows from it, in order."""
         self.cluster.serial += 1
         instructions = self._take(event, now)
+        self._moves.settle(now)
         if self.cluster.improved:
             self.cluster.improved = False
             instructions += self._placing.serve_queue(now)
@@ -137,9 +139,7 @@ class Ledger:
                     self.cluster.set_capabilities(daemon, capabilities)
             case DrainAsked(daemon_id, draining):
                 if daemon := self.daemons.get(daemon_id):
-                    daemon.draining = draining
-                    self.cluster.touch(daemon)
-                    self.cluster.improved |= not draining
+                    self.cluster.drain(daemon, draining=draining)
             case TimePassed():
                 return self._look_at_the_clock(now)
         return []

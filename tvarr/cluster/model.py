@@ -44,6 +44,15 @@ class ExhaustedPolicy(StrEnum):
     REJECT = "reject"  # it is refused
 
 
+class MoveKind(StrEnum):
+    """Why a job that runs is to run elsewhere."""
+
+    DRAIN = "drain"  # its daemon lets its jobs go
+    ASKED = "asked"  # an operator wants it
+    PROMOTION = "promotion"  # it fell back to software, and hardware is free
+    SLOW = "slow"  # it does not keep up where it is
+
+
 @dataclass(frozen=True, slots=True)
 class Encoder:
     """One encoder of one ffmpeg on one device, and whether a trial encode worked."""

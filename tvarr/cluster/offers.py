@@ -150,14 +150,18 @@ def _full_words(pool: Pool | None) -> str:
 
 
 def _offer_software(daemon: Daemon, way: Way, max_cpu_load: float, verdict: Verdict) -> None:
-    """The software way where the processors have room for it, or words why not."""
+    """The software way where the processors have room for it, or words why not.
+
+    A number of software jobs that is another than the automatic one, which is that of the processors, was set by the
+    daemon's operator, who knows better than the estimate.
+    """
     if way.encoder is None:
         verdict.software = Offer(way, (FULL_HARDWARE, 0.0, _tenths(daemon, way)))
         return
     caps, taken = daemon.capabilities, ""
     if 0 < caps.max_cpu_jobs <= daemon.cpu_jobs_held:
         taken = f"all of its {caps.max_cpu_jobs} software job slots are taken"
-    elif caps.cpu_count > 0 and daemon.cpu_jobs_held:
+    elif caps.max_cpu_jobs in (0, caps.cpu_count) and caps.cpu_count > 0 and daemon.cpu_jobs_held:
         load = (daemon.load_cores + way.cost_cores) * daemon.cost_factor
         if load > caps.cpu_count * max_cpu_load:
             taken = f"its processors are busy: the job would make {load:.1f} of {caps.cpu_count}, by estimate"

@@ -21,6 +21,7 @@ from tvarr.cluster.moves import Moves
 from tvarr.cluster.policy import choose
 from tvarr.cluster.pools import Held
 from tvarr.cluster.state import Cluster, Job
+from tvarr.cluster.succession import succession_of
 from tvarr.cluster.waiting import MAX_WAITING, Waiting, WaitingList
 from tvarr.errors import ErrorCode
 
@@ -61,9 +62,24 @@ class Placing:
             self.cluster.serial,
             now,
             now + self.cluster.settings.queue_timeout_s,
-            event.promotes,
         )
+        if event.replaces:
+            assert event.move is not None, f"{event.job_id} replaces {event.replaces} for no reason"
+            replaced = self.cluster.jobs.get(event.replaces)
+            if replaced is None or (words := self._why_it_stays(replaced)):
+                words = "the job that it should replace is gone" if replaced is None else words
+                retry_after_s = self.cluster.settings.retry_after_s
+                return Refuse(event.job_id, Refusal(words, (), RefusalKind.EXHAUSTED, retry_after_s))
+            request.succession = succession_of(replaced, event.move, event.to)
         return self._place(request, now)
+
+    def _why_it_stays(self, job: Job) -> str:
+        """Words where the job can't have a successor, else nothing."""
+        if job.id in self.cluster.successors:
+            return "the job that it should replace is being replaced already"
+        if self.cluster.replaces(job):
+            return "the job that it should replace is itself about to replace another"
+        return ""
 
     def _place(self, request: Waiting, now: float) -> Instruction:
         verdict = choose(
@@ -72,27 +88,34 @@ class Placing:
             now,
             work=request.work,
             avoid=request.avoid,
-            hardware_only=bool(request.promotes),
+            succession=request.succession,
         )
         match verdict:
             case Placement():
                 return self._start(request, verdict, now)
             case Refusal():
+                if request.succession is not None:
+                    self.moves.refused(request.succession, now)
                 return Refuse(request.job_id, verdict)
         if len(self.waiting) >= MAX_WAITING:
             retry_after_s = self.cluster.settings.retry_after_s
             full = Refusal("the queue is full", verdict.considered, RefusalKind.EXHAUSTED, retry_after_s)
             return Refuse(request.job_id, full)
-        self._note(request, verdict)
+        self._note(request, verdict, now)
         self.waiting.add(request)
         self.cluster.wake(request.deadline)
         return Queued(request.job_id, self.waiting.position(request.job_id), verdict.reason, verdict.considered)
 
-    def _note(self, request: Waiting, verdict: Wait | Refusal) -> None:
+    def _note(self, request: Waiting, verdict: Wait | Refusal, now: float) -> None:
         request.reason, request.considered = verdict.reason, verdict.considered
         request.until = verdict.until if isinstance(verdict, Wait) else None
         if request.until is not None:
             self.cluster.wake(request.until)
+        if isinstance(verdict, Wait) or verdict.kind is RefusalKind.EXHAUSTED:
+            request.lonely_at = None
+        elif request.lonely_at is None:
+            request.lonely_at = now + self.cluster.settings.lonely_s
+            self.cluster.wake(request.lonely_at)
 
     def _start(self, request: Waiting, placement: Placement, now: float) -> Start:
         job = Job(
@@ -106,7 +129,7 @@ class Placing:
             request.serial,
             self.cluster.daemons[placement.daemon_id].instance,
             avoid=request.avoid,
-            promotes=request.promotes,
+            succession=request.succession,
         )
         self.cluster.place(job)
         self.cluster.wake(now + self.cluster.settings.ack_within_s)
@@ -118,7 +141,8 @@ class Placing:
         if job is None:
             return
         self.cluster.confirm(job, now)
-        self.cluster.improved |= job.placement.fallback  # hardware may have become free since it was placed
+        if job.placement.fallback or job.daemon_id in self.cluster.draining:
+            self.cluster.improved = True  # it may be moved from now on
 
     def end(self, job_id: str, now: float) -> None:
         self.waiting.remove(job_id)
@@ -186,7 +210,7 @@ class Placing:
                 job.wanted_serial,
                 job.wanted_at,
                 job.wanted_at + self.cluster.settings.queue_timeout_s,
-                job.promotes,
+                job.succession,
             )
             return [self._place(request, now)]
         return []
@@ -205,22 +229,25 @@ class Placing:
 
     def serve_queue(self, now: float) -> list[Instruction]:
         """Starts what can start, in order. One that can't holds up only those that need just the same."""
-        started: list[Instruction] = []
-        hopeless: set[tuple[object, ...]] = set()
+        answers: list[Instruction] = []
+        hopeless: dict[tuple[object, ...], Wait | Refusal] = {}
         for entry in self.waiting:
             plain = not entry.avoid and entry.work not in self.cluster.backoffs
             kind = (need_key(entry.need), entry.need.policy)
-            if plain and kind in hopeless:
-                continue
-            verdict = choose(self.cluster, entry.need, now, work=entry.work, avoid=entry.avoid)
+            verdict = (hopeless.get(kind) if plain else None) or choose(
+                self.cluster, entry.need, now, work=entry.work, avoid=entry.avoid
+            )
             if isinstance(verdict, Placement):
                 self.waiting.remove(entry.job_id)
-                started.append(self._start(entry, verdict, now))
+                answers.append(self._start(entry, verdict, now))
                 continue
-            self._note(entry, verdict)
             if plain:
-                hopeless.add(kind)
-        return started
+                hopeless[kind] = verdict
+            self._note(entry, verdict, now)
+            if isinstance(verdict, Refusal) and entry.lonely_at is not None and entry.lonely_at <= now:
+                self.waiting.remove(entry.job_id)
+                answers.append(Refuse(entry.job_id, verdict))
+        return answers
 
     # ------------------------------------------------------------------------------------------------ the clock
 
@@ -232,7 +259,7 @@ class Placing:
                 self.waiting.remove(entry.job_id)
                 waited_s = now - entry.since
                 instructions.append(QueueTimedOut(entry.job_id, waited_s, entry.reason, entry.considered))
-            elif entry.until is not None and entry.until <= now:
+            elif entry.wakes_at <= now:
                 self.cluster.improved = True
         return instructions
 
@@ -258,5 +285,5 @@ class Placing:
         moments = [j.placed_at + limit_s for j in self.cluster.jobs.values() if j.state is Held.RESERVED]
         moments += [j.close_by for j in self.cluster.closing.values() if j.close_by is not None]
         for entry in self.waiting:
-            moments.append(entry.deadline if entry.until is None else min(entry.deadline, entry.until))
+            moments.append(min(entry.deadline, entry.wakes_at))
         return moments

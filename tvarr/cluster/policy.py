@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from itertools import chain
 
 from tvarr.cluster.fit import FULL_HARDWARE, names_hardware, need_key
-from tvarr.cluster.model import ExhaustedPolicy, Need, Placement, Refusal, RefusalKind, Wait
+from tvarr.cluster.model import ExhaustedPolicy, MoveKind, Need, Placement, Refusal, RefusalKind, Wait
 from tvarr.cluster.offers import Offer, Verdict, Verdicts, verdicts_of
 from tvarr.cluster.reasons import Reasons, Special
-from tvarr.cluster.state import Cluster
+from tvarr.cluster.state import Cluster, Succession
+from tvarr.cluster.succession import objection
 
 
 def choose(
@@ -29,22 +30,24 @@ def choose(
     *,
     work: str = "",
     avoid: frozenset[str] = frozenset(),
-    hardware_only: bool = False,
+    succession: Succession | None = None,
 ) -> Placement | Wait | Refusal:
     """The best place for a job.
 
     `work` names what the job does over all its tries: daemons that failed it lately are left out until their backoff
     ends, and where only they are left, or daemons that were set aside, the answer is `Wait` with a time, if that comes
     before the queue's time limit. `avoid` holds ids of daemons that are taken only where nobody else can do it.
-    `hardware_only` is for a promotion: software is no answer, and neither is waiting.
+    `succession`: the job is to replace another, which bars some daemons (`objection`); waiting is no answer then.
     """
     key = need_key(need)
     verdicts = verdicts_of(cluster, need, key)
     special = _special(cluster, work, avoid, now)
-    first = _decide(cluster, need, now, verdicts, special, avoid, hardware_only)
+    if succession is not None:
+        special |= _barred(cluster, verdicts, succession)
+    first = _decide(cluster, need, now, verdicts, special, avoid, succession)
     if isinstance(first, Placement) or not avoid:
         return first
-    second = _decide(cluster, need, now, verdicts, special, frozenset(), hardware_only)
+    second = _decide(cluster, need, now, verdicts, special, frozenset(), succession)
     return second if isinstance(second, Placement) else first
 
 
@@ -59,6 +62,14 @@ def _special(cluster: Cluster, work: str, avoid: frozenset[str], now: float) -> 
         daemon = cluster.daemons[daemon_id]
         special[daemon_id] = Special(daemon.aside_reason, daemon.aside_until or now)
     return special
+
+
+def _barred(cluster: Cluster, verdicts: Verdicts, succession: Succession) -> dict[str, Special]:
+    return {
+        verdict.daemon_id: Special(words, None)
+        for verdict in chain.from_iterable(verdicts)
+        if (words := objection(succession, cluster.daemons[verdict.daemon_id], verdict))
+    }
 
 
 @dataclass(slots=True)
@@ -86,8 +97,9 @@ def _decide(
     verdicts: Verdicts,
     special: dict[str, Special],
     avoid: frozenset[str],
-    hardware_only: bool,
+    succession: Succession | None,
 ) -> Placement | Wait | Refusal:
+    hardware_only = succession is not None and succession.kind is MoveKind.PROMOTION
     strict = hardware_only or names_hardware(need)
     near: Container[str] = frozenset(cluster.sources.get(need.source, ())) if need.source else frozenset()
     hard, soft = _Best(cluster, near), _Best(cluster, near)
@@ -95,7 +107,9 @@ def _decide(
     until: float | None = None  # when somebody who is left out now may be asked
     for verdict in chain.from_iterable(verdicts):
         reason = special.get(verdict.daemon_id) if special else None
-        if reason is not None and reason.until > now:
+        if reason is not None and reason.until is None:
+            continue
+        if reason is not None and reason.until is not None and reason.until > now:
             if not reason.hardware_only:
                 if verdict.capable(strict=strict):
                     until = reason.until if until is None else min(until, reason.until)
@@ -121,17 +135,18 @@ def _decide(
         return _placement(verdicts, special, soft, fallback=hardware_busy)
     considered = Reasons(verdicts, special)
     settings = cluster.settings
-    if until is not None and not hardware_only and until - now <= settings.queue_timeout_s:
+    if until is not None and succession is None and until - now <= settings.queue_timeout_s:
         return Wait("every daemon that could do this job failed lately", considered, until)
     if not verdicts:
         return Refusal("no daemon is connected", considered, RefusalKind.NO_DAEMON, settings.retry_after_s)
     busy = hardware_busy or software_busy or soft.offer is not None
     if not busy and until is None:
-        return Refusal("no daemon can do this job", considered, RefusalKind.UNSUPPORTED, settings.retry_after_s)
+        words = "no daemon can do this job" if succession is None else "no daemon can take over this job"
+        return Refusal(words, considered, RefusalKind.UNSUPPORTED, settings.retry_after_s)
     words = "every daemon that could do this job failed lately"
     if busy:
         words = "all hardware sessions are taken" if hardware_busy else "all daemons are busy"
-    if busy and need.policy == ExhaustedPolicy.QUEUE and not hardware_only:
+    if busy and need.policy == ExhaustedPolicy.QUEUE and succession is None:
         return Wait(words, considered, until)
     retry_after_s = settings.retry_after_s if until is None else max(1.0, until - now)
     return Refusal(words, considered, RefusalKind.EXHAUSTED, retry_after_s)

@@ -158,7 +158,7 @@ class Presence:
         """A closing job that an earlier heartbeat had and this one has not is over. One that no heartbeat had yet may
         be younger than this one, so nothing follows from its absence.
         """
-        speeds: list[tuple[float, float]] = []
+        speeds: list[tuple[float, float]] = []  # with the cost by the table
         long_enough = self.cluster.settings.healthy_after_s
         for job in self.cluster.held_by(daemon.id):
             if job.instance != daemon.instance:
@@ -173,6 +173,7 @@ class Presence:
                 self.cluster.praise(daemon)
                 if seen.age_s >= long_enough and seen.speed > 0 and job.state is Held.CONFIRMED:
                     speeds.append((seen.speed, job.placement.cost_cores))
+        daemon.slowest_speed = min((speed for speed, _ in speeds), default=None)
         self.cluster.correct(daemon, speeds)
 
     # ------------------------------------------------------------------------------------------------ the clock
@@ -187,6 +188,7 @@ class Presence:
             elif not daemon.unhealthy and daemon.heard_at + self.unhealthy_after_s <= now:
                 daemon.unhealthy = True
                 self.cluster.touch(daemon)
+                self.cluster.improved = True  # who waits for it alone is told
                 reason = f"{daemon.name} has sent no heartbeat for {self.unhealthy_after_s:g} s"
                 instructions += self._lose_all(daemon, ErrorCode.STALLED, reason, now)
         return instructions

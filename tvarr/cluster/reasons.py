@@ -13,10 +13,10 @@ from tvarr.cluster.offers import CHUNK, Offer, Score, Verdict, Verdicts
 
 @dataclass(frozen=True, slots=True)
 class Special:
-    """What keeps one daemon from one job for a time, or only its hardware."""
+    """What keeps one daemon from one job, for a time or (`until` None) at all, or only its hardware."""
 
     words: str
-    until: float
+    until: float | None
     hardware_only: bool = False
 
 

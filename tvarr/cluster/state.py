@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tvarr.cluster.load import corrected
-from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, Need, Placement
+from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, MoveKind, Need, Placement
 from tvarr.cluster.pools import Held, Pool
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class Settings:
     queue_timeout_s: float = 30.0
     relearn_after_s: float = 600.0  # a learned limit is tried upward again, one session at a time
     promote: bool = True  # fallback jobs go to hardware when a session frees
-    promote_pause_s: float = 30.0  # between two tries for one job
+    move_pause_s: float = 30.0  # between two tries to move one job, where nothing became free meanwhile
+    lonely_s: float = 5.0  # a job waits so long for somebody who could do it to come back
     backoff_s: float = 0.5  # after the first failure of a job on a daemon; doubles with each
     max_backoff_s: float = 60.0
     aside_failures: int = 3  # different jobs in a row that set a daemon aside
@@ -71,6 +72,7 @@ class Daemon:
     aside_until: float | None = None
     aside_reason: str = ""
     cost_factor: float = 1.0  # what its work really costs, over the table
+    slowest_speed: float | None = None  # of its jobs in the latest heartbeat; None: not known
     jobs_held: int = 0
     cpu_jobs_held: int = 0
     load_cores: float = 0.0  # by the table; times `cost_factor` it is the estimate
@@ -96,6 +98,17 @@ class Daemon:
         return self.load_cores * self.cost_factor
 
 
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """What a job that shall replace another was asked for, and what is to know of the other's place."""
+
+    kind: MoveKind
+    replaces: str  # the other's id
+    daemon_id: str  # the other's
+    rank: int  # of the other's way (`tvarr.cluster.fit`)
+    to: str = ""  # the only daemon that will do
+
+
 @dataclass(slots=True)
 class Job:
     """A placement that holds capacity, from `JobWanted` to its end."""
@@ -116,9 +129,7 @@ class Job:
     sequence_seen: int | None = None  # of the latest heartbeat that had it
     close_by: float | None = None  # None: when its daemon is heard again
     avoid: frozenset[str] = frozenset()
-    promotes: str = ""  # the job in software that it shall replace
-    promote_at: float | None = None  # no `Promote` again before
-    promised: PoolKey | None = None  # the pool of the latest `Promote`
+    succession: Succession | None = None  # it was placed to replace another job
 
     @property
     def acked(self) -> bool:
@@ -154,6 +165,8 @@ class Cluster:
     pools: dict[PoolKey, Pool] = field(default_factory=dict)
     backoffs: dict[str, dict[str, Backoff]] = field(default_factory=dict)  # by work, then daemon
     aside: set[str] = field(default_factory=set)  # daemons that are set aside
+    draining: dict[str, Daemon] = field(default_factory=dict)
+    successors: dict[str, Job] = field(default_factory=dict)  # jobs by the id of the running job that each replaces
     sources: dict[str, Counter[str]] = field(default_factory=dict)  # daemons with jobs of a source
     held: dict[str, dict[int, Job]] = field(default_factory=dict)  # by daemon and serial: jobs and closing ones
     chunks: dict[NeedKey, Verdicts] = field(default_factory=dict)  # remembered by the policy
@@ -167,6 +180,7 @@ class Cluster:
         """A daemon is here, in place of one with its id. Jobs that it holds as the same process count again."""
         before = self.daemons.pop(daemon.id, None)
         self.daemons[daemon.id] = daemon
+        self.drain(daemon, draining=daemon.draining)
         if before is not None:
             daemon.pools = before.pools
         self.set_capabilities(daemon, daemon.capabilities)
@@ -196,6 +210,15 @@ class Cluster:
         self.touch(daemon)
         self.improved = True
 
+    def drain(self, daemon: Daemon, *, draining: bool) -> None:
+        daemon.draining = draining
+        if draining:
+            self.draining[daemon.id] = daemon
+        else:
+            self.draining.pop(daemon.id, None)
+        self.touch(daemon)
+        self.improved = True  # its jobs may go, or others come
+
     def disconnect(self, daemon: Daemon) -> None:
         daemon.connected = False
         for pool in daemon.pools.values():
@@ -206,6 +229,7 @@ class Cluster:
     def forget(self, daemon: Daemon) -> None:
         del self.daemons[daemon.id]
         self.aside.discard(daemon.id)
+        self.draining.pop(daemon.id, None)
         for job in self.held_by(daemon.id):
             self.release(job, daemon.heard_at)
         for pool in daemon.pools.values():
@@ -240,6 +264,8 @@ class Cluster:
     def place(self, job: Job) -> None:
         """Reserves what a placement needs, and numbers the job."""
         self.jobs[job.id] = job
+        if job.succession is not None and job.succession.replaces in self.jobs:
+            self.successors[job.succession.replaces] = job
         self._hold(job)
         self.daemons[job.daemon_id].last_used = job.serial
 
@@ -281,7 +307,7 @@ class Cluster:
 
     def close(self, job: Job) -> None:
         """Nobody wants the job any more: its slot and session are free when the daemon has ended it."""
-        del self.jobs[job.id]
+        self._unlist(job)
         self._change(job, Held.CLOSING)
         job.close_by = None
         self.closing[job.serial] = job
@@ -299,7 +325,7 @@ class Cluster:
     def release(self, job: Job, now: float) -> None:
         """What the job held is free."""
         if self.closing.pop(job.serial, None) is None:
-            del self.jobs[job.id]
+            self._unlist(job)
         held = self.held[job.daemon_id]
         del held[job.serial]
         if not held:
@@ -317,6 +343,18 @@ class Cluster:
             self._drop_unused(pool)
         self._count(job, -1)
         self.improved = True
+
+    def _unlist(self, job: Job) -> None:
+        """A job is wanted no more: what it replaces has no successor, and its own is a job like any other."""
+        del self.jobs[job.id]
+        if self.successors.pop(job.id, None) is not None:
+            self.improved = True
+        if job.succession is not None and self.replaces(job):
+            del self.successors[job.succession.replaces]
+
+    def replaces(self, job: Job) -> bool:
+        """Whether the job that it was placed for to replace still runs."""
+        return job.succession is not None and self.successors.get(job.succession.replaces) is job
 
     def _change(self, job: Job, state: Held) -> None:
         if job.pool is not None:

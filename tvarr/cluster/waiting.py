@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tvarr.cluster.model import Considered, Need
+from tvarr.cluster.state import NEVER, Succession
 
 MAX_WAITING = 10_000  # jobs; more are refused
 
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """One job that waits."""
+    """One job that wants a place, and mostly waits for it."""
 
     job_id: str
     need: Need
@@ -22,10 +23,16 @@ class Waiting:
     serial: int  # of the event that first wanted it
     since: float
     deadline: float
-    promotes: str = ""
+    succession: Succession | None = None  # then it never waits
     reason: str = ""
     considered: Sequence[Considered] = ()
     until: float | None = None  # when a daemon may be tried again
+    lonely_at: float | None = None  # when it is refused unless somebody comes who could do it
+
+    @property
+    def wakes_at(self) -> float:
+        """When it is to be looked at though nothing became free."""
+        return min(NEVER if self.until is None else self.until, NEVER if self.lonely_at is None else self.lonely_at)
 
     @property
     def order(self) -> tuple[int, int]:

@@ -133,8 +133,10 @@ class FfmpegProcess:
         others: Sequence[asyncio.Task[None]],
         stderr: StderrLines,
         progress: _Latest,
+        command: Sequence[str],
     ) -> None:
         self.pid = process.pid
+        self.command = command
         self.stderr = stderr
         self._process = process
         self._stdin = stdin
@@ -157,8 +159,9 @@ class FfmpegProcess:
                 reader, writer = os.pipe()
                 theirs.append(reader if child_reads else writer)
                 ours.append(writer if child_reads else reader)
+            argv = command(theirs[3])
             process = await asyncio.create_subprocess_exec(
-                *tied_to_this_process(command(theirs[3])),
+                *tied_to_this_process(argv),
                 stdin=theirs[0],
                 stdout=theirs[1],
                 stderr=theirs[2],
@@ -183,12 +186,21 @@ class FfmpegProcess:
             asyncio.create_task(_pump(stderr_pipe, stderr.feed), name="stderr of ffmpeg"),
             asyncio.create_task(_pump(progress_pipe, progress.feed), name="progress of ffmpeg"),
         )
-        return cls(process, stdin, stdout, others, stderr, progress)
+        return cls(process, stdin, stdout, others, stderr, progress, argv)
 
     @property
     def progress(self) -> Progress:
         """The latest block of `-progress`."""
         return self._progress.block
+
+    @property
+    def encoders_open(self) -> bool:
+        """Whether every encoder was opened, as far as `-progress` tells: the first output may tell it sooner.
+
+        FFmpeg writes no block before all encoders of its output are open, but for the one at its end (fftools,
+        print_report: `nb_output_dumped`; 5.1 and 9.0, tried). 5.1 writes the first one then, 9.0 at the next second.
+        """
+        return self._progress.opened
 
     @property
     def returncode(self) -> int | None:
@@ -266,11 +278,13 @@ class _Latest:
 
     def __init__(self) -> None:
         self.block = Progress()
+        self.opened = False  # a block came that was not the last
         self._parser = ProgressParser()
 
     def feed(self, data: bytes) -> None:
         for block in self._parser.feed(data):
             self.block = block
+            self.opened = self.opened or not block.ended
 
 
 async def _pump(pipe: _PipeEnd, take: Callable[[bytes], None]) -> None:

@@ -7,7 +7,7 @@ import logging
 import shlex
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -85,7 +85,8 @@ class Job:
         self._begun = asyncio.Event()  # there is a run, or never will be
         self._missing: set[int] = set()  # tracks that ffmpeg was started without
         self._complete = False  # the input is
-        self._tracks = output_tracks(spec.targets)
+        self._tracks: tuple[Track, ...] = ()  # as the other side knows them
+        self._acknowledged = False
         self._encoder: Encoder | None = None
         self._gpu: Gpu | None = None
         self._decoders: deque[str] = deque()  # that can be tried still, the present one first
@@ -106,7 +107,6 @@ class Job:
             asyncio.create_task(self._report(), name=f"statistics of job {self.spec.job_id}"),
         ]
         try:
-            await self._acknowledge(Start(0, None))
             await self._first_end(tasks)
         except _Stopped:
             pass
@@ -203,8 +203,7 @@ class Job:
 
     async def _begin(self) -> None:
         spec, start = self._opening.begin()
-        process = await self._process(spec, start)
-        run = self._run = _Run(process, spec, start, keeps=len(self._decoders) > 1)
+        run = self._run = await self._start(spec, start)
         held, self._opening.held = self._opening.held, []
         self._missing = {t.track.id for t in self.spec.targets} - {t.track.id for t in spec.targets}
         if self._missing:
@@ -213,35 +212,38 @@ class Job:
         self._begun.set()
         await run.give(held)
 
-    async def _process(self, spec: JobSpec, start: Start) -> FfmpegProcess:
+    async def _start(self, spec: JobSpec, start: Start) -> _Run:
         """Starts ffmpeg with the first of the decoders that are left."""
         decoder = self._decoders[0]
         process = await FfmpegProcess.start(
-            lambda fd: self._command(spec, start, decoder, progress_fd=fd), environment(self._encoder)
+            lambda progress_fd: build(
+                self._ffmpeg.path,
+                spec,
+                start,
+                encoder=self._encoder,
+                gpu=self._gpu,
+                decoder=decoder,
+                progress_fd=progress_fd,
+            ),
+            environment(self._encoder),
         )
         log.debug("job %s: ffmpeg is process %d", self.spec.job_id, process.pid)
-        return process
+        return _Run(process, spec, start, decoder, keeps=len(self._decoders) > 1)
 
-    def _command(self, spec: JobSpec, start: Start, decoder: str, progress_fd: int | None = None) -> list[str]:
-        return build(
-            self._ffmpeg.path,
-            spec,
-            start,
-            encoder=self._encoder,
-            gpu=self._gpu,
-            decoder=decoder,
-            progress_fd=progress_fd,
-        )
-
-    async def _acknowledge(self, start: Start) -> None:
-        encoder, decoder = self._encoder, self._decoders[0]
+    async def _acknowledge(self, run: _Run) -> None:
+        """Says once that the encoders are open; nothing else is said before it."""
+        if self._acknowledged:
+            return
+        self._acknowledged = True  # whoever sends now waits behind it
+        self._tracks = output_tracks(run.spec.targets)
+        encoder = self._encoder
         await self._stream.send(
             messages.TranscodeAck(
                 encoder=encoder.name if encoder else "",
                 family=convert.family_to_wire(encoder.family) if encoder else messages.Family(0),
                 device=encoder.device if encoder else "",
-                decoder=decoder,
-                command=shlex.join(self._command(self.spec, start, decoder)),
+                decoder=run.decoder,
+                command=shlex.join(run.process.command),
                 tracks=[convert.track_to_wire(track) for track in self._tracks],
             )
         )
@@ -276,11 +278,11 @@ class Job:
             "job %s: decoding by %s failed (%s), trying %s", self.spec.job_id, failed, reason, self._decoders[0]
         )
         await run.process.stop()
-        process = await self._process(run.spec, run.start)
-        self._run = _Run(process, run.spec, run.start, keeps=len(self._decoders) > 1, backlog=run.everything)
+        successor = await self._start(run.spec, run.start)
+        successor.take_over(run)
+        self._run = successor
         self._watch.input_came(time.monotonic())
-        self._replay = asyncio.create_task(self._run.pump(), name=f"replay of job {self.spec.job_id}")
-        await self._acknowledge(run.start)
+        self._replay = asyncio.create_task(successor.pump(), name=f"replay of job {self.spec.job_id}")
 
     async def _drain_process(self, run: _Run) -> None:
         """Sends what comes out of one process, until its end.
@@ -294,12 +296,13 @@ class Job:
         data = b"-"
         while data:
             data = await run.process.read()
+            if data:
+                run.forget()
+                await self._acknowledge(run)
             try:
                 events = outlet.feed(data) if data else outlet.flush()
             except MediaError as error:
                 raise JobError(ErrorCode.FFMPEG_EXITED, f"ffmpeg wrote something else than MPEG-TS: {error}") from error
-            if events:
-                run.forget()
             for event in events:
                 if isinstance(event, Sample):
                     await self._send_all(batcher.push(event, 0.0))
@@ -339,10 +342,13 @@ class Job:
             run = self._run
             if run is None:
                 continue
+            if run.process.encoders_open and not run.keeps:  # another way of decoding would open them again
+                await self._acknowledge(run)
             if self._watch.stalled(time.monotonic(), input_blocked=run.blocked):
                 words = f"input flows, and nothing came out for {self._stall_s:g} s"
                 raise JobError(ErrorCode.STALLED, words, retry_in_software=self._in_hardware)
-            await self._stream.send(self._statistics(run.process))
+            if self._acknowledged:
+                await self._stream.send(self._statistics(run.process))
 
     @property
     def _in_hardware(self) -> bool:
@@ -376,24 +382,22 @@ class _Run:
     While it `keeps` its input, another process can be given the same.
     """
 
-    def __init__(
-        self, process: FfmpegProcess, spec: JobSpec, start: Start, *, keeps: bool, backlog: Iterable[_Item] = ()
-    ) -> None:
+    def __init__(self, process: FfmpegProcess, spec: JobSpec, start: Start, decoder: str, *, keeps: bool) -> None:
         self.process = process
         self.spec = spec
         self.start = start
+        self.decoder = decoder
         self.keeps = keeps
         self.blocked = False  # ffmpeg does not take what it is given
-        self._pending: deque[_Item] = deque(backlog)  # bounded: whoever gives waits until it is taken
+        self._pending: deque[_Item] = deque()  # bounded: whoever gives waits until it is taken
         self._given: list[_Item] = []
         self._given_bytes = 0
         self._writing = asyncio.Lock()
         self._inlet = Inlet(spec, start)
 
-    @property
-    def everything(self) -> list[_Item]:
-        """All that it was given, in order, while it keeps it."""
-        return [*self._given, *self._pending]
+    def take_over(self, other: _Run) -> None:
+        """All that the other was given and has kept is pending here, in order."""
+        self._pending.extend([*other._given, *other._pending])
 
     def forget(self) -> None:
         self.keeps = False

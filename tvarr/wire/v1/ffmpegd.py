@@ -1162,7 +1162,9 @@ default_message_pool.register_message("tvarr.v1", "TracksChanged", TracksChanged
 @dataclass(eq=False, repr=False)
 class TranscodeAck(betterproto2.Message):
     """
-    The job runs. A failure to start is a `TranscodeError` instead.
+    The job runs: ffmpeg has opened its encoders. The daemon's first word on a job (after `WorkOpen`), and said once; a
+    failure to start is a `TranscodeError` instead. It takes input to open an encoder: while none comes there is no ack,
+    and a job whose input ends before its first picture has none.
     """
 
     encoder: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)

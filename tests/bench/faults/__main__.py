@@ -1,0 +1,69 @@
+"""`python -m tests.bench.faults [rounds|drain|soak]`: real processes fail under real viewers; exit 1 on any loss."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.bench.faults import report
+from tests.bench.faults.rounds import CASES, Tally, moments, one_round
+from tests.bench.faults.stage import make_clips, stage
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.faults", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("rounds",), help="default: rounds and drain")
+    parser.add_argument("--rounds", type=int, help="of each fault (default: each has its own number)")
+    parser.add_argument("--only", action="append", choices=sorted(CASES), help="this fault alone; may be repeated")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="folder for logs and for streams that lost something")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "clips").mkdir(exist_ok=True)
+        clips = make_clips(folder / "clips")
+        good = True
+        if options.what in {None, "rounds"}:
+            good &= asyncio.run(rounds(folder, clips, options.only or list(CASES), options.rounds, options.seed))
+    return 0 if good else 1
+
+
+async def rounds(folder: Path, clips: Path, names: list[str], count: int | None, seed: int) -> bool:
+    """Every case in its own cluster; returns whether no viewer lost anything and every aim was reached."""
+    tallies: list[Tally] = []
+    for name in names:
+        case = CASES[name]
+        tally = Tally(case)
+        tallies.append(tally)
+        rng = random.Random(f"{seed} {name}")
+        place = folder / name
+        place.mkdir(exist_ok=True)
+        separate = case.strike == "cut-network"
+        with stage(place, clips, reorders=case.reorders, separate_hosts=separate) as made:
+            for number, delay_s in enumerate(moments(count or case.rounds, rng), 1):
+                began = time.monotonic()
+                for result in await one_round(made, case, delay_s, place):
+                    tally.rounds.append(result)
+                    verdict = result.verdict
+                    if verdict.lost:
+                        (place / "received.ts").replace(place / f"lost-{number}.ts")
+                    print(
+                        f"{name} {number}: after {delay_s:.2f} s, {verdict.pictures} pictures, {verdict.words()}, "
+                        f"{verdict.pause_s:.2f} s without output [{', '.join(result.codes)}] "
+                        f"({time.monotonic() - began:.1f} s)",
+                        flush=True,
+                    )
+    report.show(tallies, "faults")
+    report.save("rounds", {"seed": seed, "faults": [report.figures(tally) for tally in tallies]})
+    return not any(tally.lost or report.missed(tally) for tally in tallies)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

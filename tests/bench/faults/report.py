@@ -1,0 +1,79 @@
+"""The bench's table on the terminal and as JSON under the build folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.faults.rounds import Tally, quantile
+from tests.bench.report import BUILD, machine
+
+COUNTED = (
+    ("missing", "missing"),
+    ("repeated", "repeated"),
+    ("invented", "invented"),
+    ("dts_steps_back", "DTS back"),
+    ("continuity_errors", "cc errors"),
+    ("decode_errors", "decode errors"),
+    ("audio_gaps", "audio gaps"),
+    ("audio_overlaps", "audio overlaps"),
+)
+SHARES = ((0.5, "p50"), (0.95, "p95"), (1.0, "max"))
+
+
+def figures(tally: Tally) -> dict[str, Any]:
+    """A case as plain JSON values; times in seconds."""
+    case, pauses = tally.case, tally.pauses_s
+    return {
+        "fault": case.name,
+        "relays_watched": len(tally.rounds),
+        "pictures": tally.sum_of("pictures"),
+        **{name: tally.sum_of(name) for name, _ in COUNTED},
+        "without_output_s": {words: round(quantile(pauses, share), 3) for share, words in SHARES},
+        "aims_s": {"median": case.most_median_s, "p95": case.most_p95_s, "max": case.most_s},
+        "missed_aims": missed(tally),
+        "endings": dict(tally.codes),
+        "trouble": [r.verdict.trouble for r in tally.rounds if r.verdict.trouble],
+    }
+
+
+def missed(tally: Tally) -> list[str]:
+    """Aims for the time without output that were not reached."""
+    case, pauses = tally.case, tally.pauses_s
+    aims = (("p50", 0.5, case.most_median_s), ("p95", 0.95, case.most_p95_s), ("max", 1.0, case.most_s))
+    return [
+        f"{words} {quantile(pauses, share):.2f} s, aimed at {aim:g} s"
+        for words, share, aim in aims
+        if aim and quantile(pauses, share) > aim
+    ]
+
+
+def show(tallies: list[Tally], title: str) -> None:
+    table = Table(title=f"{title}, {machine()}")
+    for column in ("fault", "rounds", "pictures", *(words for _, words in COUNTED), *(words for _, words in SHARES)):
+        table.add_column(column, justify="left" if column == "fault" else "right")
+    for tally in tallies:
+        table.add_row(
+            tally.case.name,
+            str(len(tally.rounds)),
+            str(tally.sum_of("pictures")),
+            *(str(tally.sum_of(name)) for name, _ in COUNTED),
+            *(f"{quantile(tally.pauses_s, share):.2f} s" for share, _ in SHARES),
+        )
+    Console(width=200).print(table)
+    for tally in tallies:
+        for words in missed(tally):
+            print(f"{tally.case.name}: without output {words}")
+
+
+def save(name: str, document: dict[str, Any]) -> None:
+    """Writes build/faults-NAME.json."""
+    BUILD.mkdir(exist_ok=True)
+    path = BUILD / f"faults-{name}.json"
+    head = {"machine": machine(), "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    path.write_text(json.dumps({**head, **document}, indent=2) + "\n")
+    print(f"written to {path}")
