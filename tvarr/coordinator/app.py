@@ -94,7 +94,7 @@ class Coordinator:
         self.daemons = Daemons(
             heartbeat_interval_s=options.heartbeat_interval_s,
             unhealthy_after_s=options.unhealthy_after_s,
-            settings=Settings(queue_timeout_s=options.queue_timeout_s, promote=False),
+            settings=Settings(queue_timeout_s=options.queue_timeout_s),
         )
         self.relays_running = Relays(
             daemons=self.daemons,

@@ -90,6 +90,7 @@ class Keeper:
         self.endings: deque[Ending] = deque(maxlen=MAX_ENDINGS)
         self.takeovers = 0
         self.moves = 0
+        self.move_refused = ""  # why the latest move came to nothing
         self.splice = Splice()
         self.feed_seq = feed.source.join_seq()
         self.current_plan: Plan | None = None  # what is to be done with the source's latest tracks
@@ -265,6 +266,7 @@ class Keeper:
 
     def _note_move(self, old: JobRun, reason: str) -> None:
         self.moves += 1
+        self.move_refused = ""
         log.info("%s: job %s on %s: %s", self._name, old.id, old.daemon_name, reason)
         self.endings.append(Ending("moved", reason, job_id=old.id, daemon_name=old.daemon_name))
 
@@ -279,7 +281,8 @@ class Keeper:
         old, to = self.run, move.run.daemon_name or "another daemon"
         assert old is not None
         words = str(failure) if failure is not None else "viewers could not change to its successor"
-        log.info("%s: job %s was not moved to %s: %s", self._name, old.id, to, words)
+        self.move_refused = f"not moved to {to}: {words}"
+        log.info("%s: job %s was %s", self._name, old.id, self.move_refused)
         if failure is None and move.kind in {MoveKind.DRAIN, MoveKind.ASKED}:
             old.leave_reason = move.reason
             self._avoid = frozenset({old.placement.daemon_id}) if old.placement is not None else frozenset()

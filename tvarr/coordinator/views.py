@@ -187,6 +187,7 @@ def _variant(variant: Variant) -> View:
         "error": str(variant.failure) if variant.failure else "",
         "takeovers": keeper.takeovers,
         "moves": keeper.moves,
+        "move_refused": keeper.move_refused,
         "lost_pictures": keeper.splice.missing,
         "job": job(run) if run else None,
         "successor": job(successor) if successor else None,
