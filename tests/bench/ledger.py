@@ -12,6 +12,7 @@ from collections import Counter
 from tests.cluster.chaos import random_clusters, random_history
 from tests.cluster.simulation import run
 from tests.cluster.test_policy import check
+from tvarr.cluster.model import MoveKind
 
 NEEDS = 200_000
 EVENTS = 1_000_000
@@ -29,16 +30,19 @@ def main() -> None:
         answers.update(type(i).__name__ for i in instructions)
     print(f"{EVENTS} random events, all invariants after each ({time.perf_counter() - started:.0f} s): {dict(answers)}")
 
-    for foreign in (False, True):
+    for foreign, moves in ((False, False), (True, False), (False, True)):
         total: Counter[str] = Counter()
         for seed in range(WORLDS):
-            total += run(seed=seed, foreign=foreign, breaks=seed % 2 == 1, daemons_per_host=1 + seed % 3 // 2).counts
+            more, breaks = 1 + seed % 3 // 2, seed % 2 == 1
+            total += run(seed=seed, foreign=foreign, moves=moves, breaks=breaks, daemons_per_host=more).counts
         refused, seen = total["refused by the driver"], total["seen by a viewer"]
         assert foreign or not refused, f"{refused} sessions were refused"
         assert not seen, f"{seen} viewers saw it"
+        moved = {kind.value: total[f"moved: {kind}"] for kind in MoveKind}
         print(
-            f"{WORLDS} worlds of 1,000 starts {'with' if foreign else 'without'} a foreign encoder: "
-            f"{total['hardware starts']} sessions, {refused} refused by the driver, {seen} seen by a viewer"
+            f"{WORLDS} worlds of 1,000 starts {'with' if foreign else 'without'} a foreign encoder"
+            f"{', with drains and moves' if moves else ''}: {total['hardware starts']} sessions, {refused} refused by "
+            f"the driver, {seen} seen by a viewer, moved {moved}"
         )
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import NAMESPACE_OID, uuid5
@@ -100,22 +101,18 @@ class GpuHost:
         """As the driver counts them."""
         return nvenc.count(str(self.folder))
 
-    @contextmanager
-    def foreign(self, wanted: int, *, seen: bool = True) -> Iterator[None]:
-        """Another program encodes: it opens so many sessions until the block ends.
+    def foreign(self, wanted: int, *, seen: bool = True) -> ExitStack:
+        """Another program encodes: it holds so many sessions until the block ends, or fewer where no more are free.
 
         `seen`: on the GPU that NVML shows; else on another one of the same host.
         """
-        files: list[int] = []
-        try:
-            for _ in range(wanted):
-                file = nvenc.take(str(self.folder), self.gpu if seen else OTHER_GPU)
-                assert file is not None, f"{self.folder.name} has no session left for another program"
-                files.append(file)
-            yield
-        finally:
-            for file in files:
-                os.close(file)
+        held = ExitStack()
+        for _ in range(wanted):
+            file = nvenc.take(str(self.folder), self.gpu if seen else OTHER_GPU)
+            if file is None:
+                break
+            held.callback(os.close, file)
+        return held
 
     def records(self) -> list[Record]:
         """All that asked for a session, in this order."""
@@ -124,3 +121,13 @@ class GpuHost:
 
     def refusals(self) -> list[Record]:
         return [record for record in self.records() if not record.granted]
+
+
+def end_of(pid: int) -> float:
+    """When a process ends, whoever its parent is; `time.monotonic`."""
+    process = os.pidfd_open(pid)
+    try:
+        assert select.select([process], [], [], 20)[0], f"process {pid} goes on"
+        return time.monotonic()
+    finally:
+        os.close(process)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.fakes.ffmpeg_trial import TEXTS
 from tests.ffmpeg.support import FFMPEGS, require, wait_until
 from tests.ffmpegd.job_support import (
     COPY,
@@ -259,6 +261,16 @@ async def test_decoding_falls_back_to_software_with_the_same_input(stand_in: Cal
     assert client.samples() == sent
     acks = client.all_of(messages.TranscodeAck)
     assert [(a.encoder, a.device, a.decoder) for a in acks] == [("h264_nvenc", "GPU-1", "software")]
+
+
+async def test_a_refused_session_is_told_at_once(stand_in: Callable[[str], str], tmp_path: Path) -> None:
+    """Decoding in another way would ask the driver for the same session once more."""
+    starts = tmp_path / "starts"
+    body = f"open({str(starts)!r}, 'a').write('x')\nsys.stderr.write({TEXTS['nvenc full (new driver)']!r})\nsys.exit(1)"
+    spec = JobSpec("job", (Target(VIDEO, Codec.H264),), encoder="h264_nvenc", device="GPU-1")
+    error = await failure(stand_in(body), spec=spec, encoders=[NVENC])
+    assert (error.code, error.retry_elsewhere, error.retry_in_software) == (ErrorCode.SESSION_LIMIT, True, True)
+    assert starts.read_text() == "x"
 
 
 async def test_falling_back_is_over_after_the_first_output(stand_in: Callable[[str], str]) -> None:

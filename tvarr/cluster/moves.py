@@ -76,7 +76,7 @@ class Moves:
                 self.cluster.improved = True  # it is another's turn
 
     def _asked_for(self, succession: Succession | None) -> _Asked | None:
-        replaced = self.cluster.jobs.get(succession.replaces) if succession is not None else None
+        replaced = self.cluster.replaced_by(succession)
         return self._asked.get(replaced.serial) if replaced is not None else None
 
     def _look_again(self, now: float) -> None:

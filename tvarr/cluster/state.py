@@ -104,6 +104,7 @@ class Succession:
 
     kind: MoveKind
     replaces: str  # the other's id
+    serial: int  # of the other's placement: ids may come again
     daemon_id: str  # the other's
     rank: int  # of the other's way (`tvarr.cluster.fit`)
     to: str = ""  # the only daemon that will do
@@ -264,8 +265,8 @@ class Cluster:
     def place(self, job: Job) -> None:
         """Reserves what a placement needs, and numbers the job."""
         self.jobs[job.id] = job
-        if job.succession is not None and job.succession.replaces in self.jobs:
-            self.successors[job.succession.replaces] = job
+        if replaced := self.replaced_by(job.succession):
+            self.successors[replaced.id] = job
         self._hold(job)
         self.daemons[job.daemon_id].last_used = job.serial
 
@@ -351,6 +352,11 @@ class Cluster:
             self.improved = True
         if job.succession is not None and self.replaces(job):
             del self.successors[job.succession.replaces]
+
+    def replaced_by(self, succession: Succession | None) -> Job | None:
+        """The job that a successor was asked for, while it runs."""
+        job = self.jobs.get(succession.replaces) if succession is not None else None
+        return job if job is not None and succession is not None and job.serial == succession.serial else None
 
     def replaces(self, job: Job) -> bool:
         """Whether the job that it was placed for to replace still runs."""

@@ -17,7 +17,7 @@ TOO_SLOW = 0.9  # media time over wall time
 
 
 def succession_of(job: Job, kind: MoveKind, to: str = "") -> Succession:
-    return Succession(kind, job.id, job.daemon_id, rank_of(job.placement), to)
+    return Succession(kind, job.id, job.serial, job.daemon_id, rank_of(job.placement), to)
 
 
 def rank_of(placement: Placement) -> int:

@@ -33,6 +33,9 @@ FULL_SPEED_PAUSE_S = 0.080  # between two reads of ffmpeg's output, in which it 
 REPLAY_BYTES = 16 * 1024 * 1024
 """Input kept until the first output, so that a second way of decoding can be tried; with more, there is none."""
 
+_WITH_ANY_DECODER = frozenset({ErrorCode.BAD_REQUEST, ErrorCode.SESSION_LIMIT})
+"""Errors that decoding in another way does not help. The session that the driver refused is the encoder's."""
+
 
 class JobStream(Protocol):
     """A job's stream as the daemon sees it, whoever dialled it."""
@@ -259,7 +262,7 @@ class Job:
             if code == 0 and self._complete and (self._counts.output_samples or not self._counts.input_samples):
                 break
             failure = self._failure(list(run.process.stderr.last), code)
-            if not run.keeps or failure.code is ErrorCode.BAD_REQUEST:
+            if not run.keeps or failure.code in _WITH_ANY_DECODER:
                 raise failure.as_error(list(run.process.stderr.last))
             await self._fall_back(run, failure.message)
         await self._stream.send(messages.OutputComplete(samples=self._counts.output_samples))
