@@ -86,6 +86,7 @@ def terminate(running: Cluster, slug: str, name: str) -> None:
         pytest.param(drain, "clip.ts", "drain", id="drained"),
         pytest.param(move, "clip.ts", "operator", id="moved by the operator"),
         pytest.param(drain, "mp2.ts", "drain", id="drained, sound encoded"),
+        pytest.param(terminate, "clip.ts", "drain", id="daemon stopped"),
     ],
 )
 async def test_viewers_notice_nothing(

@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 TAKEOVER_WINDOW_S = 600.0
 SIZE_WITHIN_S = 5.0  # a picture's size is waited for so long before a job starts without it
-RETRY_PAUSE_S = (0.0, 0.2, 1.0, 2.0, 5.0)  # before the nth new placement of one job
+RETRY_PAUSE_S = (0.0, 0.2, 1.0, 2.0, 5.0)  # before the nth new placement in a row
+WELL_AFTER_S = 5.0  # a job that gave output for so long ends a row of failures
 MOVE_WITHIN_S = 20.0  # a successor that viewers can't change to in this time is ended
 SLOW_PAUSE_S = 30.0  # between two tries to move a slow job
 LIVE_AFTER_S = 2.0  # a live job that waited longer in the queue begins with what is on then
@@ -105,6 +106,7 @@ class Keeper:
         self._work = uuid4().hex[:12]  # what all of its jobs do, for the ledger
         self._start_seq = self.feed_seq
         self._failures: deque[float] = deque()
+        self._in_a_row = 0
         self._avoid: frozenset[str] = frozenset()
         self._move: _Move | None = None
         self._asked: tuple[MoveKind, str, str] | None = None  # kind, reason, to
@@ -370,7 +372,7 @@ class Keeper:
         self.endings.append(Ending(error.code, str(error), job_id=run.id, daemon_name=name))
         log.warning("%s: job %s on %s ended: %s (%s)", self._name, run.id, name or "nobody", error, error.code)
         self.feed_seq = self._restart_seq(run)[0]
-        if error.code is ErrorCode.CAPACITY and not run.gave_output:
+        if error.code is ErrorCode.CAPACITY and run.output_since is None:
             return  # the ledger does not ask that daemon again so soon
         now = time.monotonic()
         failures.append(now)
@@ -379,7 +381,9 @@ class Keeper:
         if len(failures) > self._max_takeovers or not (error.retry_elsewhere or error.retry_in_software):
             raise error
         self.takeovers += 1
-        await asyncio.sleep(RETRY_PAUSE_S[min(len(failures), len(RETRY_PAUSE_S)) - 1])
+        well = run.output_since is not None and now - run.output_since >= WELL_AFTER_S
+        self._in_a_row = 1 if well else self._in_a_row + 1
+        await asyncio.sleep(RETRY_PAUSE_S[min(self._in_a_row, len(RETRY_PAUSE_S)) - 1])
 
 
 def _kinds(current: Plan) -> dict[int, Kind]:

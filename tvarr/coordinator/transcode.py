@@ -104,7 +104,7 @@ class JobRun:
         self.daemon_name = ""
         self.ack: messages.TranscodeAck | None = None
         self.stats: messages.TranscodeStats | None = None
-        self.gave_output = False
+        self.output_since: float | None = None  # by the monotonic clock
         self.lost_samples = 0  # evicted before the job could take them
         self.leave_reason = "nobody watches any more"  # told to the daemon where the job is cancelled
         self.kinds = {target.track.id: target.track.kind for target in plan.targets}
@@ -277,7 +277,8 @@ class JobRun:
                 case Batch():
                     self._check(item.samples, last)
                     if item.samples:
-                        self.state, self.gave_output = "running", True
+                        if self.output_since is None:
+                            self.state, self.output_since = "running", time.monotonic()
                         if self._pace is not None:
                             self._pace.output_came(loop.time(), item.samples[-1].dts_ticks, source.newest_ticks)
                         self._owner.take(self, item.samples)
