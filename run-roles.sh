@@ -56,7 +56,7 @@ await_child() {
     while [ -z "$stopping" ] && alive "$child"; do look "$child"; done
     if [ -n "$stopping" ]; then
         now=$(date +%s)
-        deadline=$((now + KILL_AFTER_S))
+        deadline=$((now + KILL_AFTER_S + 1)) # the clock tells whole seconds: up to one of them has passed
         [ $((now - started)) -gt 1 ] || again=$((now + 1))
     fi
     while alive "$child"; do

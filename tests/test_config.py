@@ -48,6 +48,7 @@ def test_coordinator_defaults_are_those_of_the_contract() -> None:
         idle_linger_s=10.0,
         max_takeovers=5,
         retention_mb=64,
+        retention_time_s=60.0,
         media_dir=None,
         stream_key="",
         admin_password="",

@@ -262,7 +262,7 @@ def test_a_role_that_ignores_the_signal_is_killed_after_9_s(roles: Roles) -> Non
     assert process.returncode == 128 + signal.SIGKILL
     assert output == "run-roles.sh: coordinator did not stop within 9 s: killing it\n"
     assert gone(roles.pids()[0])
-    assert len(roles.lines("clock")) == 1 + 1 + 9
+    assert len(roles.lines("clock")) == 1 + 1 + 10
 
 
 class TestTheSharedSettings:

@@ -19,7 +19,7 @@ import uvloop
 
 log = logging.getLogger(__name__)
 
-STOP_LIMIT_S = 8.0  # a role that has not ended this long after its first signal is ended; `run-roles.sh` kills after 9
+STOP_LIMIT_S = 8.8  # a role that has not ended this long after its first signal is ended; `run-roles.sh` kills after 9
 SAME_KEYPRESS_S = 0.5  # another signal than the first this soon after it is the same wish, passed on
 SHORTEST_SECRET = 4  # characters; hiding every "a" would hide the log
 

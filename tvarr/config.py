@@ -286,6 +286,9 @@ class CoordinatorConfig:
     idle_linger_s: Annotated[float, Setting(SECONDS, "How long a relay goes on after its last viewer", 10.0, "10")]
     max_takeovers: Annotated[int, Setting(COUNT, "How often in 10 minutes a lost job is placed again; 0: never", 5)]
     retention_mb: Annotated[int, Setting(MEGABYTES, "Most memory of a relay's ring", 64)]
+    retention_time_s: Annotated[
+        float, Setting(SOME_SECONDS, "Most media time in a relay's ring, from which lost jobs go on", 60.0, "60")
+    ]
     media_dir: Annotated[Path | None, Setting(EXISTING_FOLDER, "Folder that file: channels may read", None, "none")]
     stream_key: Annotated[str, Setting(TOKEN, "Key that stream URLs must carry", "", "none", secret=True)]
     admin_password: Annotated[

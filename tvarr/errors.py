@@ -96,6 +96,7 @@ class ErrorCode(StrEnum):
     SHUTTING_DOWN = "shutting_down"  # the daemon ends
     CONNECTION_LOST = "connection_lost"  # the stream between coordinator and daemon broke
     INTERNAL = "internal"  # a defect of ours
+    BAD_OUTPUT = "bad_output"  # what a daemon sent can't have been made of the job's input
 
 
 class JobError(TvarrError):

@@ -1,9 +1,9 @@
-"""`python -m tests.bench.gpu_sessions [ROUNDS]`: viewers come and go at random on three hosts with few GPU sessions.
+"""`python -m tests.bench.gpu_sessions [STARTS [SEED]]`: viewers come and go on three hosts with few GPU sessions.
 
-The hosts allow 3, 5 and 8 sessions; heartbeats are delayed, lost and reordered. A round is one visit: a viewer asks for
-a channel, stays for a moment and leaves. First nobody else uses the GPUs, and then another program takes sessions now
-and then. It prints counts, and ends with exit code 1 where a job hit a session limit in the first part, or where a
-viewer in either part did not get what the profile promises.
+The hosts allow 3, 5 and 8 sessions; heartbeats are delayed, lost and reordered. Viewers ask for a channel at random,
+stay for a moment and leave, until so many hardware sessions were begun and ended. First nobody else uses the GPUs, and
+then another program takes sessions now and then. It prints counts, and ends with exit code 1 where a job hit a session
+limit in the first part, or where a viewer in either part did not get what the profile promises.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import aiohttp
 
 from tests.bench.main_job import first_keyframe
 from tests.clips import make_clip
-from tests.fakes.gpu_host import GpuHost
+from tests.fakes.gpu_host import GpuHost, Record
 from tests.fakes.network import BadNetwork, bad_network
 from tests.harness import Cluster, cluster, eventually, watching
 
@@ -38,9 +38,8 @@ FOREIGN_S = (0.2, 3.0)  # how long another program keeps its sessions
 
 @dataclass
 class Tally:
-    """What came of a number of visits."""
+    """What came of the visits."""
 
-    visits: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)  # what a viewer must not see
     waited_s: list[float] = field(default_factory=list)  # for the first picture
@@ -92,21 +91,29 @@ def _stop_daemons(running: Cluster) -> None:
             role.stop()
 
 
-async def storm(setup: Setup, rounds: int, *, foreign: bool = False) -> Tally:
-    """So many visits, and then everything at rest again. `foreign`: another program takes sessions meanwhile."""
+async def storm(setup: Setup, starts: int, *, foreign: bool = False) -> Tally:
+    """Visits until so many hardware sessions were begun, and then everything at rest again.
+
+    `foreign`: another program takes sessions meanwhile.
+    """
     tally = Tally()
-    left = iter(range(rounds))
+    enough = len(_sessions(setup)) + starts
     other = asyncio.create_task(_another_program(setup)) if foreign else None
     try:
         async with asyncio.TaskGroup() as group:
             for channel in setup.channels:
-                group.create_task(_viewer(setup, channel, left, tally))
+                group.create_task(_viewer(setup, channel, enough, tally))
     finally:
         if other is not None:
             other.cancel()
             await asyncio.gather(other, return_exceptions=True)
     await asyncio.to_thread(eventually, lambda: _at_rest(setup), "everything is at rest again")
     return tally
+
+
+def _sessions(setup: Setup) -> list[Record]:
+    """Hardware sessions that jobs have begun."""
+    return [r for host in setup.hosts for r in host.records() if r.purpose == "job" and r.granted]
 
 
 def _at_rest(setup: Setup) -> bool:
@@ -117,12 +124,11 @@ def _at_rest(setup: Setup) -> bool:
     return not any(pool["in_use"] for pool in pools)
 
 
-async def _viewer(setup: Setup, channel: str, left: object, tally: Tally) -> None:
+async def _viewer(setup: Setup, channel: str, enough: int, tally: Tally) -> None:
     rng = random.Random(setup.rng.random())
-    for _ in left:  # type: ignore[attr-defined]
+    while len(_sessions(setup)) < enough:
         await asyncio.sleep(rng.uniform(*PAUSE_S))
         profile = rng.choice(POLICIES)
-        tally.visits += 1
         patience_s = rng.uniform(0.0, 0.6) if rng.random() < IMPATIENT else None
         try:
             async with asyncio.timeout(patience_s):
@@ -182,11 +188,11 @@ async def _another_program(setup: Setup) -> None:
 
 def show(name: str, setup: Setup, tally: Tally, seconds: float, since: float) -> int:
     """Prints a part's figures and returns how many session-limit errors the drivers gave in it."""
-    records = [r for host in setup.hosts for r in host.records() if r.at >= since and r.purpose == "job"]
-    refused = sum(not record.granted for record in records)
+    begun = sum(record.at >= since for record in _sessions(setup))
+    refused = sum(record.at >= since for host in setup.hosts for record in host.refusals())
     waits = sorted(tally.waited_s) or [0.0]
-    print(f"{name}: {tally.visits} visits in {seconds:.0f} s: {dict(tally.outcomes)}")
-    print(f"  hardware sessions begun {len(records) - refused}, refused by the driver {refused}")
+    print(f"{name}, {seconds:.0f} s: hardware sessions begun {begun}, refused by the driver {refused}")
+    print(f"  {tally.outcomes.total()} visits: {dict(tally.outcomes)}")
     print(f"  to the first picture: median {waits[len(waits) // 2]:.2f} s, longest {waits[-1]:.2f} s")
     print(f"  what a viewer must not see: {len(tally.problems)}")
     for problem in tally.problems[:20]:
@@ -194,14 +200,14 @@ def show(name: str, setup: Setup, tally: Tally, seconds: float, since: float) ->
     return refused
 
 
-async def main(rounds: int, seed: int) -> int:
+async def main(starts: int, seed: int) -> int:
     print(f"seed {seed}")
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         async with three_hosts(Path(folder), random.Random(seed)) as setup:
             for name, foreign in (("alone", False), ("beside another program", True)):
                 began = time.monotonic()
-                tally = await storm(setup, rounds, foreign=foreign)
+                tally = await storm(setup, starts, foreign=foreign)
                 refused = show(name, setup, tally, time.monotonic() - began, began)
                 failed |= bool(tally.problems) or (refused > 0 and not foreign)
             network = setup.network

@@ -57,6 +57,20 @@ async def test_drain_and_activate(served: Served) -> None:
             assert answer.status == 404
 
 
+async def test_moving_a_job(served: Served) -> None:
+    client, services = served
+    for relay, body, status in (
+        ("r1", {"profile": "h264", "to": "attic"}, 202),
+        ("r1", {"profile": "h264"}, 202),
+        ("r1", {"profile": "h264", "to": "nobody"}, 409),
+        ("r1", {}, 400),
+        ("x", {"profile": "h264"}, 404),
+    ):
+        async with client.post(f"/api/v1/relays/{relay}/move", json=body) as answer:
+            assert answer.status == status, await answer.text()
+    assert services.asked == [("moved", "h264 to attic"), ("moved", "h264 to ")]
+
+
 async def test_stopping_a_relay(served: Served) -> None:
     client, services = served
     for status in (204, 404):

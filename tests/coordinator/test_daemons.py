@@ -13,19 +13,18 @@ from pydantic import TypeAdapter
 
 from tests.cluster.build import capabilities, need
 from tvarr.cluster.ledger import Settings
-from tvarr.cluster.model import Capabilities, LimitSource
+from tvarr.cluster.model import Capabilities, LimitSource, MoveKind
 from tvarr.coordinator import views
 from tvarr.coordinator.daemons import Daemons, JobSlot
 from tvarr.coordinator.models import BUILTIN_PROFILES
 from tvarr.coordinator.profiles import plan
 from tvarr.coordinator.signals import Signal
-from tvarr.coordinator.transcode import JobRun
+from tvarr.coordinator.transcode import Begin, Feed, JobRun
 from tvarr.coordinator.web.problems import answer_for
 from tvarr.coordinator.web.schemas import TranscoderView
 from tvarr.errors import ErrorCode, JobError, NoPlacement, QueueTimeout
 from tvarr.media.model import Codec, Sample, Track, Tracks
 from tvarr.media.ring import Ring
-from tvarr.media.splice import Splice
 from tvarr.wire import convert, messages
 from tvarr.wire.client import dial_attach, dial_work
 from tvarr.wire.codec import Batch
@@ -293,32 +292,33 @@ class Watched:
         source.append(Tracks((VIDEO,)))
         for picture in pictures(10):
             source.append(picture)
-        made = plan(BUILTIN_PROFILES["h264"], Tracks((VIDEO,)))
         self.got: list[Sample] = []
-        self.fed: list[int] = []
         self.run = JobRun(
+            owner=self,
             daemons=daemons,
             work="the work",
-            plan=made,
+            plan=plan(BUILTIN_PROFILES["h264"], Tracks((VIDEO,))),
             serves=lambda tracks: True,
             need=need(track=VIDEO),
-            source=source,
-            changed=Signal(),
-            source_ended=lambda: True,
+            feed=Feed(source, Signal(), lambda: True, True, 0.0, 1 << 20),
             start_seq=0,
-            splice=Splice(),
-            full_speed=True,
-            batch_age_s=0.0,
-            batch_bytes=1 << 20,
-            went_live=self.fed.append,
         )
-        self.task = asyncio.create_task(self.run.go(self._take, self._room, self.fed.append))
+        self.task = asyncio.create_task(self.run.go())
 
-    def _take(self, samples: Sequence[Sample]) -> None:
+    def begins(self, run: JobRun, waited_s: float) -> Begin:
+        return Begin(0, None)
+
+    def take(self, run: JobRun, samples: Sequence[Sample]) -> None:
         self.got.extend(samples)
 
-    async def _room(self) -> None:
+    async def room(self) -> None:
         return
+
+    def fed(self, run: JobRun, seq: int) -> None:
+        return
+
+    def move(self, run: JobRun, kind: MoveKind, reason: str) -> None:
+        raise AssertionError(f"{run.id} should move: {reason}")
 
 
 async def input_of(stream: JobInputs) -> list[Sample]:

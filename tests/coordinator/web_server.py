@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from tvarr.coordinator.auth import Auth
 from tvarr.coordinator.store import Store
 from tvarr.coordinator.web import make_web
-from tvarr.errors import NotFound
+from tvarr.errors import Conflict, NotFound
 
 PASSWORD = "swordfish"
 
@@ -34,6 +34,7 @@ JOB = {
     "speed": 1.02,
     "fps": 25.0,
     "frames": 1875,
+    "lag_s": 0.12,
     "cpu_percent": 7.0,
     "memory_bytes": 200_000_000,
     "input_bytes": 1,
@@ -175,6 +176,10 @@ RELAY = {
                     {"daemon_id": "d2", "daemon_name": "attic", "chosen": False, "reason": "software only"},
                 ],
             },
+            "moves": 0,
+            "move_refused": "",
+            "lost_pictures": 0,
+            "successor": None,
             "outputs": ["ts"],
             "viewers": [
                 {
@@ -239,6 +244,13 @@ class Services:
         if relay_id not in {relay["id"] for relay in self.running}:
             raise NotFound(f"no relay {relay_id} is running")
         self.running = [relay for relay in self.running if relay["id"] != relay_id]
+
+    async def move_job(self, relay_id: str, profile: str, to: str) -> None:
+        if relay_id not in {relay["id"] for relay in self.running}:
+            raise NotFound(f"no relay {relay_id} is running")
+        if to == "nobody":
+            raise Conflict("there is no job that could be moved")
+        self.asked.append(("moved", f"{profile} to {to}"))
 
     async def channel_changed(self, channel_id: str) -> None:
         self.asked.append(("changed", channel_id))

@@ -84,10 +84,6 @@ def kill_daemon(running: Cluster, name: str) -> None:
     running.roles[name].process.kill()
 
 
-def stop_daemon(running: Cluster, name: str) -> None:
-    running.roles[name].process.terminate()
-
-
 def kill_ffmpeg(running: Cluster, name: str) -> None:
     (process,) = ffmpeg_of(running, name)
     process.kill()
@@ -98,7 +94,6 @@ def kill_ffmpeg(running: Cluster, name: str) -> None:
     [
         pytest.param(kill_daemon, "clip.ts", "connection_lost", "", "disconnected", id="daemon killed"),
         pytest.param(kill_daemon, "mp2.ts", "connection_lost", "", "disconnected", id="daemon killed, sound encoded"),
-        pytest.param(stop_daemon, "clip.ts", "shutting_down", "shuts down", "disconnected", id="daemon stopped"),
         pytest.param(kill_ffmpeg, "clip.ts", "ffmpeg_exited", "SIGKILL", "connected", id="ffmpeg killed"),
     ],
 )

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tvarr.cluster.model import Capabilities, Encoder, Family, JobSpec
+from tvarr.errors import ErrorCode, JobError, WireError
 from tvarr.ffmpegd import describe
 from tvarr.ffmpegd.attach import LONGEST_RETRY_S, Attachment, retry_delay_s
 from tvarr.ffmpegd.capacity import Capacity
@@ -146,6 +147,63 @@ async def test_it_refuses_what_exceeds_its_limits_and_obeys_drain() -> None:
         assert refused.error
         assert refused.error.code == messages.TranscodeErrorCode.UNSUPPORTED
     await server.stop()
+
+
+async def refusal(coordinator: Coordinator, job_id: str) -> str:
+    """What the daemon says to a job that it has no encoder for, or that it refuses sooner."""
+    assert coordinator.stream
+    await coordinator.stream.send(messages.StartJob(job_id=job_id, encoder="h264_nvenc", device="GPU-a"))
+    refused = await coordinator.next(messages.JobRefused)
+    assert isinstance(refused, messages.JobRefused)
+    assert refused.job_id == job_id
+    return str(convert.error_from_wire(refused.error))
+
+
+async def test_after_a_reconnection_it_takes_jobs_until_it_is_told_again_not_to() -> None:
+    """It may be another coordinator, or one that has lost its memory; one that remembers says `Drain` again."""
+    coordinator = Coordinator()
+    server = await serve_coordinator(coordinator, "127.0.0.1", 0, TOKEN)
+    async with attached(Endpoint("127.0.0.1", server.port, TOKEN)):
+        for _ in range(2):
+            await coordinator.registered.get()
+            assert coordinator.stream
+            assert "no encoder" in await refusal(coordinator, "j1")
+            await coordinator.stream.send(messages.Drain(reason="maintenance"))
+            assert "it is draining" in await refusal(coordinator, "j2")
+            coordinator.stream.lose(WireError("test"))
+        await coordinator.registered.get()
+        assert coordinator.stream
+        await coordinator.stream.send(messages.Drain(reason="maintenance"))
+        await coordinator.stream.send(messages.Activate())
+        assert "no encoder" in await refusal(coordinator, "j3")
+        coordinator.stream.lose(WireError("test"))
+        await coordinator.registered.get()
+        assert "no encoder" in await refusal(coordinator, "j4")
+    await server.stop()
+
+
+async def test_one_that_leaves_says_so_to_every_coordinator_and_nothing_changes_its_mind() -> None:
+    coordinator = Coordinator()
+    server = await serve_coordinator(coordinator, "127.0.0.1", 0, TOKEN)
+    jobs = Jobs(Capacity(HOST), no_job)
+    async with attached(Endpoint("127.0.0.1", server.port, TOKEN), jobs) as attachment:
+        await coordinator.registered.get()
+        await coordinator.next(messages.Heartbeat)
+        jobs.refuse(JobError(ErrorCode.SHUTTING_DOWN, "the end"))
+        assert await attachment.leave("the end")
+        for _ in range(2):
+            assert await coordinator.next(messages.Draining) == messages.Draining(reason="the end")
+            assert coordinator.stream
+            await coordinator.stream.send(messages.Activate())
+            assert await refusal(coordinator, "j1") == "the end"
+            coordinator.stream.lose(WireError("test"))
+            await coordinator.registered.get()
+    await server.stop()
+
+
+async def test_nobody_hears_one_that_leaves_while_it_is_not_attached() -> None:
+    async with attached(Endpoint("127.0.0.1", 1, TOKEN)) as attachment:
+        assert not await attachment.leave("the end")
 
 
 async def test_it_comes_back_to_a_coordinator_that_was_restarted(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,11 +20,13 @@ import pytest
 
 from tests.conftest import program
 from tvarr.cluster.model import JobSpec, Target
-from tvarr.errors import ErrorCode, JobError
+from tvarr.errors import ErrorCode, JobError, Refused
+from tvarr.ffmpegd.app import LEAVE_WITHIN_S
 from tvarr.media.model import Codec, Sample, Track
 from tvarr.wire import codec, convert, messages
 from tvarr.wire.protocol import PROTOCOL_VERSION
 from tvarr.wire.server import AttachStream, JobStream, serve_coordinator
+from tvarr.wire.streams import connection_lost
 from tvarr.wire.v1 import ffmpegd_pb2
 
 TOKEN = "a-token-of-this-test"
@@ -69,9 +72,12 @@ class Coordinator:
     answers: asyncio.Queue[messages.JobAccepted | messages.JobRefused] = field(default_factory=asyncio.Queue)
     beats: asyncio.Queue[messages.Heartbeat] = field(default_factory=asyncio.Queue)
     said: list[str] = field(default_factory=list)
+    refusal: Refused | None = None  # of the next registration
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def attach(self, register: messages.Register, peer: str, stream: AttachStream) -> None:
+        if self.refusal is not None:
+            raise self.refusal
         await stream.send(messages.Registered(daemon_id=register.daemon_id, heartbeat_interval_s=0.2))
         self.attached.put_nowait((register, stream))
         while (item := await stream.receive()) is not None:
@@ -202,25 +208,92 @@ async def test_a_job_from_its_start_to_its_last_picture(work_dir: Path, pictures
         assert ffmpegs(running.process.pid) == []
 
 
-async def test_sigterm_ends_jobs_with_a_reason_and_the_daemon_with_a_goodbye(
-    work_dir: Path, pictures: list[Sample]
-) -> None:
+async def running_job(coordinator: Coordinator, attach: AttachStream, pictures: list[Sample]) -> JobStream:
+    """A job that has given its first output and is in a heartbeat; it has half of its input."""
+    stream = await begin(coordinator, attach, job())
+    await stream.send(codec.Batch(pictures[:50], 0))
+    await until(stream, codec.Batch)
+    while not (await coordinator.beats.get()).jobs:
+        pass
+    return stream
+
+
+def leave(running: Daemon) -> float:
+    running.process.send_signal(signal.SIGTERM)
+    return time.monotonic()
+
+
+async def gone_since(running: Daemon, began: float) -> float:
+    """Seconds from SIGTERM to the end of the daemon, which was a clean one."""
+    assert await running.process.wait() == 0
+    return time.monotonic() - began
+
+
+async def shut_down(stream: JobStream) -> None:
+    error = await until(stream, messages.TranscodeError)
+    assert isinstance(error, messages.TranscodeError)
+    assert convert.error_from_wire(error).code is ErrorCode.SHUTTING_DOWN
+
+
+async def test_sigterm_lets_the_coordinator_move_the_jobs(work_dir: Path, pictures: list[Sample]) -> None:
     async with pair(work_dir) as (coordinator, running, attach):
-        stream = await begin(coordinator, attach, job())
-        await stream.send(codec.Batch(pictures, 0))
-        await until(stream, codec.Batch)
-        while not (await coordinator.beats.get()).jobs:
-            pass
+        stream = await running_job(coordinator, attach, pictures)
         children = ffmpegs(running.process.pid)
-        assert len(children) == 1
-        running.process.send_signal(signal.SIGTERM)
-        error = await until(stream, messages.TranscodeError)
-        assert isinstance(error, messages.TranscodeError)
-        assert convert.error_from_wire(error).code is ErrorCode.SHUTTING_DOWN
+        began = leave(running)
+        await running.says("leaving when 1 jobs have ended")
+        await attach.send(messages.StartJob(job_id="j2", encoder="libx264"))
+        refused = await coordinator.answers.get()
+        assert isinstance(refused, messages.JobRefused)
+        assert convert.error_from_wire(refused.error).code is ErrorCode.SHUTTING_DOWN
+        while not coordinator.beats.empty():
+            coordinator.beats.get_nowait()
+        assert [j.job_id for j in (await coordinator.beats.get()).jobs] == ["j1"]
+        await stream.send(codec.Batch(pictures[50:], 50))
+        newest = 0
+        while newest <= pictures[50].pts_ticks:
+            item = await until(stream, codec.Batch)
+            assert isinstance(item, codec.Batch)
+            newest = max(sample.pts_ticks for sample in item.samples)
+        assert running.process.returncode is None
+        moved = time.monotonic()
+        await attach.send(messages.CancelJob(job_id="j1", reason="moved"))
+        await until(stream, messages.TranscodeError)
         coordinator.done.set()
-        async with asyncio.timeout(10):
-            assert await running.process.wait() == 0
+        assert await gone_since(running, moved) < 2.0
+        assert time.monotonic() - began < LEAVE_WITHIN_S
         await gone(children)
+        assert coordinator.said == ["Draining", "goodbye"]
+
+
+async def test_sigterm_ends_what_nobody_moved_with_a_reason(work_dir: Path, pictures: list[Sample]) -> None:
+    async with pair(work_dir) as (coordinator, running, attach):
+        stream = await running_job(coordinator, attach, pictures)
+        children = ffmpegs(running.process.pid)
+        began = leave(running)
+        await shut_down(stream)
+        coordinator.done.set()
+        assert LEAVE_WITHIN_S <= await gone_since(running, began) < LEAVE_WITHIN_S + 2.0
+        await gone(children)
+        assert coordinator.said == ["Draining", "goodbye"]
+
+
+async def test_sigterm_waits_for_nobody_where_nobody_moves_jobs(work_dir: Path, pictures: list[Sample]) -> None:
+    """The job's own stream still stands, but the daemon's does not come back."""
+    async with pair(work_dir) as (coordinator, running, attach):
+        stream = await running_job(coordinator, attach, pictures)
+        coordinator.refusal = Refused("not any more")
+        attach.lose(connection_lost("test"))
+        await running.says("the coordinator refuses this daemon: .*not any more")
+        began = leave(running)
+        await shut_down(stream)
+        coordinator.done.set()
+        assert await gone_since(running, began) < 2.0
+
+
+async def test_sigterm_without_a_job_is_the_end(work_dir: Path) -> None:
+    async with pair(work_dir) as (coordinator, running, _):
+        await coordinator.beats.get()
+        assert await gone_since(running, leave(running)) < 2.0
         assert coordinator.said == ["Draining", "goodbye"]
 
 
@@ -307,6 +380,57 @@ async def test_what_keeps_it_from_starting_is_one_line(
     assert all(" INFO " in line for line in running.stderr[:-1])
 
 
+def start_input() -> ffmpegd_pb2.JobInput:
+    """A client's `TranscodeStart`, the encoder left to the daemon."""
+    item = ffmpegd_pb2.JobInput()
+    item.start.protocol_version = PROTOCOL_VERSION
+    item.start.tracks.add(id=256, codec="h264", width=320, height=180, fps=25)
+    item.start.targets.add(track_id=256, codec="h264", preset="ultrafast")
+    item.start.hw_accel = "none"
+    item.start.full_speed = True
+    return item
+
+
+def batch_input(samples: list[Sample], first: int = 0) -> ffmpegd_pb2.JobInput:
+    item = ffmpegd_pb2.JobInput()
+    for number, s in enumerate(samples, first):
+        item.batch.samples.add(track=256, pts=s.pts_ticks, data=s.data, keyframe=s.keyframe, sequence=number)
+    return item
+
+
+def complete_input() -> ffmpegd_pb2.JobInput:
+    item = ffmpegd_pb2.JobInput()
+    item.complete.SetInParent()
+    return item
+
+
+async def test_sigterm_lets_clients_finish_and_takes_no_more_jobs(work_dir: Path, pictures: list[Sample]) -> None:
+    metadata = (("authorization", f"Bearer {TOKEN}"),)
+    async with daemon(work_dir, "--listen", "127.0.0.1:0", "--auth-token", TOKEN) as running:
+        port = (await running.says(r"serving clients on port (\d+)"))[1]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            transcode = channel.stream_stream("/tvarr.v1.Ffmpegd/Transcode")
+            call = transcode(metadata=metadata)
+
+            async def output() -> ffmpegd_pb2.JobOutput:
+                return ffmpegd_pb2.JobOutput.FromString(await call.read())
+
+            await call.write(start_input().SerializeToString())
+            await call.write(batch_input(pictures[:50]).SerializeToString())
+            assert (await output()).ack.encoder == "libx264"
+            began = leave(running)
+            await running.says("leaving when 1 jobs have ended")
+            late = transcode(iter([start_input().SerializeToString()]), metadata=metadata)
+            (refusal,) = [ffmpegd_pb2.JobOutput.FromString(data) async for data in late]
+            assert refusal.error.code == ffmpegd_pb2.TranscodeError.CODE_SHUTTING_DOWN
+            await call.write(batch_input(pictures[50:], 50).SerializeToString())
+            await call.write(complete_input().SerializeToString())
+            while not (item := await output()).HasField("complete"):
+                pass
+            assert item.complete.samples == FRAMES
+            assert await gone_since(running, began) < LEAVE_WITHIN_S
+
+
 async def test_clients_may_dial_a_daemon_that_listens(work_dir: Path, pictures: list[Sample]) -> None:
     metadata = (("authorization", f"Bearer {TOKEN}"),)
     async with daemon(work_dir, "--listen", "127.0.0.1:0", "--auth-token", TOKEN) as running:
@@ -329,18 +453,7 @@ async def test_clients_may_dial_a_daemon_that_listens(work_dir: Path, pictures: 
             recent = ffmpegd_pb2.ProbeRequest(max_age_s=3_600).SerializeToString()
             assert ffmpegd_pb2.Capabilities.FromString(await ask("Probe", recent)) == reply.capabilities
 
-            start = ffmpegd_pb2.JobInput()
-            start.start.protocol_version = PROTOCOL_VERSION
-            start.start.tracks.add(id=256, codec="h264", width=320, height=180, fps=25)
-            start.start.targets.add(track_id=256, codec="h264", preset="ultrafast")
-            start.start.hw_accel = "none"
-            start.start.full_speed = True
-            batch = ffmpegd_pb2.JobInput()
-            for number, s in enumerate(pictures):
-                batch.batch.samples.add(track=256, pts=s.pts_ticks, data=s.data, keyframe=s.keyframe, sequence=number)
-            complete = ffmpegd_pb2.JobInput()
-            complete.complete.SetInParent()
-            inputs = iter([m.SerializeToString() for m in (start, batch, complete)])
+            inputs = iter([m.SerializeToString() for m in (start_input(), batch_input(pictures), complete_input())])
             call = channel.stream_stream("/tvarr.v1.Ffmpegd/Transcode")(inputs, metadata=metadata)
             outputs = [ffmpegd_pb2.JobOutput.FromString(data) async for data in call]
             assert outputs[0].ack.encoder == "libx264"

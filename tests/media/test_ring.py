@@ -172,3 +172,25 @@ def test_many_appends_and_evictions_stay_consistent() -> None:
     (event,), _ = ring.read(seq, max_items=1)
     assert isinstance(event, Sample)
     assert event.pts_ticks == 4989
+
+
+def test_what_is_too_old_is_evicted_whatever_the_bytes() -> None:
+    ring = Ring(ROOM, max_ticks=3600 * 4)
+    ring.append(BOTH)
+    for n in range(10):
+        ring.append(video(3600 * n, key=n % 3 == 0))
+        ring.validate()
+    held, _ = ring.read(ring.first_seq)
+    assert [s.pts_ticks // 3600 for s in held if isinstance(s, Sample)] == [5, 6, 7, 8, 9]
+    assert ring.tracks_at(ring.first_seq) == BOTH
+    assert ring.newest_ticks == 9 * 3600
+
+
+def test_a_reader_whose_place_was_evicted_goes_on_at_a_keyframe_that_stays_for_a_while() -> None:
+    ring = ring_of(BOTH, *(video(n, key=n % 5 == 0) for n in range(40)))
+    assert ring.resume_seq() == 11  # the keyframe of PTS 10, behind the first quarter
+    assert ring.ticks_at(11) == 10
+    assert ring.ticks_at(0) == 0
+    assert ring.ticks_at(ring.next_seq) == 39
+    early = ring_of(BOTH, video(0, key=True), *(video(n) for n in range(1, 40)))
+    assert early.resume_seq() == early.join_seq() == 1

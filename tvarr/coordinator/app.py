@@ -35,7 +35,7 @@ from tvarr.coordinator.streaming import Streaming
 from tvarr.coordinator.transcode import JobRun
 from tvarr.coordinator.variant import Variant, VariantLimits
 from tvarr.coordinator.web import make_web
-from tvarr.errors import StartError
+from tvarr.errors import NotFound, StartError
 from tvarr.wire.server import serve_coordinator
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class CoordinatorOptions:
     idle_linger_s: float
     max_takeovers: int
     retention_mb: int
+    retention_time_s: float
     media_dir: Path | None
     stream_key: str
     admin_password: str
@@ -93,12 +94,13 @@ class Coordinator:
         self.daemons = Daemons(
             heartbeat_interval_s=options.heartbeat_interval_s,
             unhealthy_after_s=options.unhealthy_after_s,
-            settings=Settings(queue_timeout_s=options.queue_timeout_s, promote=False),
+            settings=Settings(queue_timeout_s=options.queue_timeout_s),
         )
         self.relays_running = Relays(
             daemons=self.daemons,
             make_ingest=self._make_ingest,
             retention_bytes=options.retention_mb * 1024 * 1024,
+            retention_s=options.retention_time_s,
             idle_linger_s=options.idle_linger_s,
             limits=VariantLimits(options.max_takeovers, options.exhausted_policy),
         )
@@ -122,6 +124,17 @@ class Coordinator:
 
     async def stop_relay(self, relay_id: str) -> None:
         await self.relays_running.stop(self.relays_running.by_id(relay_id), "stopped by the operator")
+
+    async def move_job(self, relay_id: str, profile: str, to: str) -> None:
+        """Raises `NotFound` and `Conflict`."""
+        relay = self.relays_running.by_id(relay_id)
+        variant = relay.variants.get(profile)
+        if variant is None:
+            raise NotFound(f"the relay has no variant {profile[:80]!r}")
+        daemon = next((d for d in self.daemons.ledger.daemons.values() if to in {d.id, d.name}), None)
+        if to and daemon is None:
+            raise NotFound(f"there is no transcoder {to[:80]!r}")
+        variant.keeper.ask_to_move("the operator moved it", daemon.id if daemon is not None and to else "")
 
     async def channel_changed(self, channel_id: str) -> None:
         """Ends the channel's relay, which shows what is no longer so; players that come back get the new."""
@@ -154,10 +167,11 @@ class Coordinator:
 
     def _runs(self) -> dict[str, tuple[Relay, Variant, JobRun]]:
         return {
-            variant.run.id: (relay, variant, variant.run)
+            run.id: (relay, variant, run)
             for relay in self.relays_running.running.values()
             for variant in relay.variants.values()
-            if variant.run is not None
+            for run in (variant.keeper.run, variant.keeper.successor)
+            if run is not None
         }
 
     def _make_ingest(self, channel: Channel) -> Ingest:

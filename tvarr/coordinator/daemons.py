@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from uuid import NAMESPACE_OID, uuid5
 from tvarr import __version__
 from tvarr.cluster import events
 from tvarr.cluster.ledger import Ledger, Settings, words
-from tvarr.cluster.model import Need, Placement
+from tvarr.cluster.model import MoveKind, Need, Placement
 from tvarr.cluster.waiting import Waiting
 from tvarr.errors import ErrorCode, JobError, NoPlacement, NotFound, QueueTimeout, TvarrError
 from tvarr.wire import convert, messages
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 WORK_WITHIN_S = 10.0  # a daemon that was told to start a job dials `Work` in this time, or loses the job
 MAX_QUEUED = 1_000  # messages to one daemon; a daemon that does not read them is cut off
 MAX_RECENT_JOBS = 20  # ended jobs remembered for each daemon
+
+ToDaemon = events.Instruction | messages.Drain | messages.Activate
 
 
 @dataclass(slots=True)
@@ -41,7 +44,7 @@ class DaemonLink:
     heartbeat: messages.Heartbeat | None = None
     jobs_done: int = 0
     jobs_failed: int = 0
-    outbox: asyncio.Queue[events.Instruction | None] = field(default_factory=lambda: asyncio.Queue(MAX_QUEUED))
+    outbox: asyncio.Queue[ToDaemon] = field(default_factory=lambda: asyncio.Queue(MAX_QUEUED))
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_RECENT_JOBS))
     cut: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -56,6 +59,7 @@ class JobSlot:
     stream: asyncio.Future[JobOutputs]
     lost: asyncio.Future[JobError]
     done: asyncio.Event = field(default_factory=asyncio.Event)  # its owner wants no more of it
+    on_move: Callable[[MoveKind, str], None] | None = None  # the job should be somewhere else
     said: bool = False  # the daemon has said the last word about it: nothing of it is left there
     gone: bool = False  # the ledger took it away
 
@@ -106,6 +110,8 @@ class Daemons:
                 daemon_id=daemon_id, heartbeat_interval_s=self._heartbeat_interval_s, version=__version__
             )
         )
+        if self.ledger.daemons[daemon_id].draining:
+            self._post(daemon_id, messages.Drain(reason="asked before it came back"))
         reason = "its stream ended"
         writer = asyncio.create_task(self._write(link, stream))
         reader = asyncio.create_task(self._read(link, stream))
@@ -178,7 +184,8 @@ class Daemons:
                     self._handle(events.DrainAsked(link.id, draining=True))
 
     async def _write(self, link: DaemonLink, stream: DaemonMessages) -> None:
-        while (instruction := await link.outbox.get()) is not None:
+        while True:
+            instruction = await link.outbox.get()
             match instruction:
                 case events.Start(job_id, placement):
                     encoder = placement.encoder
@@ -191,16 +198,28 @@ class Daemons:
                     )
                 case events.Cancel(_, job_id, reason):
                     await stream.send(messages.CancelJob(job_id=job_id, reason=reason))
+                case messages.Drain() | messages.Activate():
+                    await stream.send(instruction)
 
     # ------------------------------------------------------------------------------------------ the relays' side
 
-    async def place(self, job_id: str, need: Need, work: str) -> JobSlot:
+    async def place(
+        self,
+        job_id: str,
+        need: Need,
+        work: str,
+        *,
+        avoid: frozenset[str] = frozenset(),
+        replaces: str = "",
+        move: MoveKind | None = None,
+        to: str = "",
+    ) -> JobSlot:
         """Reserves a place for a job, waiting for one where the ledger says so, and tells the daemon.
 
-        `work` names what the job does over all its tries. Raises `NoPlacement` and `QueueTimeout` with every daemon's
-        reason.
+        `work` names what the job does over all its tries; the rest is that of `JobWanted`.
+        Raises `NoPlacement` and `QueueTimeout` with every daemon's reason.
         """
-        return await self._placed(job_id, events.JobWanted(job_id, need, work=work))
+        return await self._placed(job_id, events.JobWanted(job_id, need, avoid, work, replaces, move, to))
 
     async def place_again(self, slot: JobSlot, error: JobError) -> JobSlot:
         """Another place for a job whose session the driver refused, as `place`. Raises `error` where it is lost."""
@@ -280,9 +299,11 @@ class Daemons:
         return link.name if link else daemon_id
 
     def drain(self, daemon_id: str, *, draining: bool) -> None:
-        """Gives a daemon no new jobs, or jobs again. Raises `NotFound`."""
+        """Gives a daemon no new jobs and moves those that it has, or gives it jobs again. Raises `NotFound`."""
         if daemon_id not in self.ledger.daemons:
             raise NotFound(f"no daemon {daemon_id}")
+        log.info("daemon %s %s", self.name_of(daemon_id), "drains" if draining else "takes jobs again")
+        self._post(daemon_id, messages.Drain(reason="asked by the operator") if draining else messages.Activate())
         self._handle(events.DrainAsked(daemon_id, draining))
 
     def close(self) -> None:
@@ -322,6 +343,10 @@ class Daemons:
                     _lose(slot, JobError(code, reason))
             case events.Cancel(daemon_id):
                 self._post(daemon_id, instruction)
+            case events.Move(job_id, kind, reason):
+                slot = self._slots.get(job_id)
+                if slot is not None and slot.on_move is not None:
+                    slot.on_move(kind, reason)
 
     def _start(self, start: events.Start) -> None:
         loop = asyncio.get_running_loop()
@@ -353,7 +378,7 @@ class Daemons:
         slot.said = True
         _lose(slot, error)
 
-    def _post(self, daemon_id: str, instruction: events.Instruction) -> None:
+    def _post(self, daemon_id: str, instruction: ToDaemon) -> None:
         link = self.links.get(daemon_id)
         if link is None:
             return

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 from tvarr.coordinator.daemons import Daemons
+from tvarr.coordinator.endings import MAX_ENDINGS, Ending
 from tvarr.coordinator.ingest import Ingest
 from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.signals import Signal
-from tvarr.coordinator.variant import MAX_ENDINGS, Ending, Variant, VariantLimits
+from tvarr.coordinator.variant import Variant, VariantLimits
 from tvarr.errors import SourceError, TvarrError
-from tvarr.media.model import Event
+from tvarr.media.model import TICKS_PER_SECOND, Event
 from tvarr.media.ring import Ring
 
 log = logging.getLogger(__name__)
@@ -29,12 +30,20 @@ class Relay:
     """
 
     def __init__(
-        self, channel: Channel, ingest: Ingest, *, daemons: Daemons, retention_bytes: int, limits: VariantLimits
+        self,
+        channel: Channel,
+        ingest: Ingest,
+        *,
+        daemons: Daemons,
+        retention_bytes: int,
+        retention_s: float,
+        limits: VariantLimits,
     ) -> None:
+        """`retention_s` does not hold for a source at full speed: there a second of media is no time."""
         self.id = uuid4().hex[:12]
         self.channel = channel
         self.ingest = ingest
-        self.ring = Ring(retention_bytes)
+        self.ring = Ring(retention_bytes, None if ingest.full_speed else round(retention_s * TICKS_PER_SECOND))
         self.variants: dict[str, Variant] = {}
         self.endings: deque[Ending] = deque(maxlen=MAX_ENDINGS)
         self.started_at = time.time()

@@ -31,6 +31,7 @@ class Relays:
         daemons: Daemons,
         make_ingest: Callable[[Channel], Ingest],
         retention_bytes: int,
+        retention_s: float,
         idle_linger_s: float,
         limits: VariantLimits,
     ) -> None:
@@ -39,6 +40,7 @@ class Relays:
         self._daemons = daemons
         self._make_ingest = make_ingest
         self._retention_bytes = retention_bytes
+        self._retention_s = retention_s
         self._idle_linger_s = idle_linger_s
         self._limits = limits
         self._sweeper = asyncio.create_task(self._sweep(), name="relay sweeper")
@@ -93,6 +95,7 @@ class Relays:
                 self._make_ingest(channel),
                 daemons=self._daemons,
                 retention_bytes=self._retention_bytes,
+                retention_s=self._retention_s,
                 limits=self._limits,
             )
         return relay

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, cast
 from uuid import uuid4
 
-from tvarr.cluster.model import JobSpec, Need, Placement
+from tvarr.cluster.model import JobSpec, MoveKind, Need, Placement
 from tvarr.cluster.waiting import Waiting
 from tvarr.coordinator.daemons import Daemons, JobSlot
+from tvarr.coordinator.pace import Pace
 from tvarr.coordinator.profiles import Plan
 from tvarr.coordinator.signals import Signal
 from tvarr.errors import ErrorCode, JobError
-from tvarr.media.model import Event, Sample, Tracks
+from tvarr.media.model import TICKS_PER_SECOND, Event, Sample, Tracks
 from tvarr.media.ring import Lagged, Ring
-from tvarr.media.splice import Splice
 from tvarr.wire import convert, messages
 from tvarr.wire.codec import Batch
 from tvarr.wire.streams import JobOutputs
@@ -25,8 +26,49 @@ from tvarr.wire.streams import JobOutputs
 log = logging.getLogger(__name__)
 
 ACK_WITHIN_S = 20.0  # from `TranscodeStart` to `TranscodeAck`
-LIVE_AFTER_S = 2.0  # a live job that waited longer in the queue begins with what is on then
 LAST_WORDS_S = 1.0  # a stream that breaks while we send often has the daemon's reason still to be read
+BACK_TICKS = TICKS_PER_SECOND  # decode times of one track that step back by more are no encoder's doing
+STRAY_TICKS = 10 * TICKS_PER_SECOND  # output lies at most so far outside the input that was there
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Where a relay's jobs read, and how they are sent what they read."""
+
+    source: Ring
+    changed: Signal  # new events in the ring, or the source's end
+    ended: Callable[[], bool]
+    full_speed: bool
+    batch_age_s: float
+    batch_bytes: int
+
+
+class Begin(NamedTuple):
+    """Where a job begins."""
+
+    seq: int  # in the source's ring
+    first_keyframe_ticks: int | None  # forced there; None: at its first picture
+
+
+class Owner(Protocol):
+    """Who keeps a job: it hears of everything that the job does."""
+
+    def begins(self, run: JobRun, waited_s: float) -> Begin:
+        """The job has a place, `waited_s` after it asked, and is about to be sent its input; also when it was moved on
+        by a refusal of the driver.
+        """
+
+    def take(self, run: JobRun, samples: Sequence[Sample]) -> None:
+        """Output of the job, as it came."""
+
+    async def room(self) -> None:
+        """Returns when viewers could take more; asked only at full speed."""
+
+    def fed(self, run: JobRun, seq: int) -> None:
+        """The job has taken everything before `seq`."""
+
+    def move(self, run: JobRun, kind: MoveKind, reason: str) -> None:
+        """There is, or should be, a better place for it."""
 
 
 class JobRun:
@@ -35,26 +77,25 @@ class JobRun:
     def __init__(
         self,
         *,
+        owner: Owner,
         daemons: Daemons,
         work: str,
         plan: Plan,
         serves: Callable[[Tracks], bool],
         need: Need,
-        source: Ring,
-        changed: Signal,
-        source_ended: Callable[[], bool],
+        feed: Feed,
         start_seq: int,
-        splice: Splice,
-        full_speed: bool,
-        batch_age_s: float,
-        batch_bytes: int,
-        went_live: Callable[[int], None],
+        replaces: JobRun | None = None,
+        move: MoveKind | None = None,
+        to: str = "",
+        avoid: frozenset[str] = frozenset(),
     ) -> None:
-        """`went_live` hears of a job that waited so long that it begins at this later place in the source's ring."""
+        """`serves` says whether the job can go on with other tracks. `replaces`: the job that it shall take over from
+        while that runs on, by a move of the kind `move`, `to` the daemon of this id, if one is named.
+        """
         self.id = uuid4().hex[:12]
         self.plan = plan
         self.need = need
-        self.start_seq = start_seq
         self.next_seq = start_seq  # of the first event that the job has not taken
         self.started_at = time.time()
         self.state = "placing"
@@ -63,20 +104,21 @@ class JobRun:
         self.daemon_name = ""
         self.ack: messages.TranscodeAck | None = None
         self.stats: messages.TranscodeStats | None = None
-        self.gave_output = False
+        self.output_since: float | None = None  # by the monotonic clock
         self.lost_samples = 0  # evicted before the job could take them
+        self.leave_reason = "nobody watches any more"  # told to the daemon where the job is cancelled
+        self.kinds = {target.track.id: target.track.kind for target in plan.targets}
+        self.replaces = replaces
+        self._move = move
+        self._to = to
+        self._avoid = avoid
+        self._owner = owner
         self._daemons = daemons
         self._work = work
-        self._went_live = went_live
         self._serves = serves
-        self._source = source
-        self._changed = changed
-        self._source_ended = source_ended
-        self._splice = splice
-        self._full_speed = full_speed
-        self._batch_age_s = batch_age_s
-        self._batch_bytes = batch_bytes
-        self._kinds = {target.track.id: target.track.kind for target in plan.targets}
+        self._feed = feed
+        self._pace: Pace | None = None
+        self._start_ticks = 0
 
     @property
     def waiting(self) -> Waiting | None:
@@ -88,70 +130,55 @@ class JobRun:
         """1 is next; 0: it does not wait."""
         return self._daemons.ledger.position(self.id)
 
-    async def go(
-        self,
-        take: Callable[[Sequence[Sample]], None],
-        room: Callable[[], Awaitable[None]],
-        fed: Callable[[int], None],
-    ) -> None:
+    @property
+    def lag_s(self) -> float:
+        """How much later its output comes than its source."""
+        return self._pace.lag_ticks / TICKS_PER_SECOND if self._pace is not None else 0.0
+
+    async def go(self) -> None:
         """Places the job, which may wait for that, and runs it to its end.
 
-        `take` gets the output; `room` returns when viewers could take more (asked only at full speed); `fed` hears how
-        far the source's ring was used. A session that the driver refuses is asked for elsewhere. Raises `NoPlacement`
-        and `QueueTimeout`, or `JobError` where the job was lost.
+        A session that the driver refuses is asked for elsewhere. Raises `NoPlacement` and `QueueTimeout`, or `JobError`
+        where the job was lost.
         """
+        replaces = self.replaces.id if self.replaces is not None else ""
         try:
-            slot = await self._daemons.place(self.id, self.need, self._work)
-            while (refusal := await self._try(slot, take, room, fed)) is not None:
+            slot = await self._daemons.place(
+                self.id, self.need, self._work, replaces=replaces, move=self._move, to=self._to, avoid=self._avoid
+            )
+            while (refusal := await self._try(slot)) is not None:
                 log.warning("job %s: %s was refused a session: %s", self.id, self.daemon_name, refusal)
                 self.state, self.placement, self.ack, self.stats = "placing", None, None, None
                 slot = await self._daemons.place_again(slot, refusal)
-                self.next_seq = self.restart_seq()
-                fed(self.next_seq)
         finally:
             self.state = "ended"
 
-    async def _try(
-        self,
-        slot: JobSlot,
-        take: Callable[[Sequence[Sample]], None],
-        room: Callable[[], Awaitable[None]],
-        fed: Callable[[int], None],
-    ) -> JobError | None:
+    async def _try(self, slot: JobSlot) -> JobError | None:
         """Runs the job where it was placed. Returns the driver's refusal of a session, and raises any other error."""
         self.placement = slot.placement
         self.daemon_name = self._daemons.name_of(slot.placement.daemon_id)
         self.waited_s += slot.waited_s
+        slot.on_move = lambda kind, reason: self._owner.move(self, kind, reason)
         try:
             stream = await self._daemons.open(slot)
             self.state = "starting"
-            if slot.waited_s > LIVE_AFTER_S:
-                self._go_live()
-            self._splice.restart()
-            await stream.send(convert.start_to_wire(self._spec(slot)))
-            await self._run(slot, stream, take, room, fed)
+            begin = self._owner.begins(self, slot.waited_s)
+            self.next_seq = begin.seq
+            self._start_ticks = self._feed.source.ticks_at(begin.seq)
+            await stream.send(convert.start_to_wire(self._spec(slot, begin)))
+            await self._run(slot, stream)
         except JobError as error:
             if slot.said and error.code is ErrorCode.SESSION_LIMIT:
                 return error
             self._daemons.failed(slot, error)
             raise
         except BaseException:
-            self._daemons.cancel(slot, "nobody watches any more")
+            self._daemons.cancel(slot, self.leave_reason)
             raise
         self._daemons.finished(slot)
         return None
 
-    def _go_live(self) -> None:
-        """After a wait nobody wants to see what was on when it began, unless viewers have seen a part of it."""
-        seq = self._source.join_seq()
-        tracks = self._source.tracks_at(seq)
-        if self._full_speed or self._source_ended() or self._splice.resume_ticks(self._kinds) is not None:
-            return
-        if seq > self.next_seq and tracks is not None and self._serves(tracks):
-            self.start_seq = self.next_seq = seq
-            self._went_live(seq)
-
-    def _spec(self, slot: JobSlot) -> JobSpec:
+    def _spec(self, slot: JobSlot, begin: Begin) -> JobSpec:
         encoder = slot.placement.encoder
         return JobSpec(
             job_id=self.id,
@@ -159,25 +186,19 @@ class JobRun:
             encoder=encoder.name if encoder else "",
             device=encoder.device if encoder else "",
             hw_accel=self.need.hw_accel,
-            first_keyframe_ticks=self._splice.resume_ticks(self._kinds),
-            batch_age_s=self._batch_age_s,
-            batch_bytes=self._batch_bytes,
-            full_speed=self._full_speed,
+            first_keyframe_ticks=begin.first_keyframe_ticks,
+            batch_age_s=self._feed.batch_age_s,
+            batch_bytes=self._feed.batch_bytes,
+            full_speed=self._feed.full_speed,
         )
 
-    async def _run(
-        self,
-        slot: JobSlot,
-        stream: JobOutputs,
-        take: Callable[[Sequence[Sample]], None],
-        room: Callable[[], Awaitable[None]],
-        fed: Callable[[int], None],
-    ) -> None:
-        feed = asyncio.create_task(self._feed(stream, fed), name=f"feed of job {self.id}")
-        drain = asyncio.create_task(self._drain(slot, stream, take, room), name=f"drain of job {self.id}")
+    async def _run(self, slot: JobSlot, stream: JobOutputs) -> None:
+        feed = asyncio.create_task(self._send(stream), name=f"feed of job {self.id}")
+        drain = asyncio.create_task(self._drain(slot, stream), name=f"drain of job {self.id}")
+        watch = asyncio.create_task(self._watch(), name=f"watch of job {self.id}")
         unacked = asyncio.get_running_loop().call_later(ACK_WITHIN_S, self._no_ack, slot)
         try:
-            ends: set[asyncio.Future[Any]] = {drain, slot.lost}
+            ends: set[asyncio.Future[Any]] = {drain, slot.lost, watch}
             await asyncio.wait({feed, *ends}, return_when=asyncio.FIRST_COMPLETED)
             if feed.done() and not drain.done():
                 patience = None if feed.exception() is None else LAST_WORDS_S
@@ -186,29 +207,34 @@ class JobRun:
                 drain.result()
             elif slot.lost.done():
                 raise slot.lost.result()
+            elif watch.done():
+                watch.result()
             else:
                 feed.result()
         finally:
             unacked.cancel()
-            feed.cancel()
-            drain.cancel()
-            await asyncio.gather(feed, drain, return_exceptions=True)
+            for task in (feed, drain, watch):
+                task.cancel()
+            await asyncio.gather(feed, drain, watch, return_exceptions=True)
 
     def _no_ack(self, slot: JobSlot) -> None:
         if self.ack is None and not slot.lost.done():
             words = f"{self.daemon_name} did not start ffmpeg within {ACK_WITHIN_S:g} s"
             slot.lost.set_result(JobError(ErrorCode.STALLED, words))
 
-    async def _feed(self, stream: JobOutputs, fed: Callable[[int], None]) -> None:
+    # ------------------------------------------------------------------------------------------------ input
+
+    async def _send(self, stream: JobOutputs) -> None:
         """Sends what the job works on: at once where a batch is full, else when its oldest sample is old enough."""
         loop = asyncio.get_running_loop()
+        feed, source = self._feed, self._feed.source
         sequence = 0
-        sent_at = -self._batch_age_s
+        sent_at = -feed.batch_age_s
         while True:
             try:
-                events, seq = self._source.read(self.next_seq, max_bytes=self._batch_bytes)
+                events, seq = source.read(self.next_seq, max_bytes=feed.batch_bytes)
             except Lagged:
-                seq = self._source.join_seq()
+                seq = source.resume_seq()
                 self.lost_samples += seq - self.next_seq
                 self.next_seq = seq
                 continue
@@ -217,20 +243,20 @@ class JobRun:
                 seq -= len(events) - change
                 events = events[:change]
             if events:
-                samples = [e for e in events if type(e) is Sample and e.track in self._kinds]
+                samples = [e for e in events if type(e) is Sample and e.track in self.kinds]
                 if samples:
                     await stream.send(Batch(samples, sequence))
                     sequence += len(samples)
                     sent_at = loop.time()
                 self.next_seq = seq
-                fed(seq)
-            if change is None and self.next_seq < self._source.next_seq:
+                self._owner.fed(self, seq)
+            if change is None and self.next_seq < source.next_seq:
                 continue
-            if change is not None or self._source_ended():
+            if change is not None or feed.ended():
                 await stream.send(messages.InputComplete())
                 return
-            await self._changed.wait()
-            if not self._full_speed and (pause := sent_at + self._batch_age_s - loop.time()) > 0:
+            await feed.changed.wait()
+            if not feed.full_speed and (pause := sent_at + feed.batch_age_s - loop.time()) > 0:
                 await asyncio.sleep(pause)
 
     def _change_in(self, events: Sequence[Event]) -> int | None:
@@ -240,29 +266,24 @@ class JobRun:
                 return index
         return None
 
-    async def _drain(
-        self,
-        slot: JobSlot,
-        stream: JobOutputs,
-        take: Callable[[Sequence[Sample]], None],
-        room: Callable[[], Awaitable[None]],
-    ) -> None:
-        splice, kinds = self._splice, self._kinds
+    # ------------------------------------------------------------------------------------------------ output
+
+    async def _drain(self, slot: JobSlot, stream: JobOutputs) -> None:
+        loop, source = asyncio.get_running_loop(), self._feed.source
+        last: dict[int, int] = {}  # DTS of each track
         while True:
             item = await stream.receive()
             match item:
                 case Batch():
-                    released = [
-                        out
-                        for sample in item.samples
-                        if (kind := kinds.get(sample.track)) is not None
-                        and (out := splice.take(sample, kind)) is not None
-                    ]
-                    if released:
-                        self.state, self.gave_output = "running", True
-                        take(released)
-                    if self._full_speed:
-                        await room()
+                    self._check(item.samples, last)
+                    if item.samples:
+                        if self.output_since is None:
+                            self.state, self.output_since = "running", time.monotonic()
+                        if self._pace is not None:
+                            self._pace.output_came(loop.time(), item.samples[-1].dts_ticks, source.newest_ticks)
+                        self._owner.take(self, item.samples)
+                    if self._feed.full_speed:
+                        await self._room()
                 case messages.TranscodeStats():
                     self.stats = item
                 case messages.TranscodeAck():
@@ -277,10 +298,42 @@ class JobRun:
                 case None:
                     raise JobError(ErrorCode.CONNECTION_LOST, f"{self.daemon_name} closed the job's stream")
 
-    def restart_seq(self) -> int:
-        """Where the job's successor has to begin reading so that no picture is lost."""
-        ticks = self._splice.resume_ticks(self._kinds)
-        if ticks is None:
-            return max(self.start_seq, self._source.first_seq)
-        seq = self._source.keyframe_at_or_before(ticks)
-        return self._source.join_seq() if seq is None else seq
+    async def _room(self) -> None:
+        await self._owner.room()
+        if self._pace is not None:
+            self._pace.held_up(asyncio.get_running_loop().time(), self._feed.source.newest_ticks)
+
+    def _check(self, samples: Sequence[Sample], last: dict[int, int]) -> None:
+        """Raises where these samples can't have been made of the job's input; viewers must not get them."""
+        least = self._start_ticks - STRAY_TICKS
+        most = self._feed.source.newest_ticks + STRAY_TICKS
+        for track, pts, dts, _, _ in samples:
+            if track not in self.kinds:
+                raise self._garbage(f"a sample of track {track}, which the job does not have")
+            if dts < last.get(track, dts) - BACK_TICKS:
+                raise self._garbage(f"samples of track {track} whose time runs backwards")
+            if not least <= pts <= most or not least <= dts <= most:
+                raise self._garbage(f"a sample of track {track} from a time that it was given nothing of")
+            last[track] = dts
+
+    def _garbage(self, what: str) -> JobError:
+        return JobError(ErrorCode.BAD_OUTPUT, f"{self.daemon_name} sent {what}")
+
+    # ------------------------------------------------------------------------------------------------ watching
+
+    async def _watch(self) -> None:
+        """Raises where the job has stalled; asks for another place where it falls behind."""
+        loop, source = asyncio.get_running_loop(), self._feed.source
+        pace = self._pace = Pace(
+            full_speed=self._feed.full_speed,
+            now=loop.time(),
+            newest_ticks=source.newest_ticks,
+            start_ticks=self._start_ticks,
+        )
+        while True:
+            await asyncio.sleep(pace.look_in_s(loop.time()))
+            if silent_s := pace.stalled_s(loop.time(), source.newest_ticks):
+                words = f"{self.daemon_name} gave no output for {silent_s:.1f} s while its input went on"
+                raise JobError(ErrorCode.STALLED, words)
+            if (speed := pace.slow_at(loop.time(), source.newest_ticks)) is not None:
+                self._owner.move(self, MoveKind.SLOW, f"it ran at {speed:.2f} times real time for 10 s")

@@ -3,47 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from uuid import uuid4
+from dataclasses import dataclass
 
-from tvarr.cluster.model import Need
 from tvarr.coordinator.daemons import Daemons
+from tvarr.coordinator.endings import Ending
+from tvarr.coordinator.keeper import Keeper
 from tvarr.coordinator.models import Profile
 from tvarr.coordinator.outputs import TsOutput
 from tvarr.coordinator.profiles import IN_TS, Plan, plan
 from tvarr.coordinator.signals import Signal
-from tvarr.coordinator.transcode import JobRun
+from tvarr.coordinator.transcode import Feed
 from tvarr.errors import CannotCarry, ErrorCode, JobError, NoPlacement, QueueTimeout, TvarrError
 from tvarr.media.interleave import Interleaver
-from tvarr.media.model import Event, Kind, Sample, Tracks
+from tvarr.media.model import Event, Sample, Tracks
 from tvarr.media.ring import Ring
-from tvarr.media.splice import Splice
 
 log = logging.getLogger(__name__)
 
 VARIANT_RING_BYTES = 16 * 1024 * 1024  # a transcode's output kept for outputs that start later
 HELD_BYTES = 32 * 1024 * 1024  # copied samples that wait for the transcoded ones; beyond it the oldest go on alone
-MAX_ENDINGS = 20  # remembered for people
-TAKEOVER_WINDOW_S = 600.0
-SIZE_WITHIN_S = 5.0  # a picture's size is waited for so long before a job starts without it
-RETRY_PAUSE_S = (0.0, 0.2, 1.0, 2.0, 5.0)  # before the nth new placement of one job
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """Why something ended; every ending has a reason."""
-
-    code: str
-    reason: str
-    at: float = field(default_factory=time.time)
-    job_id: str = ""
-    daemon_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +38,7 @@ class VariantLimits:
 class Variant:
     """Takes a relay's events in stream order and keeps outputs of them.
 
-    `profile` decides what is copied and what a daemon does. A job that is lost is placed again, from the keyframe
-    before the last picture that was released, at most `max_takeovers` times in ten minutes; daemons that had no room
-    for it do not count.
+    `profile` decides what is copied and what a daemon does; its `keeper` sees to it that somebody does.
     """
 
     def __init__(
@@ -80,28 +59,33 @@ class Variant:
         self.profile = profile
         self.state = "starting"
         self.failure: TvarrError | None = None
-        self.endings: deque[Ending] = deque(maxlen=MAX_ENDINGS)
-        self.run: JobRun | None = None  # the job that runs now
-        self.takeovers = 0
         self.idle_since: float | None = time.monotonic()
         self._service_name = service_name
         self._source = source
-        self._source_changed = source_changed
         self._drained = drained
         self._source_ended = False
-        self._source_id = source_id
-        self._work = uuid4().hex[:12]  # what all of its jobs do, for the ledger
-        self._full_speed = full_speed
-        self._daemons = daemons
-        self._limits = limits
         self._outputs: dict[str, TsOutput] = {}
         self._plan: Plan | None = None
-        self._tracks: Tracks | None = None
         self._samples = source if _copies_all(profile) else Ring(VARIANT_RING_BYTES)
         self._interleaver = Interleaver(max_bytes=HELD_BYTES)
-        self._feed_seq = source.join_seq()
         self._jobs: asyncio.Task[None] | None = None
-        self._splice = Splice()
+        self.keeper = Keeper(
+            name=name,
+            profile=profile,
+            feed=Feed(
+                source,
+                source_changed,
+                lambda: self._source_ended,
+                full_speed,
+                limits.batch_age_s,
+                limits.batch_bytes,
+            ),
+            source_id=source_id,
+            daemons=daemons,
+            exhausted_policy=limits.exhausted_policy,
+            max_takeovers=limits.max_takeovers,
+            output=self,
+        )
         if not _copies_all(profile):
             self._catch_up()
 
@@ -135,7 +119,7 @@ class Variant:
     def room(self) -> bool:
         """Whether a source that can wait should go on: neither a viewer nor the job is far behind."""
         busy = self._plan is not None and bool(self._plan.targets) and self.state not in {"ended", "failed"}
-        if busy and self._source.bytes_since(self._feed_seq) > self._source.max_bytes // 4:
+        if busy and self._source.bytes_since(self.keeper.feed_seq) > self._source.max_bytes // 4:
             return False
         return all(output.room() for output in self._outputs.values())
 
@@ -168,7 +152,7 @@ class Variant:
         if self._jobs is not None:
             self._jobs.cancel()
         if self.state not in {"ended", "failed"}:
-            self.endings.append(Ending("closed", reason))
+            self.keeper.endings.append(Ending("closed", reason))
             self._finish(None)
 
     async def close(self, reason: str) -> None:
@@ -179,7 +163,7 @@ class Variant:
 
     def _catch_up(self) -> None:
         """A variant of a relay that already runs begins at its latest keyframe."""
-        seq = self._feed_seq
+        seq = self.keeper.feed_seq
         if tracks := self._source.tracks_at(seq):
             self.take([tracks])
         while seq < self._source.next_seq:
@@ -188,7 +172,7 @@ class Variant:
 
     def _set_tracks(self, tracks: Tracks) -> list[Event]:
         new = plan(self.profile, tracks)
-        self._tracks, self._plan = tracks, new
+        self._plan = self.keeper.current_plan = new
         if new.targets and self._jobs is None:
             self._jobs = asyncio.create_task(self._run_jobs(), name=f"jobs of {self.name}")
         elif not new.targets:
@@ -199,47 +183,9 @@ class Variant:
     # ---------------------------------------------------------------------------------------------------- jobs
 
     async def _run_jobs(self) -> None:
-        """Keeps one job running after another until the source is used up or nothing helps any more."""
-        failures: deque[float] = deque()
+        """Until the source is used up or nothing helps any more."""
         try:
-            await self._picture_size()
-            while True:
-                current = self._plan_at(self._feed_seq)
-                if not current.targets:
-                    if self._source_ended:
-                        break
-                    await self._source_changed.wait()
-                    continue
-                run = JobRun(
-                    daemons=self._daemons,
-                    work=self._work,
-                    plan=current,
-                    serves=partial(self._served_by, current),
-                    need=Need(
-                        current.targets,
-                        self.profile.hw_accel,
-                        self.profile.exhausted_policy or self._limits.exhausted_policy,
-                        self._source_id,
-                    ),
-                    source=self._source,
-                    changed=self._source_changed,
-                    source_ended=lambda: self._source_ended,
-                    start_seq=self._feed_seq,
-                    splice=self._splice,
-                    full_speed=self._full_speed,
-                    batch_age_s=self._limits.batch_age_s,
-                    batch_bytes=self._limits.batch_bytes,
-                    went_live=self._go_live,
-                )
-                self.run = run
-                try:
-                    await run.go(self._take_output, self._output_room, self._fed)
-                    self.endings.append(Ending("finished", "its input was used up", job_id=run.id))
-                    if self._source_ended and run.next_seq >= self._source.next_seq:
-                        break
-                    self._feed_seq = run.next_seq
-                except JobError as error:
-                    await self._after_failure(error, run, failures)
+            await self.keeper.keep()
         except (JobError, NoPlacement, QueueTimeout) as error:
             self._finish(error)
         except Exception as error:
@@ -247,50 +193,8 @@ class Variant:
             self._finish(JobError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}"))
         else:
             self._finish(None)
-        finally:
-            self.run = None
 
-    def _plan_at(self, seq: int) -> Plan:
-        """The plan for a job that begins at `seq`; with what became known later, where one job serves both."""
-        tracks = self._source.tracks_at(max(seq, self._source.first_seq))
-        latest = self._plan
-        if tracks is None:
-            return latest or plan(self.profile, Tracks(()))
-        then = plan(self.profile, tracks)
-        return latest if latest is not None and latest.one_job_serves(then) else then
-
-    def _served_by(self, current: Plan, tracks: Tracks) -> bool:
-        return current.one_job_serves(plan(self.profile, tracks))
-
-    async def _picture_size(self) -> None:
-        """Waits for the size of the picture: a stream may be entered long before its parameter sets come by."""
-        deadline = time.monotonic() + SIZE_WITHIN_S
-        while not self._source_ended and (left := deadline - time.monotonic()) > 0:
-            videos = [t.track for t in (self._plan.targets if self._plan else ()) if t.track.kind is Kind.VIDEO]
-            if all(track.width for track in videos):
-                return
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._source_changed.wait(), left)
-
-    async def _after_failure(self, error: JobError, run: JobRun, failures: deque[float]) -> None:
-        """Gets ready for the next try, or raises `error` where none is left."""
-        name = run.daemon_name
-        self.endings.append(Ending(error.code, str(error), job_id=run.id, daemon_name=name))
-        log.warning("%s: job %s on %s ended: %s (%s)", self.name, run.id, name or "nobody", error, error.code)
-        self._feed_seq = run.restart_seq()
-        if error.code is ErrorCode.CAPACITY and not run.gave_output:
-            return  # the ledger does not ask that daemon again so soon
-        now = time.monotonic()
-        failures.append(now)
-        while failures and now - failures[0] > TAKEOVER_WINDOW_S:
-            failures.popleft()
-        if len(failures) > self._limits.max_takeovers or not (error.retry_elsewhere or error.retry_in_software):
-            raise error
-        self.takeovers += 1
-        await asyncio.sleep(RETRY_PAUSE_S[min(len(failures), len(RETRY_PAUSE_S)) - 1])
-
-    def _go_live(self, seq: int) -> None:
-        """The first job had to wait and begins at `seq`: what is copied begins there too."""
+    def went_live(self, seq: int) -> None:
         current = self._plan
         assert current is not None
         self._interleaver = Interleaver(current.target_ids, HELD_BYTES)
@@ -300,19 +204,19 @@ class Variant:
                 if not isinstance(event, Tracks) and event.track in current.copied:
                     self._emit(self._interleaver.push(event))
 
-    def _fed(self, seq: int) -> None:
-        """The job has taken everything before `seq`."""
-        self._feed_seq = seq
+    def fed(self) -> None:
         self._drained.set()
 
-    def _take_output(self, samples: Sequence[Sample]) -> None:
+    def release(self, samples: Sequence[Sample]) -> None:
+        if not samples:
+            return
         self.state = "running"
         out: list[Event] = []
         for sample in samples:
             out.extend(self._interleaver.push(sample))
         self._emit(out)
 
-    async def _output_room(self) -> None:
+    async def room_for_more(self) -> None:
         while not all(output.room() for output in self._outputs.values()):
             await self._drained.wait()
 

@@ -11,12 +11,13 @@ from typing import Any
 from tvarr.cluster.model import Capabilities, Considered
 from tvarr.cluster.pools import Pool
 from tvarr.coordinator.daemons import DaemonLink, Daemons
+from tvarr.coordinator.endings import Ending
 from tvarr.coordinator.outputs import TsOutput, Viewer
 from tvarr.coordinator.relay import Relay
 from tvarr.coordinator.source import redact
 from tvarr.coordinator.transcode import JobRun
-from tvarr.coordinator.variant import Ending, Variant
-from tvarr.media.model import Track
+from tvarr.coordinator.variant import Variant
+from tvarr.media.model import TICKS_PER_SECOND, Track
 from tvarr.wire import convert, messages
 
 View = dict[str, Any]
@@ -167,27 +168,36 @@ def relay(relay: Relay) -> View:
             "bitrate_kbps": round(status.bitrate_kbps),
         },
         "tracks": [_track(t) for t in tracks.tracks] if tracks else [],
-        "buffer": {"bytes": relay.ring.bytes, "max_bytes": relay.ring.max_bytes},
+        "buffer": {
+            "bytes": relay.ring.bytes,
+            "max_bytes": relay.ring.max_bytes,
+            "max_s": relay.ring.max_ticks / TICKS_PER_SECOND if relay.ring.max_ticks is not None else None,
+        },
         "variants": [_variant(v) for v in relay.variants.values()],
         "endings": [_ending(e) for e in relay.endings],
     }
 
 
 def _variant(variant: Variant) -> View:
-    run = variant.run
+    keeper = variant.keeper
+    run, successor = keeper.run, keeper.successor
     return {
         "profile": variant.profile.name,
         "state": variant.state,
         "error": str(variant.failure) if variant.failure else "",
-        "takeovers": variant.takeovers,
+        "takeovers": keeper.takeovers,
+        "moves": keeper.moves,
+        "move_refused": keeper.move_refused,
+        "lost_pictures": keeper.splice.missing,
         "job": job(run) if run else None,
+        "successor": job(successor) if successor else None,
         "placement": placement(run) if run else None,
         "outputs": [output.container for output in variant.outputs],
         "viewers_dropped": sum(output.dropped for output in variant.outputs),
         "viewers": [
             _viewer(v, output) for output in variant.outputs for v in sorted(output.viewers, key=lambda v: v.id)
         ],
-        "endings": [_ending(e) for e in variant.endings],
+        "endings": [_ending(e) for e in keeper.endings],
     }
 
 
@@ -217,6 +227,7 @@ def job(run: JobRun) -> View:
         "output_bytes": stats.output_bytes if stats else 0,
         "first_output_s": round(stats.first_output_s, 3) if stats else 0.0,
         "lost_samples": run.lost_samples,
+        "lag_s": round(run.lag_s, 2),
     }
 
 

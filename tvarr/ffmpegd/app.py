@@ -27,6 +27,10 @@ from tvarr.wire.server import serve_ffmpegd
 
 log = logging.getLogger(__name__)
 
+LEAVE_WITHIN_S = 6.0
+"""From SIGTERM on, jobs have this long to be moved or to end by themselves. With what ending the others takes
+(`work.END_WITHIN_S`) and a goodbye it is less than `background.STOP_LIMIT_S`."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FfmpegdOptions:
@@ -44,7 +48,10 @@ class FfmpegdOptions:
 
 
 async def run(options: FfmpegdOptions) -> int:
-    """Works until it is cancelled, then ends its jobs and takes its leave; returns the exit code where it ends itself.
+    """Works until it is cancelled, then takes its leave; returns the exit code where it ends itself.
+
+    It leaves when none of its jobs is left: the coordinator moves its own away, clients' may end by themselves. After
+    `LEAVE_WITHIN_S`, and at once where nobody moves them, those that are left are ended with SHUTTING_DOWN.
 
     Raises `ConfigError` for an address or token that can't be used and `StartError` without a usable ffmpeg or where
     the port is taken.
@@ -56,11 +63,13 @@ async def run(options: FfmpegdOptions) -> int:
     log.info("using ffmpeg %s at %s (%s)", ffmpeg.version, ffmpeg.path, ffmpeg.found)
     async with AsyncExitStack() as stack:
         daemon = Daemon(options, ffmpeg, await _capabilities(options, ffmpeg, cached=True))
-        stack.push_async_callback(daemon.close)
+        stack.callback(daemon.close)
         if options.listen:
             await daemon.listen(stack, *options.listen)
-        if endpoint:
-            await daemon.attach(stack, endpoint)
+        attached = daemon.attach(stack, endpoint) if endpoint else None
+        stack.push_async_callback(daemon.leave)
+        if attached is not None:
+            await asyncio.shield(attached)  # ends only by a defect, which then ends the role
         elif not options.listen:
             log.warning("connected to nothing: give --coordinator-url, or --listen to serve clients directly")
         await asyncio.Event().wait()
@@ -103,13 +112,12 @@ class Daemon:
         self._reading = asyncio.Lock()
         self._attachment: Attachment | None = None
 
-    async def attach(self, stack: AsyncExitStack, endpoint: Endpoint) -> None:
-        """Works for a coordinator until it is cancelled; what ends that work is left on the stack."""
+    def attach(self, stack: AsyncExitStack, endpoint: Endpoint) -> asyncio.Task[None]:
+        """Works for a coordinator until the stack is left."""
         self._attachment = Attachment(endpoint, self._jobs, self._register, self._heartbeat)
         task = asyncio.create_task(self._attachment.run(), name="attachment to the coordinator")
         stack.push_async_callback(_cancelled, task)
-        stack.push_async_callback(self._leave, self._attachment)
-        await asyncio.shield(task)  # ends only by a defect, which then ends the role
+        return task
 
     async def listen(self, stack: AsyncExitStack, host: str, port: int) -> None:
         """Serves clients until the stack is left. Raises `StartError` where the port can't be had."""
@@ -118,20 +126,18 @@ class Daemon:
         )
         server = await serve_ffmpegd(service, host, port, self._options.auth_token)
         stack.push_async_callback(server.stop)
-        stack.push_async_callback(self._end_jobs)
         log.info("serving clients on port %d", server.port)
 
-    async def close(self) -> None:
-        await self._end_jobs()
+    async def leave(self) -> None:
+        """Waits for the jobs to end, as far as anybody ends them, and ends the others."""
+        reason = JobError(ErrorCode.SHUTTING_DOWN, "the daemon shuts down")
+        self._jobs.refuse(reason)
+        told = self._attachment is not None and await self._attachment.leave(str(reason))
+        await self._jobs.ended(LEAVE_WITHIN_S, moved=told)
+        await self._jobs.close(reason)
+
+    def close(self) -> None:
         self._stats.close()
-
-    async def _leave(self, attachment: Attachment) -> None:
-        """The coordinator hears first that we go, so that what it moves does not come back here."""
-        await attachment.leave("the daemon shuts down")
-        await self._end_jobs()
-
-    async def _end_jobs(self) -> None:
-        await self._jobs.close(JobError(ErrorCode.SHUTTING_DOWN, "the daemon shuts down"))
 
     async def _run_job(self, spec: JobSpec, stream: ObservedStream) -> None:
         await Job(spec, stream, self._ffmpeg, self._jobs.capacity.capabilities).run()

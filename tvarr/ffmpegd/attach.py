@@ -21,7 +21,7 @@ FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 15.0
 REFUSED_RETRY_S = (15.0, 30.0)  # a wrong token or version does not heal by itself, but somebody may heal it
 HEARTBEAT_S = (0.2, 60.0)  # what a coordinator may ask for
-GOODBYE_WITHIN_S = 0.5
+TELL_WITHIN_S = 0.5  # a stream that takes no message for so long carries none
 ENDS_TOLD_TOGETHER_S = 0.05  # a heartbeat is sent so soon after a job has ended, for all that end meanwhile
 
 
@@ -55,6 +55,7 @@ class Attachment:
         self._stream: CoordinatorMessages | None = None  # while registered
         self._registered = False  # whether the last stream came so far
         self._said = ""  # the last reason for not being attached that was logged
+        self._leaving = ""  # why no more jobs are wanted
 
     async def run(self) -> None:
         """Goes on until it is cancelled, and then says goodbye."""
@@ -76,20 +77,26 @@ class Attachment:
             attempt = 0 if self._registered else attempt + 1
             await asyncio.sleep(self._rng.uniform(*REFUSED_RETRY_S) if refused else retry_delay_s(attempt, self._rng))
 
-    async def leave(self, reason: str) -> None:
-        """Asks for no more jobs and for those here to be moved."""
-        await self._tell(messages.Draining(reason=reason))
+    async def leave(self, reason: str) -> bool:
+        """Asks for no more jobs and for those here to be moved; returns whether a coordinator heard it.
+
+        One that is attached to later hears it too.
+        """
+        self._leaving = reason
+        return await self._tell(messages.Draining(reason=reason))
 
     async def changed(self, capabilities: messages.Capabilities) -> None:
         """Tells that the capabilities are others now."""
         await self._tell(messages.CapabilitiesChanged(capabilities=capabilities))
 
-    async def _tell(self, item: messages.Draining | messages.CapabilitiesChanged) -> None:
+    async def _tell(self, item: messages.Draining | messages.CapabilitiesChanged) -> bool:
         """Sends where there is a stream; the next one begins with all of it anyway."""
         if self._stream is not None:
             with suppress(TvarrError, TimeoutError):
-                async with asyncio.timeout(GOODBYE_WITHIN_S):
+                async with asyncio.timeout(TELL_WITHIN_S):
                     await self._stream.send(item)
+                    return True
+        return False
 
     def _say(self, reason: str) -> None:
         """Logs a reason once, and again only after another one."""
@@ -108,6 +115,8 @@ class Attachment:
             raise WireError(f"{self._endpoint.target} does not answer a registration as a coordinator does")
         self._stream, self._registered, self._said = stream, True, ""
         self._jobs.capacity.draining = ""  # a coordinator that still wants it says so again
+        if self._leaving:
+            await stream.send(messages.Draining(reason=self._leaving))
         log.info("attached to the coordinator %s (version %s)", self._endpoint.target, convert.clean(first.version))
         least, most = HEARTBEAT_S
         beating = asyncio.create_task(self._beat(stream, min(max(first.heartbeat_interval_s, least), most)))

@@ -20,7 +20,7 @@ from tvarr.wire.streams import JobInputs
 
 log = logging.getLogger(__name__)
 
-END_WITHIN_S = 3.0  # jobs that are ended have this long to end their ffmpeg
+END_WITHIN_S = 2.0  # jobs that are ended have this long to end their ffmpeg and to say so
 LAST_WORDS_WITHIN_S = 1.0  # a job that failed has this long to say so
 _ASKED_FOR = frozenset({ErrorCode.CANCELLED, ErrorCode.SHUTTING_DOWN})
 
@@ -67,6 +67,7 @@ class RunningJob:
     encoder: str
     device: str
     task: asyncio.Task[None]
+    client: bool = False  # of a client that dialled us, not of the coordinator
     started_at: float = field(default_factory=time.monotonic)
     stream: ObservedStream | None = None
     ending: JobError | None = None  # why it was ended from here
@@ -112,7 +113,7 @@ class Jobs:
             raise self._closing
         spec = self.capacity.claim_for(spec)
         task = asyncio.create_task(self._run(spec, stream), name=f"job {spec.job_id}")
-        self._add(RunningJob(spec.job_id, spec.encoder, spec.device, task))
+        self._add(RunningJob(spec.job_id, spec.encoder, spec.device, task, client=True))
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
@@ -127,14 +128,27 @@ class Jobs:
             job.ending = error
             job.task.cancel()
 
+    def refuse(self, error: JobError) -> None:
+        """Takes no more jobs: whoever asks gets `error`."""
+        self._closing = error
+
+    async def ended(self, within_s: float, *, moved: bool) -> None:
+        """Waits until the jobs that are here have ended, or the time is over.
+
+        `moved`: the coordinator takes its jobs elsewhere; else only those of clients are waited for.
+        """
+        if tasks := [job.task for job in self._running.values() if moved or job.client]:
+            log.info("leaving when %d jobs have ended, or in %g s", len(tasks), within_s)
+            await asyncio.wait(tasks, timeout=within_s)
+
     async def close(self, error: JobError) -> None:
         """Ends every job and waits until their ffmpeg processes are gone."""
-        self._closing = error
+        self.refuse(error)
         tasks = list(self._tasks)
         for job_id in list(self._running):
             self.cancel(job_id, error)
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=END_WITHIN_S + LAST_WORDS_WITHIN_S)
+            _, late = await asyncio.wait(tasks, timeout=END_WITHIN_S)
             for task in late:
                 log.error("%s did not end in time", task.get_name())
 

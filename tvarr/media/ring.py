@@ -6,7 +6,7 @@ evicted learns it by `Lagged` and goes on at `join_seq()`.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import Generic, NamedTuple, TypeVar
 
 from tvarr.errors import TvarrError
@@ -131,9 +131,12 @@ class _BytesRing(Generic[T]):
         self._ends.append(self._appended)
         self.bytes += size + ITEM_OVERHEAD_BYTES
         while self.bytes > self.max_bytes and len(self._items) > 1:
-            self.bytes -= self._size(self._items.popleft()) + ITEM_OVERHEAD_BYTES
-            self._ends.popleft()
+            self._evict()
         return seq
+
+    def _evict(self) -> None:
+        self.bytes -= self._size(self._items.popleft()) + ITEM_OVERHEAD_BYTES
+        self._ends.popleft()
 
     def _size(self, item: T) -> int:
         raise NotImplementedError
@@ -174,8 +177,11 @@ class Ring(_BytesRing[Event]):
     start, and jobs are taken over, at its keyframes.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, max_ticks: int | None = None) -> None:
+        """`max_ticks` caps the time by DTS from the oldest sample to the newest; None: as much as the bytes allow."""
         super().__init__(max_bytes)
+        self.max_ticks = max_ticks
+        self.newest_ticks = 0  # DTS of the sample that came last
         self._tracks: list[tuple[int, Tracks]] = []  # with the number of each; the first one is in force at first_seq
         self._leading: int | None = None
         self._leading_kind = Kind.DATA
@@ -188,14 +194,25 @@ class Ring(_BytesRing[Event]):
         if isinstance(event, Tracks):
             self._tracks.append((seq, event))
             self._lead(event, seq)
-        elif event.keyframe and event.track == self._leading:
-            greatest = self._keyframes.values[-1] if self._keyframes.values else event.pts_ticks
-            self._keyframes.append(seq, max(greatest, event.pts_ticks))
+        else:
+            self.newest_ticks = event.dts_ticks
+            if event.keyframe and event.track == self._leading:
+                greatest = self._keyframes.values[-1] if self._keyframes.values else event.pts_ticks
+                self._keyframes.append(seq, max(greatest, event.pts_ticks))
+            if self.max_ticks is not None:
+                self._evict_before(event.dts_ticks - self.max_ticks)
         first = self.first_seq
         while len(self._tracks) > 1 and self._tracks[1][0] <= first:
             del self._tracks[0]
         self._keyframes.evict_below(first)
         return seq
+
+    def _evict_before(self, dts_ticks: int) -> None:
+        while len(self._items) > 1:
+            oldest = self._items[self.first_seq]
+            if type(oldest) is Sample and oldest.dts_ticks >= dts_ticks:
+                return
+            self._evict()
 
     def tracks_at(self, seq: int) -> Tracks | None:
         """The tracks in force at `seq`, also where their own event was evicted; None before the first ones."""
@@ -225,6 +242,24 @@ class Ring(_BytesRing[Event]):
         at = bisect_right(self._keyframes.values, pts_ticks) - 1
         seq = self._keyframes.seqs[at] if at >= 0 else -1
         return seq if seq >= self.first_seq else None
+
+    def resume_seq(self) -> int:
+        """Where a reader goes on whose place was evicted: the oldest keyframe held that is not evicted next.
+
+        A quarter of what is held lies before it, so that the reader can begin in time. Without such a keyframe, where
+        a new viewer starts.
+        """
+        points = self._keyframes.seqs
+        at = bisect_left(points, self.first_seq + len(self) // 4)
+        return points[at] if at < len(points) else self.join_seq()
+
+    def ticks_at(self, seq: int) -> int:
+        """DTS of the first sample at or behind `seq`; of the newest one where there is none."""
+        for at in range(max(seq, self.first_seq), self.next_seq):
+            item = self._items[at]
+            if isinstance(item, Sample):
+                return item.dts_ticks
+        return self.newest_ticks
 
     def _lead(self, tracks: Tracks, seq: int) -> None:
         candidates = tracks.of_kind(Kind.VIDEO) or tracks.of_kind(Kind.AUDIO)

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from tvarr.coordinator.web.routes import EVENT_STREAM, Route, json_answer
-from tvarr.coordinator.web.schemas import Registration, RelayView, TranscoderView
+from tvarr.coordinator.models import parse
+from tvarr.coordinator.web.routes import EVENT_STREAM, Route, json_answer, json_body
+from tvarr.coordinator.web.schemas import MoveRequest, Registration, RelayView, TranscoderView
 from tvarr.coordinator.web.services import View, services_of
 from tvarr.errors import NoPlacement, NotFound
 
@@ -60,6 +61,13 @@ async def get_relay(request: web.Request) -> web.Response:
 async def stop_relay(request: web.Request) -> web.Response:
     await services_of(request).stop_relay(request.match_info["id"])
     return web.Response(status=204)
+
+
+async def move_job(request: web.Request) -> web.Response:
+    services, key = services_of(request), request.match_info["id"]
+    wanted = parse(MoveRequest, await json_body(request))
+    await services.move_job(key, wanted.profile, wanted.to)
+    return json_answer(find(services.relays(), key, "relay"), status=202)
 
 
 async def registration(request: web.Request) -> web.Response:
@@ -155,6 +163,16 @@ ROUTES = (
         summary="End a relay and its viewers' streams",
         status=204,
         errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path=RELAYS + "/{id}/move",
+        handler=move_job,
+        summary="Move a job to another transcoder while viewers watch",
+        body=MoveRequest,
+        answer=RelayView,
+        status=202,
+        errors=(404, 409),
     ),
     Route(
         method="GET",

@@ -92,6 +92,7 @@ class JobView(_Shape):
     speed: float = Field(description="media time over wall time")
     fps: float
     frames: int
+    lag_s: float = Field(description="from the source's newest sample to the output")
 
 
 class DaemonJobView(JobView):
@@ -181,7 +182,12 @@ class VariantView(_Shape):
     profile: str
     state: str
     error: str
+    takeovers: int = Field(description="how often a lost job went on elsewhere")
+    moves: int = Field(description="how often the job was moved while it ran")
+    move_refused: str = Field(description="why the latest move came to nothing")
+    lost_pictures: int = Field(description="that no takeover could make again")
     job: JobView | None
+    successor: JobView | None = Field(description="the job that takes over, while one is moved")
     placement: PlacementView | None
     viewers: list[ViewerView]
     endings: list[EndingView]
@@ -198,6 +204,13 @@ class RelayView(_Shape):
     tracks: list[TrackView]
     variants: list[VariantView]
     endings: list[EndingView]
+
+
+class MoveRequest(_Shape):
+    """Which job of a relay is to run elsewhere."""
+
+    profile: str = Field(description="of the variant")
+    to: str = Field("", description="id or name of a transcoder; empty: wherever it is best")
 
 
 class Registration(_Shape):

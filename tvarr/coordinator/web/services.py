@@ -49,6 +49,9 @@ class CoordinatorServices(Protocol):
     async def stop_relay(self, relay_id: str) -> None:
         """Raises `NotFound`."""
 
+    async def move_job(self, relay_id: str, profile: str, to: str) -> None:
+        """Asks for a job to be moved, `to` a transcoder if one is named. Raises `NotFound` and `Conflict`."""
+
     async def channel_changed(self, channel_id: str) -> None:
         """What the channel's stream is made from is another now, or it was deleted."""
 

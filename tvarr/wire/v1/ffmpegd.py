@@ -195,6 +195,8 @@ class TranscodeErrorCode(betterproto2.Enum):
 
     INTERNAL = 16
 
+    BAD_OUTPUT = 17
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -215,6 +217,7 @@ class TranscodeErrorCode(betterproto2.Enum):
             14: "CODE_SHUTTING_DOWN",
             15: "CODE_CONNECTION_LOST",
             16: "CODE_INTERNAL",
+            17: "CODE_BAD_OUTPUT",
         }
 
     @classmethod
@@ -237,6 +240,7 @@ class TranscodeErrorCode(betterproto2.Enum):
             "CODE_SHUTTING_DOWN": 14,
             "CODE_CONNECTION_LOST": 15,
             "CODE_INTERNAL": 16,
+            "CODE_BAD_OUTPUT": 17,
         }
 
 

@@ -1,0 +1,138 @@
+"""A running job is moved: its successor starts first, and not even a pause shows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.clips import decode_errors, probe_bytes
+from tests.e2e.test_failover import assert_nothing_lost, both_daemons, variant
+from tests.harness import Cluster, cluster, eventually, watching
+
+LONGEST_PAUSE_S = 1.0  # between two reads; batches come every 40 ms, and this machine has other things to do
+
+
+@pytest.fixture(scope="module")
+def clustered(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Iterator[Cluster]:
+    with cluster(
+        tmp_path_factory.mktemp("tvarr"), media_dir=clips, coordinator_flags=("--idle-linger", "0.5")
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def two(clustered: Cluster) -> Cluster:
+    eventually(lambda: not clustered.relays(), "the last test's relay has ended")
+    both_daemons(clustered)
+    return clustered
+
+
+class Watcher:
+    """Reads a stream and notes the longest pause between two reads."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self.data = bytearray()
+        self.longest_s = 0.0
+        self._answer = answer
+
+    async def until(self, condition: Callable[[], bool], what: str, then_s: float = 0.0) -> None:
+        """Reads until the condition holds (looked at in a thread), and for so long after it."""
+        deadline = time.monotonic() + 30
+        held_at: float | None = None
+        asked = asyncio.create_task(asyncio.to_thread(condition))
+        while held_at is None or time.monotonic() < held_at + then_s:
+            assert time.monotonic() < deadline, what
+            before = time.monotonic()
+            chunk = await self._answer.content.readany()
+            assert chunk, "the stream ended"
+            self.longest_s = max(self.longest_s, time.monotonic() - before)
+            self.data += chunk
+            if held_at is None and asked.done():
+                if asked.result():
+                    held_at = time.monotonic()
+                else:
+                    asked = asyncio.create_task(asyncio.to_thread(condition))
+
+
+def daemon_id(running: Cluster, name: str) -> str:
+    return next(str(t["id"]) for t in running.get("/api/v1/transcoders") if t["name"] == name)
+
+
+def drain(running: Cluster, slug: str, name: str) -> None:
+    status, _ = running.request("POST", f"/api/v1/transcoders/{daemon_id(running, name)}/drain")
+    assert status == 200
+
+
+def move(running: Cluster, slug: str, name: str) -> None:
+    (relay,) = [r for r in running.relays() if r["channel"]["slug"] == slug]
+    other = ({"one", "two"} - {name}).pop()
+    status, answer = running.request("POST", f"/api/v1/relays/{relay['id']}/move", {"profile": "h264", "to": other})
+    assert status == 202, answer
+
+
+def terminate(running: Cluster, slug: str, name: str) -> None:
+    running.roles[name].process.terminate()
+
+
+@pytest.mark.parametrize(
+    ("leave", "clip", "reason"),
+    [
+        pytest.param(drain, "clip.ts", "drain", id="drained"),
+        pytest.param(move, "clip.ts", "operator", id="moved by the operator"),
+        pytest.param(drain, "mp2.ts", "drain", id="drained, sound encoded"),
+        pytest.param(terminate, "clip.ts", "drain", id="daemon stopped"),
+    ],
+)
+async def test_viewers_notice_nothing(
+    two: Cluster, tmp_path: Path, leave: Callable[[Cluster, str, str], None], clip: str, reason: str
+) -> None:
+    slug = two.add_channel(f"Moved {leave.__name__} {clip}", f"file:{clip}", loop=True)
+    async with watching(two.stream_url(slug, "h264")) as answer:
+        assert answer.status == 200, await answer.text()
+        watcher = Watcher(answer)
+        await watcher.until(lambda: variant(two, slug)["job"]["state"] == "running", "it runs", then_s=1.0)
+        first: dict[str, Any] = variant(two, slug)["job"]
+        await asyncio.to_thread(leave, two, slug, first["daemon_name"])
+        watcher.longest_s = 0.0
+        await watcher.until(lambda: bool(variant(two, slug)["moves"]), "it has moved", then_s=2.0)
+        after = variant(two, slug)
+    assert (after["moves"], after["takeovers"], after["lost_pictures"], after["successor"]) == (1, 0, 0, None)
+    assert after["job"]["daemon_name"] == ({"one", "two"} - {first["daemon_name"]}).pop()
+    (ending,) = after["endings"]
+    assert (ending["code"], ending["daemon_name"], ending["job_id"]) == ("moved", first["daemon_name"], first["id"])
+    assert reason in ending["reason"]
+    assert watcher.longest_s < LONGEST_PAUSE_S
+    assert_nothing_lost(probe_bytes(bytes(watcher.data), tmp_path), 2.0)
+    assert decode_errors(tmp_path / "received.ts") == []
+    if leave is drain:
+        two.request("POST", f"/api/v1/transcoders/{first['daemon_id']}/activate")
+        assert two.daemon_state(first["daemon_name"]) == "connected"
+    if leave is terminate:
+        assert two.roles[first["daemon_name"]].process.wait(timeout=10) == 0
+
+
+async def test_a_job_that_nobody_else_can_do_stays(two: Cluster) -> None:
+    slug = two.add_channel("Stays", "file:clip.ts", loop=True)
+    async with watching(two.stream_url(slug, "h264")) as answer:
+        watcher = Watcher(answer)
+        await watcher.until(lambda: variant(two, slug)["job"]["state"] == "running", "it runs")
+        here = variant(two, slug)["job"]["daemon_name"]
+        other = ({"one", "two"} - {here}).pop()
+        await asyncio.to_thread(drain, two, slug, other)
+        try:
+            (relay,) = two.relays()
+            status, _ = two.request("POST", f"/api/v1/relays/{relay['id']}/move", {"profile": "h264"})
+            assert status == 202
+            before = len(watcher.data)
+            await watcher.until(lambda: len(watcher.data) > before + 100_000, "it goes on")
+            stays = variant(two, slug)
+            assert (stays["moves"], stays["successor"], stays["endings"]) == (0, None, [])
+            assert "no daemon can take over this job" in stays["move_refused"]
+        finally:
+            two.request("POST", f"/api/v1/transcoders/{daemon_id(two, other)}/activate")

@@ -1,0 +1,19 @@
+"""Why something ended."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+MAX_ENDINGS = 20  # remembered for people
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why something ended; every ending has a reason."""
+
+    code: str
+    reason: str
+    at: float = field(default_factory=time.time)
+    job_id: str = ""
+    daemon_name: str = ""
