@@ -37,25 +37,6 @@ async def test_a_fault_costs_no_picture(name: str, tmp_path: Path, moving: Path)
     assert len(rounds) == case.relays
 
 
-async def test_both_daemons_die_at_once(tmp_path: Path, moving: Path) -> None:
-    """They come back, as under a supervisor, and find the job waiting for them."""
-    with stage(tmp_path, moving) as made:
-        made.start_missing()
-        made.all_connected()
-        async with watched(made.running, [made.new_channel()], "h264") as (one,):
-            job = await running_job(one, made)
-            for name in made.names:
-                made.daemon(name).process.kill()
-            for name in made.names:
-                made.daemon(name).process.wait()
-            made.start_missing()
-            assert await moved_on(one, made, job["id"]), one.trouble
-            await go_on([one], AFTER_S)
-    verdict = judge(one.transcode.received, one.source.received, tmp_path, trouble=one.trouble)
-    assert not verdict.lost, verdict.words()
-    assert verdict.audio_gaps == verdict.audio_overlaps == 0
-
-
 def live(data: bytes, seconds: float, loop_began_at: float, lasts_s: Callable[[], Awaitable[None]]) -> Script:
     """An endless stream at its own speed, entered wherever it is by now, which breaks off when `lasts_s` returns."""
 
