@@ -326,6 +326,41 @@ def test_a_track_on_the_pid_of_the_pmt_moves_the_pmt() -> None:
     assert psi.parse_pat(psi.parse_section(payloads(packets(data), 0)[0][1:17])).programs == {1: 0x1001}
 
 
+def test_a_track_with_another_codec_gets_another_pid_and_its_own_again_with_the_first() -> None:
+    """Many players decode a PID as what it was at first."""
+    muxer = Muxer()
+
+    def pmt(codec: Codec, at: int) -> psi.Pmt:
+        muxer.set_tracks(replace(BOTH, tracks=(replace(H264, codec=codec), AAC)))
+        data = b"".join(
+            chunk.data for chunk in muxer.mux([picture(SECOND + at * 3600, True), frame(SECOND + at * 3600)])
+        )
+        return pmt_of(data)
+
+    first, second, third, again = (
+        pmt(c, n) for n, c in enumerate((Codec.H264, Codec.HEVC, Codec.MPEG2VIDEO, Codec.H264))
+    )
+    assert [[s.pid for s in p.streams] for p in (first, second, third, again)] == [
+        [VIDEO, AUDIO],
+        [VIDEO + 2, AUDIO],
+        [VIDEO + 3, AUDIO],
+        [VIDEO, AUDIO],
+    ]
+    assert [p.version for p in (first, second, third, again)] == [0, 1, 2, 3]
+    assert [p.pcr_pid for p in (first, second, third, again)] == [VIDEO, VIDEO + 2, VIDEO + 3, VIDEO]
+
+
+def test_codecs_that_change_for_ever_find_a_pid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every PID has carried something else, one of them is used again."""
+    monkeypatch.setattr(muxing, "HIGHEST_PID", 0x103)
+    muxer = Muxer()
+    for number in range(100):
+        ids = [0x20 + number, 0x21 + number]
+        codecs = (Codec.H264, Codec.AAC) if number % 2 else (Codec.HEVC, Codec.MP2)
+        muxer.set_tracks(Tracks(tuple(Track(i, codec) for i, codec in zip(ids, codecs, strict=True))))
+        assert len({output.packets.pid for output in muxer._outputs.values()}) == 2
+
+
 def test_a_track_keeps_its_pid_over_changes() -> None:
     muxer = Muxer()
     muxer.set_tracks(Tracks((Track(1, Codec.H264), Track(2, Codec.AAC))))

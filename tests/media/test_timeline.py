@@ -253,6 +253,35 @@ def test_a_track_that_was_away_goes_on() -> None:
     assert out.dts_ticks == 12 * SECOND
 
 
+def reordered(start: int, count: int) -> list[Sample]:
+    """Pictures I P B B P B B in decode order, and audio beside them."""
+    shown = [0, *(n + (2 if n % 3 == 1 else -1) for n in range(1, count))]
+    video = [
+        (start + n * PICTURE, raw(VIDEO, start + n * PICTURE, (at + 1 - n) * PICTURE)) for n, at in enumerate(shown)
+    ]
+    audio = [(at, raw(AUDIO, at)) for at in range(start, start + count * PICTURE, FRAME)]
+    return [sample for _, sample in sorted(video + audio, key=lambda entry: entry[0])]
+
+
+@pytest.mark.parametrize("again", [300 * SECOND, 50 * SECOND], ids=["the same", "another clock"])
+@pytest.mark.parametrize("sound_first", [False, True])
+@pytest.mark.parametrize("cut", range(20, 24))
+def test_what_a_reconnected_source_shows_comes_behind_what_it_showed(again: int, sound_first: bool, cut: int) -> None:
+    """Also where it broke off behind a picture that was decoded before others are shown."""
+    old = [s for s in reordered(300 * SECOND, 30) if s.dts_ticks < 300 * SECOND + cut * PICTURE]
+    new, still = reordered(again, 30), programme(again, 1.2)
+    if sound_first:
+        new, still = ([s for s in them if s.track == AUDIO or s.dts_ticks > again + 9000] for them in (new, still))
+    for lap in (new, [s._replace(pts_ticks=s.dts_ticks) for s in still]):  # with and without reordered pictures
+        line = timeline()
+        first = mapped(line, old)
+        line.restart()
+        second = mapped(line, lap)
+        before, after = ([s.pts_ticks for s in out if s.track == VIDEO] for out in (first, second))
+        assert len(after) == len(dts_of(lap, VIDEO))
+        assert 0 < min(after) - max(before) <= 6 * PICTURE
+
+
 anything = st.lists(
     st.one_of(
         st.tuples(

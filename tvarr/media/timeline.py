@@ -45,6 +45,9 @@ MAX_OVERLAP_TICKS = 3 * TICKS_PER_SECOND
 # the new one began comes over.
 LINGER_TICKS = 5 * TICKS_PER_SECOND
 MAX_REORDER_TICKS = 10 * TICKS_PER_SECOND  # a PTS further above its DTS is damaged
+# What is joined is shown after what was, where that is shown at most this much after it is decoded: 16 pictures of
+# H.264 (H.264, A.3.1) at 24 Hz are 0.7 s.
+MAX_TAIL_TICKS = TICKS_PER_SECOND
 DEFAULT_DURATION_TICKS = 3600  # a picture at 25 Hz, until two samples have shown the real distance
 
 _NEVER = -(1 << 62)
@@ -95,6 +98,7 @@ class _TrackState:
     source: int = 0  # DTS of its last sample by the clock of `epoch`, unwrapped
     proposed: _Epoch | None = None
     lap_first: int | None = None  # DTS of its first sample since the last restart
+    lap_reorder: int = 0  # PTS - DTS of that sample
     old_lap_first: int | None = None  # the same in the lap before
 
     @property
@@ -113,6 +117,14 @@ class _TrackState:
     def end(self) -> int:
         """Where its next sample would lie on the timeline."""
         return self.last + self.step
+
+    def joint(self, reorder: int) -> int:
+        """The least DTS of a sample that comes behind a restart and is shown `reorder` after it.
+
+        A source may be cut off behind a picture that was decoded long before it is shown.
+        """
+        shown = min(self.greatest_pts, self.last + MAX_TAIL_TICKS)
+        return max(self.end, shown + self.step - reorder)
 
 
 class Timeline:
@@ -169,8 +181,8 @@ class Timeline:
             dts, reorder = sample.pts_ticks, 0
         elif not 0 <= reorder <= MAX_REORDER_TICKS:
             reorder = track.reorder
-        placed = self._place_dense(track, dts) if track.dense else self._place_sparse(dts)
         track.reorder = reorder
+        placed = self._place_dense(track, dts) if track.dense else self._place_sparse(dts)
         return self._give_out(sample, track, placed, placed + reorder)
 
     def _give_out(self, sample: Sample, track: _TrackState, dts: int, pts: int) -> Sample | None:
@@ -244,14 +256,14 @@ class Timeline:
         return 0 < distance <= MAX_GAP_TICKS if same_track else abs(distance) <= AGREEMENT_TICKS
 
     def _begin_lap(self, track: _TrackState, dts: int) -> _Epoch:
-        ends = self._ends()
-        if not ends:
+        known = [state for state in self._known.values() if state.dense and state.started]
+        joints = [(state, state.joint(track.reorder if state is track else state.lap_reorder)) for state in known]
+        if not joints:
             offset = 0
         elif track.old_lap_first == dts:
-            known = [state for state in self._known.values() if state.dense and state.started]
-            offset = max(state.end - state.old_lap_first for state in known if state.old_lap_first is not None)
+            offset = max(at - state.old_lap_first for state, at in joints if state.old_lap_first is not None)
         else:
-            offset = max(ends) - dts
+            offset = max(at for _, at in joints) - dts
         self._current = self._lap = _Epoch(offset, dts, dts)
         return self._current
 
@@ -267,11 +279,14 @@ class Timeline:
         """
         self._forget_proposal(track)
         source = epoch.latest + epoch.distance(dts)
+        joins = epoch is self._lap and track.lap_first is None
         spared = 0 if track.kind is Kind.VIDEO else MAX_OVERLAP_TICKS
         if track.started and source + epoch.offset <= track.last - spared:
             epoch.offset = track.end - source
-        if epoch is self._lap and track.lap_first is None:
-            track.lap_first = source
+        if joins:
+            if track.kind is Kind.VIDEO and track.started:
+                epoch.offset = max(epoch.offset, track.joint(track.reorder) - source)
+            track.lap_first, track.lap_reorder = source, track.reorder
         track.epoch, track.source, epoch.latest = epoch, source, source
         return source + epoch.offset
 

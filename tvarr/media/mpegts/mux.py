@@ -100,6 +100,7 @@ class Muxer:
         self._names = (service_name, provider)
         self._packetizers: dict[int, Packetizer] = {}  # by PID
         self._pids: dict[int, int] = {}  # by track id
+        self._codecs: dict[int, Codec] = {}  # by PID: what was last announced on it
         self._outputs: dict[int, _Output] = {}
         self._tables: dict[int, tuple[int, bytes]] = {}  # PID -> version and section
         self._pmt_pid = DEFAULT_PMT_PID
@@ -118,7 +119,9 @@ class Muxer:
     def set_tracks(self, tracks: Tracks) -> None:
         """The tracks from here on; changed tables go out before the next sample.
 
-        PIDs are the tracks' ids where these are free for programs, else others; a track keeps its PID. Raises
+        PIDs are the tracks' ids where these are free for programs, else others. A track keeps its PID while it keeps
+        its codec: FFmpeg, and mpv with it, go on decoding a PID as what it was when they met it, a flood of errors;
+        on a PID of its own they find a new track, and VLC follows either way (FFmpeg 5.1, mpv 0.35, VLC 3.0, tried). Raises
         CannotCarry, naming the codec, and MediaError where the PMT gets too long; then nothing is changed.
         """
         pids = self._assign_pids(tracks)
@@ -141,6 +144,7 @@ class Muxer:
         if tables != self._tables:
             self._tables_at = self._sdt_at = None
         self._tables, self._pids, self._pmt_pid, self._pcr_pid = tables, {**self._pids, **pids}, pmt_pid, pcr_pid
+        self._codecs.update({pids[track.id]: track.codec for track in tracks.tracks})
         self._has_video = bool(tracks.of_kind(Kind.VIDEO))
         before = self._outputs
         self._outputs = {}
@@ -220,17 +224,22 @@ class Muxer:
         return (version + 1) & 0x1F, build((version + 1) & 0x1F)
 
     def _assign_pids(self, tracks: Tracks) -> dict[int, int]:
-        """A PID for each track id: the one that it had, else its id, else the first one free."""
+        """A PID for each track id: the one that it had, else its id, else the first one free.
+
+        One on which another codec was announced before is not free, unless there is no other.
+        """
         pids: dict[int, int] = {}
         for wanted in (self._pids, {track.id: track.id for track in tracks.tracks}):
             for track in tracks.tracks:
                 pid = wanted.get(track.id, 0)
-                if track.id not in pids and LOWEST_PID <= pid <= HIGHEST_PID and pid not in pids.values():
+                fits = LOWEST_PID <= pid <= HIGHEST_PID and self._codecs.get(pid, track.codec) is track.codec
+                if track.id not in pids and fits and pid not in pids.values():
                     pids[track.id] = pid
-        free = (pid for pid in range(FIRST_FREE_PID, HIGHEST_PID) if pid not in pids.values())
         for track in tracks.tracks:
             if track.id not in pids:
-                pids[track.id] = next(free)
+                free = [pid for pid in range(FIRST_FREE_PID, HIGHEST_PID) if pid not in pids.values()]
+                alike = (pid for pid in free if self._codecs.get(pid, track.codec) is track.codec)
+                pids[track.id] = next(alike, free[0])
         return pids
 
     def _packetizer(self, pid: int) -> Packetizer:
