@@ -487,6 +487,13 @@ def test_a_sick_daemon_is_set_aside_for_a_growing_time() -> None:
     assert ledger.daemons["sick"].aside_until is None, "a success forgives"
 
 
+def test_a_daemon_that_sends_garbage_is_set_aside_at_once() -> None:
+    ledger = Ledger()
+    play(ledger, host("liar"))
+    fail(ledger, "1", now=0, code=ErrorCode.BAD_OUTPUT)
+    assert "set aside for 30 s because it can't be trusted: it broke" in ledger.daemons["liar"].aside_reason
+
+
 @pytest.mark.parametrize("code", [ErrorCode.BAD_INPUT, ErrorCode.CAPACITY, ErrorCode.SHUTTING_DOWN])
 def test_what_is_not_the_daemons_fault_does_not_set_it_aside(code: ErrorCode) -> None:
     ledger = Ledger()
