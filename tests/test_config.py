@@ -42,6 +42,7 @@ def test_coordinator_defaults_are_those_of_the_contract() -> None:
         auth_token="",
         public_host="",
         exhausted_policy="fallback",
+        no_promotion=False,
         queue_timeout_s=30.0,
         heartbeat_interval_s=5.0,
         unhealthy_after_s=30.0,

@@ -280,6 +280,9 @@ class CoordinatorConfig:
     ]
     public_host: Annotated[str, Setting(HOST, "Host name that workers reach this machine by", "", "guessed")]
     exhausted_policy: Annotated[str, Setting(POLICY, "What to do when hardware sessions are exhausted", "fallback")]
+    no_promotion: Annotated[
+        bool, Setting(SWITCH, "Leave jobs that fell back to software there when hardware becomes free", False, "off")
+    ]
     queue_timeout_s: Annotated[float, Setting(SECONDS, "How long a queued job may wait", 30.0, "30")]
     heartbeat_interval_s: Annotated[float, Setting(SOME_SECONDS, "How often daemons report", 5.0, "5")]
     unhealthy_after_s: Annotated[float, Setting(SOME_SECONDS, "Silence after which a daemon is unhealthy", 30.0, "30")]

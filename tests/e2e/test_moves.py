@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from tests.clips import decode_errors, probe_bytes
 from tests.e2e.test_failover import assert_nothing_lost, both_daemons, variant
+from tests.fakes.gpu_host import GpuHost
 from tests.harness import Cluster, cluster, eventually, watching
 
 LONGEST_PAUSE_S = 1.0  # between two reads; batches come every 40 ms, and this machine has other things to do
@@ -115,6 +117,38 @@ async def test_viewers_notice_nothing(
         assert two.daemon_state(first["daemon_name"]) == "connected"
     if leave is terminate:
         assert two.roles[first["daemon_name"]].process.wait(timeout=10) == 0
+
+
+def encoder(running: Cluster, slug: str) -> str:
+    return str(variant(running, slug)["job"]["encoder"])
+
+
+async def test_a_job_that_fell_back_goes_to_hardware_when_a_session_frees(tmp_path: Path, clips: Path) -> None:
+    flags = ("--idle-linger", "0.3", "--heartbeat-interval", "1")
+    (tmp_path / "cluster").mkdir()
+    with cluster(tmp_path / "cluster", media_dir=clips, coordinator_flags=flags) as running, ExitStack() as taken:
+        host = GpuHost(tmp_path / "host", 2)
+        host.start_daemon(running, "gpu")
+        slugs = [running.add_channel(name, "file:clip.ts", loop=True) for name in ("First", "Second")]
+        taken.enter_context(host.foreign(1))
+        eventually(lambda: running.get("/api/v1/transcoders")[0]["pools"][0]["foreign"] == 1, "it is counted")
+        async with AsyncExitStack() as first:
+            await first.enter_async_context(watching(running.stream_url(slugs[0], "h264")))
+            await asyncio.to_thread(eventually, lambda: encoder(running, slugs[0]) == "h264_nvenc", "a session")
+            async with watching(running.stream_url(slugs[1], "h264")) as answer:
+                watcher = Watcher(answer)
+                await watcher.until(lambda: variant(running, slugs[1])["job"]["state"] == "running", "it runs")
+                assert encoder(running, slugs[1]) == "libx264"
+                await first.aclose()
+                watcher.longest_s = 0.0
+                await watcher.until(lambda: bool(variant(running, slugs[1])["moves"]), "it was promoted", then_s=1.0)
+                after = variant(running, slugs[1])
+        assert (after["job"]["encoder"], after["takeovers"]) == ("h264_nvenc", 0)
+        assert "hardware" in after["endings"][0]["reason"]
+        assert watcher.longest_s < LONGEST_PAUSE_S
+        assert host.refusals() == []
+    assert_nothing_lost(probe_bytes(bytes(watcher.data), tmp_path), 2.0)
+    assert decode_errors(tmp_path / "received.ts") == []
 
 
 async def test_a_job_that_nobody_else_can_do_stays(two: Cluster) -> None:

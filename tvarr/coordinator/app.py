@@ -55,6 +55,7 @@ class CoordinatorOptions:
     auth_token: str
     public_host: str
     exhausted_policy: str
+    no_promotion: bool
     queue_timeout_s: float
     heartbeat_interval_s: float
     unhealthy_after_s: float
@@ -94,7 +95,7 @@ class Coordinator:
         self.daemons = Daemons(
             heartbeat_interval_s=options.heartbeat_interval_s,
             unhealthy_after_s=options.unhealthy_after_s,
-            settings=Settings(queue_timeout_s=options.queue_timeout_s),
+            settings=Settings(queue_timeout_s=options.queue_timeout_s, promote=not options.no_promotion),
         )
         self.relays_running = Relays(
             daemons=self.daemons,
