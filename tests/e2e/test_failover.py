@@ -139,3 +139,28 @@ async def test_where_no_takeover_is_allowed_the_connection_is_broken_off(tmp_pat
         async with watching(running.stream_url(slug, "h264")) as again:  # what failed is not what others get
             assert again.status == 200
             await read_on(again, bytearray(), 0.5)
+
+
+async def test_when_every_chance_is_used_up_the_stream_ends_with_the_chain_of_reasons(
+    tmp_path: Path, clips: Path
+) -> None:
+    with cluster(tmp_path, media_dir=clips, coordinator_flags=("--max-takeovers", "1")) as running:
+        both_daemons(running)
+        slug = running.add_channel("Live", "file:clip.ts", loop=True)
+        async with watching(running.stream_url(slug, "h264")) as answer:
+            await read_on(answer, bytearray(), 0.5)
+            lost = []
+            for takeovers in (0, 1):
+                await asyncio.to_thread(
+                    eventually, lambda n=takeovers: variant(running, slug)["takeovers"] == n, "it was taken over"
+                )
+                await read_on(answer, bytearray(), 0.5)
+                lost.append(variant(running, slug)["job"]["daemon_name"])
+                kill_ffmpeg(running, lost[-1])
+            with pytest.raises(aiohttp.ClientPayloadError):
+                async with asyncio.timeout(10):
+                    await answer.content.read()
+        assert lost[0] != lost[1]
+        log = running.roles["coordinator"].text()
+        given_up = next(line for line in log.splitlines() if "given up after 2 failures in 10 min" in line)
+        assert all(f"{name}: " in given_up for name in lost)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 MAX_ENDINGS = 20  # remembered for people
 
+_AS_WANTED = frozenset({"finished", "moved", "closed"})
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -17,3 +19,7 @@ class Ending:
     at: float = field(default_factory=time.time)
     job_id: str = ""
     daemon_name: str = ""
+
+    @property
+    def is_failure(self) -> bool:
+        return self.code not in _AS_WANTED

@@ -378,12 +378,23 @@ class Keeper:
         failures.append(now)
         while failures and now - failures[0] > TAKEOVER_WINDOW_S:
             failures.popleft()
-        if len(failures) > self._max_takeovers or not (error.retry_elsewhere or error.retry_in_software):
+        if not (error.retry_elsewhere or error.retry_in_software):
             raise error
+        if len(failures) > self._max_takeovers:
+            raise self._given_up(error, len(failures))
         self.takeovers += 1
         well = run.output_since is not None and now - run.output_since >= WELL_AFTER_S
         self._in_a_row = 1 if well else self._in_a_row + 1
         await asyncio.sleep(RETRY_PAUSE_S[min(self._in_a_row, len(RETRY_PAUSE_S)) - 1])
+
+    def _given_up(self, error: JobError, failures: int) -> JobError:
+        """The last error, with the chain of those before it."""
+        if failures == 1:
+            return error
+        chain = [ending for ending in self.endings if ending.is_failure][-failures:]
+        words = "; ".join(f"{ending.daemon_name or 'nobody'}: {ending.reason}" for ending in chain)
+        minutes = TAKEOVER_WINDOW_S / 60
+        return JobError(error.code, f"given up after {failures} failures in {minutes:g} min: {words}")
 
 
 def _kinds(current: Plan) -> dict[int, Kind]:

@@ -191,14 +191,16 @@ ArgumentT = TypeVar("ArgumentT")
 ResultT = TypeVar("ResultT")
 
 
-def _for_jobs(convert: Callable[[ArgumentT], ResultT]) -> Callable[[ArgumentT], ResultT]:
+def _for_jobs(
+    convert: Callable[[ArgumentT], ResultT], code: ErrorCode = ErrorCode.BAD_REQUEST
+) -> Callable[[ArgumentT], ResultT]:
     """`convert` with its `WireError` turned into a `JobError`: whoever runs a job handles one kind of error."""
 
     def converted(argument: ArgumentT) -> ResultT:
         try:
             return convert(argument)
         except WireError as error:
-            raise JobError(ErrorCode.BAD_REQUEST, str(error)) from error
+            raise JobError(code, str(error)) from error
 
     return converted
 
@@ -215,7 +217,7 @@ class JobOutputs(MessageStream[JobInputItem, JobOutputItem]):
     """A job's stream as its owner holds it: sends input, receives output. Every error is a `JobError`."""
 
     def __init__(self, transport: Transport, explain: Explain) -> None:
-        encode, decode = _for_jobs(encode_job_input), _for_jobs(decode_job_output)
+        encode, decode = _for_jobs(encode_job_input), _for_jobs(decode_job_output, ErrorCode.BAD_OUTPUT)
         super().__init__(transport, encode, decode, explain=explain, last=_OUTPUT_ENDS)
 
 
