@@ -33,6 +33,7 @@ POLICIES = ("queue", "fallback", "reject")
 STAY_S, PAUSE_S = (0.0, 2.5), (0.0, 1.2)
 IMPATIENT = 0.15  # the share of viewers that leave without waiting for a picture
 PICTURE_WITHIN_S = 40.0
+CLOSES_WITHIN_S = 0.5  # what the drivers take to close a session
 FOREIGN_S = (0.2, 3.0)  # how long another program keeps its sessions
 
 
@@ -64,7 +65,7 @@ async def three_hosts(folder: Path, rng: random.Random) -> AsyncIterator[Setup]:
     with cluster(folder, media_dir=folder, coordinator_flags=flags) as running:
         target = f"{running.host}:{running.grpc_port}"
         async with bad_network(target, rng) as (network, port):
-            hosts = [GpuHost(folder / f"host{limit}", limit) for limit in LIMITS]
+            hosts = [GpuHost(folder / f"host{limit}", limit, closes_within_s=CLOSES_WITHIN_S) for limit in LIMITS]
             for host in hosts:
                 name = f"gpu{host.sessions}"
                 host.start_daemon(running, name, wait=False, TVARR_COORDINATOR_URL=f"127.0.0.1:{port}")

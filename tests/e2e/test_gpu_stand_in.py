@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.clips import make_clip, probe
@@ -60,6 +61,21 @@ def test_a_session_is_held_by_the_process_and_free_with_its_end(tmp_path: Path) 
             process.kill()
             process.communicate()
     assert [record.granted for record in host.records()] == [True, True, False, True]
+
+
+def test_a_driver_that_closes_sessions_slowly(tmp_path: Path) -> None:
+    """The process ends as it would without; `tests.bench.gpu_sessions` shows that it ends later."""
+    host = GpuHost(tmp_path / "host", 2, closes_within_s=0.3)
+    command = [host.ffmpeg, "-v", "error", "-progress", "pipe:1", *ENDLESS]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout
+    with process.stdout:
+        assert process.stdout.readline()
+        (child,) = psutil.Process(process.pid).children()
+        os.killpg(process.pid, signal.SIGTERM)
+        child.wait(5)
+        assert process.wait(5) == 255  # what FFmpeg ends with when it is told to
+    assert host.open_sessions() == 0
 
 
 def test_other_programs_take_sessions_too(tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ class Record:
 class GpuHost:
     """A host with one GPU whose driver allows so many sessions, whoever opens them.
 
-    `driver` is the version that NVML tells: one that sets this limit where it is not given.
+    `driver` is the version that NVML tells: one that sets this limit where it is not given. To close a session takes it
+    up to `closes_within_s`.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class GpuHost:
         driver: str = "",
         card: str = "NVIDIA GeForce RTX 3060",
         refusal: str = "nvenc full (new driver)",
+        closes_within_s: float = 0.0,
     ) -> None:
         folder.mkdir(parents=True)  # two hosts never share one
         self.folder = folder
@@ -83,7 +85,7 @@ class GpuHost:
         self.ffmpeg.chmod(0o755)
         (folder / "main.py").write_text(
             f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-            f"from tests.fakes.nvenc import main\nmain({str(folder)!r}, {program('ffmpeg')!r})\n"
+            f"from tests.fakes.nvenc import main\nmain({str(folder)!r}, {program('ffmpeg')!r}, {closes_within_s})\n"
         )
 
     def environment(self) -> dict[str, str]:

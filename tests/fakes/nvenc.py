@@ -7,7 +7,8 @@ sessions taken it says what FFmpeg says then, and ends.
 A session is an exclusive flock on one of the files `session-N` in the host's folder, whose descriptor the real ffmpeg
 inherits: the kernel frees it with the process, however that ends, and nothing else does. The file holds the GPU that
 the session is on. Who takes or counts sessions holds the lock on `gate` meanwhile, so that counting never makes one
-seem taken.
+seem taken. Where the host's driver closes sessions slowly, the process ends as late: it then stays what it is, and runs
+the real ffmpeg as its child.
 
 Jobs wait for this script, so it imports little.
 """
@@ -41,8 +42,11 @@ DROPPED = {
 FILTERS = (("scale_cuda=format=", "format="), ("scale_cuda=", "scale="), ("yadif_cuda=", "yadif="))
 
 
-def main(folder: str, real: str) -> None:
-    """Does what ffmpeg would do on a host whose sessions are in `folder`; `real` is the path of an ffmpeg."""
+def main(folder: str, real: str, closes_within_s: float) -> None:
+    """Does what ffmpeg would do on a host whose sessions are in `folder`; `real` is the path of an ffmpeg.
+
+    Closing a session takes the driver up to `closes_within_s`.
+    """
     args = sys.argv[1:]
     if "-encoders" in args or "-hwaccels" in args:
         sys.stdout.write(listing(real, args))
@@ -58,9 +62,27 @@ def main(folder: str, real: str) -> None:
                 sys.stderr.write(words.read().replace("h264_nvenc", encoder))
             sys.stderr.flush()
             os._exit(EXIT_CODE)
-        os.set_inheritable(session, True)
         args = in_software(args)
+        if closes_within_s and (child := os.fork()):
+            close_slowly(session, child, closes_within_s)
+        os.set_inheritable(session, not closes_within_s)
     os.execv(real, [real, *args])
+
+
+def close_slowly(session: int, child: int, closes_within_s: float) -> None:
+    """Waits for the real ffmpeg, which gets the group's signals itself, and ends as it did, only later."""
+    import random
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.closerange(0, session)
+    os.closerange(session + 1, 1024)
+    _, status = os.waitpid(child, 0)
+    time.sleep(random.uniform(0.0, closes_within_s))
+    if os.WIFSIGNALED(status):
+        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    os._exit(os.WEXITSTATUS(status))
 
 
 def take(folder: str, gpu: str) -> int | None:

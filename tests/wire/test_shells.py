@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tvarr.errors import ErrorCode, JobError, NotFound, Refused, StartError, WireError
 from tvarr.media.model import Sample
-from tvarr.wire import codec, server
+from tvarr.wire import client, codec, server
 from tvarr.wire import messages as m
 from tvarr.wire.client import dial_attach, dial_work
 from tvarr.wire.protocol import CHANNEL_OPTIONS, PROTOCOL_VERSION, SERVER_OPTIONS, Endpoint
@@ -457,6 +457,29 @@ async def test_a_reader_that_does_not_take_holds_the_writer_and_nobody_else() ->
             count += 1
         assert count == 100
         await slow.send(m.OutputComplete())
+
+
+async def test_a_daemon_that_takes_no_more_input_is_soon_gone() -> None:
+    """The other side's status waits behind what it has written already."""
+
+    async def work(_: m.WorkOpen, stream: server.JobStream) -> None:
+        async def send() -> None:
+            for n in range(100):
+                await stream.send(batch(n, count=1, size=1_000_000))
+
+        sending = asyncio.create_task(send())
+        assert await stream.receive() == m.TranscodeError(message="stuck")
+        sending.cancel()
+
+    application = Application(on_work=work)
+    async with serving(application) as endpoint:
+        async with dial_work(endpoint) as job:
+            await job.send(OPEN)
+            await asyncio.sleep(0.5)
+            await job.send(m.TranscodeError(message="stuck"))
+            began = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - began < client.GOODBYE_S * 0.8
+        assert await application.ended.get() is None
 
 
 async def test_a_receive_that_is_cancelled_loses_nothing_and_the_stream_lives() -> None:

@@ -27,7 +27,7 @@ from tvarr.wire.server import serve_ffmpegd
 
 log = logging.getLogger(__name__)
 
-LEAVE_WITHIN_S = 6.0
+LEAVE_WITHIN_S = 5.5
 """From SIGTERM on, jobs have this long to be moved or to end by themselves. With what ending the others takes
 (`work.END_WITHIN_S`) and a goodbye it is less than `background.STOP_LIMIT_S`."""
 

@@ -66,6 +66,7 @@ async def _end(stream: MessageStream[Any, Any], call: grpc.aio.StreamStreamCall,
     """Half-closes, waits shortly for the other side to end too, and closes the connection."""
     try:
         async with asyncio.timeout(GOODBYE_S):
+            stream.discard()
             await stream.settle()
             await call.done_writing()
             await call.code()

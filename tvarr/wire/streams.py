@@ -90,6 +90,7 @@ class MessageStream(Generic[SendT, ReceiveT]):
         self._sending = asyncio.Lock()
         self._writing: asyncio.Task[None] | None = None  # one at a time, as gRPC wants it
         self._failure: TvarrError | None = None
+        self._discarding = False
         self._read_to_end = False
         self._reader = asyncio.create_task(self._read(), name="reader of a gRPC stream")
 
@@ -139,6 +140,12 @@ class MessageStream(Generic[SendT, ReceiveT]):
         if self._writing is not None:
             await asyncio.shield(self._writing)
 
+    def discard(self) -> None:
+        """Reads on and keeps nothing: a status waits behind the messages that the other side has sent before it."""
+        self._discarding = True
+        self._items.clear()
+        self._room.set()
+
     def lose(self, error: TvarrError) -> None:
         """The connection is gone, as the shell knows: senders get `error`, the receiver too after what has arrived."""
         self._lost.set()
@@ -165,6 +172,8 @@ class MessageStream(Generic[SendT, ReceiveT]):
                 if item is None:
                     continue
                 last = item
+                if self._discarding:
+                    continue
                 self._items.append(item)
                 self._readable.set()
                 if len(self._items) >= PREFETCH:
