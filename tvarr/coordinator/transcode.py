@@ -25,7 +25,6 @@ from tvarr.wire.streams import JobOutputs
 
 log = logging.getLogger(__name__)
 
-ACK_WITHIN_S = 20.0  # from `TranscodeStart` to `TranscodeAck`
 LAST_WORDS_S = 1.0  # a stream that breaks while we send often has the daemon's reason still to be read
 BACK_TICKS = TICKS_PER_SECOND  # decode times of one track that step back by more are no encoder's doing
 STRAY_TICKS = 10 * TICKS_PER_SECOND  # output lies at most so far outside the input that was there
@@ -196,7 +195,6 @@ class JobRun:
         feed = asyncio.create_task(self._send(stream), name=f"feed of job {self.id}")
         drain = asyncio.create_task(self._drain(slot, stream), name=f"drain of job {self.id}")
         watch = asyncio.create_task(self._watch(), name=f"watch of job {self.id}")
-        unacked = asyncio.get_running_loop().call_later(ACK_WITHIN_S, self._no_ack, slot)
         try:
             ends: set[asyncio.Future[Any]] = {drain, slot.lost, watch}
             await asyncio.wait({feed, *ends}, return_when=asyncio.FIRST_COMPLETED)
@@ -212,15 +210,9 @@ class JobRun:
             else:
                 feed.result()
         finally:
-            unacked.cancel()
             for task in (feed, drain, watch):
                 task.cancel()
             await asyncio.gather(feed, drain, watch, return_exceptions=True)
-
-    def _no_ack(self, slot: JobSlot) -> None:
-        if self.ack is None and not slot.lost.done():
-            words = f"{self.daemon_name} did not start ffmpeg within {ACK_WITHIN_S:g} s"
-            slot.lost.set_result(JobError(ErrorCode.STALLED, words))
 
     # ------------------------------------------------------------------------------------------------ input
 
@@ -334,6 +326,8 @@ class JobRun:
             await asyncio.sleep(pace.look_in_s(loop.time()))
             if silent_s := pace.stalled_s(loop.time(), source.newest_ticks):
                 words = f"{self.daemon_name} gave no output for {silent_s:.1f} s while its input went on"
+                if self.ack is not None and self.output_since is None:  # the two come together
+                    raise JobError(ErrorCode.BAD_OUTPUT, f"{words}, though it said that the encoder runs")
                 raise JobError(ErrorCode.STALLED, words)
             if (speed := pace.slow_at(loop.time(), source.newest_ticks)) is not None:
                 self._owner.move(self, MoveKind.SLOW, f"it ran at {speed:.2f} times real time for 10 s")
