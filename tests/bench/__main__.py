@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import main_job, ts_demux, ts_mux, wire_codec
+from tests.bench import choose, main_job, ts_demux, ts_mux, wire_codec
 from tests.bench.report import Report
 
-CASES = {"codec": wire_codec.run, "demux": ts_demux.run, "mux": ts_mux.run, "job": main_job.run}
+CASES = {
+    "codec": wire_codec.run,
+    "demux": ts_demux.run,
+    "mux": ts_mux.run,
+    "choose": choose.run,
+    "job": main_job.run,
+}
 
 
 def main() -> int:

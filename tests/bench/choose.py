@@ -1,64 +1,79 @@
-"""How long a choice takes: `python -m tests.bench.choose`. 1,000 daemons, hardware and software, some busy.
+"""CPU time of a choice among 1,000 daemons: `python -m tests.bench choose`. The machine may be busy with other things.
 
-Warm: between two choices one job starts and one ends. Cold: every daemon sent news in between, so that nothing of what
-daemons remembered holds any more; a coordinator of 1,000 daemons with heartbeats every 5 s is near the first.
+The daemons are of 20 kinds of machine, a fifth without a GPU, each with GPU ids of its own, and run 1,500 jobs.
+
+* warm: between two choices one job ends and one starts;
+* after news: all daemons changed in between, so that nothing of what they offered holds any more;
+* new need: of a shape that nobody asked for before;
+* new need, all different: the same where no two machines are alike.
 """
 
 from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 
+from tests.bench.report import Report
 from tests.cluster.build import attached, capabilities, need
 from tvarr.cluster.events import HeartbeatCame, JobAcked, JobEnded, JobSeen, JobWanted, PoolSeen, Start
 from tvarr.cluster.ledger import Ledger
-from tvarr.cluster.model import Need
+from tvarr.cluster.model import Capabilities, Need
 from tvarr.cluster.policy import choose
 from tvarr.media.model import Codec, Track
 
 DAEMONS = 1_000
+KINDS = 20
 ROUNDS = 1_000
 JOBS = 1_500
 
 
-def cluster(seed: int = 1) -> tuple[Ledger, list[str]]:
-    """1,000 daemons, a third without a GPU, with jobs of many sources and three shapes."""
-    rng, ledger = random.Random(seed), Ledger()
+def machine(kind: int, serial: int) -> Capabilities:
+    """`kind`: how it is built; `serial`: which GPUs are in it."""
+    rng = random.Random(kind)
+    sessions = rng.choice([None, 3, 5, 8, 12])
+    gpus = tuple(f"GPU-{serial}-{n}" for n in range(rng.choice([1, 1, 2])))
+    driver = f"550.{kind}"
+    hwaccels = ("cuda", f"kind {kind}")
+    cpus = rng.choice([4, 8, 32])
+    return capabilities(
+        sessions=sessions, gpus=gpus, driver=driver, hwaccels=hwaccels, cpu_count=cpus, max_cpu_jobs=8, max_jobs=24
+    )
+
+
+def cluster(*, kinds: int = KINDS) -> tuple[Ledger, list[str]]:
+    """1,000 daemons with jobs of many sources and three shapes; the ids of the jobs."""
+    rng, ledger = random.Random(1), Ledger()
     for i in range(DAEMONS):
-        sessions = rng.choice([None, 3, 5, 8, 12])
-        gpus = tuple(f"GPU-{i}-{n}" for n in range(rng.choice([1, 1, 2])))
-        caps = capabilities(sessions=sessions, gpus=gpus, cpu_count=rng.choice([4, 8, 32]), max_cpu_jobs=8, max_jobs=24)
-        ledger.handle(attached(f"daemon {i}", caps), 0.0)
+        ledger.handle(attached(f"daemon {i}", machine(i % kinds, i)), 0.0)
     running = []
     for i in range(JOBS):
-        for instruction in ledger.handle(JobWanted(f"job {i}", shape(rng, i)), 1.0):
+        for instruction in ledger.handle(JobWanted(f"job {i}", common_need(rng, i)), 1.0):
             if isinstance(instruction, Start):
                 ledger.handle(JobAcked(instruction.job_id), 1.0)
                 running.append(instruction.job_id)
     return ledger, running
 
 
-def shape(rng: random.Random, source: int) -> Need:
+def common_need(rng: random.Random, source: int) -> Need:
     width, height = rng.choice([(1920, 1080), (1280, 720), (720, 576)])
     return need(track=Track(1, Codec.H264, width=width, height=height, fps=25.0), source=f"channel {source % 300}")
 
 
-def milliseconds(ledger: Ledger, running: list[str], *, cold: bool, seed: int = 2) -> list[float]:
-    """Of each choice."""
-    rng, took = random.Random(seed), []
+def new_need(source: int) -> Need:
+    """Of a shape of its own."""
+    return need(track=Track(1, Codec.H264, width=640 + source, height=720, fps=25.0), source=f"channel {source % 300}")
+
+
+def milliseconds(ledger: Ledger, needs: Callable[[int], Need], between: Callable[[int], None]) -> list[float]:
+    """Of each choice, in order of length."""
+    took = []
     for i in range(ROUNDS):
-        if cold:
-            for daemon in ledger.daemons.values():
-                ledger.cluster.touch(daemon)
-        else:
-            ledger.handle(JobEnded(running.pop(rng.randrange(len(running)))), 2.0)
-            name = f"new {i}"
-            ledger.handle(JobWanted(name, shape(rng, i)), 2.0)
-            running.append(name)
-        wanted = shape(rng, i)
-        started = time.perf_counter()
+        between(i)
+        wanted = needs(i)
+        started = time.thread_time()
         choose(ledger.cluster, wanted, 3.0)
-        took.append((time.perf_counter() - started) * 1_000)
+        took.append((time.thread_time() - started) * 1_000)
     return sorted(took)
 
 
@@ -70,22 +85,40 @@ def heartbeat_us(ledger: Ledger) -> float:
             pools = tuple(PoolSeen(p.id, p.held + sequence % 2, p.held) for p in daemon.pools.values())
             jobs = tuple(JobSeen(job.id, 1.0, 20.0) for job in ledger.jobs_on(daemon.id))
             beats.append(HeartbeatCame(daemon.id, sequence, pools, jobs))
-    started = time.perf_counter()
+    started = time.thread_time()
     for beat in beats:
         ledger.handle(beat, 20.0)
-    return (time.perf_counter() - started) / len(beats) * 1e6
+    return (time.thread_time() - started) / len(beats) * 1e6
 
 
-def main() -> None:
+def run(report: Report) -> None:
     ledger, running = cluster()
-    print(f"choose among {DAEMONS} daemons with {len(ledger.jobs)} jobs, {ROUNDS} choices (aim: 99 % within 5 ms)")
-    for name, cold in (("warm", False), ("cold", True)):
-        took = milliseconds(ledger, running, cold=cold)
-        median, late = took[len(took) // 2], took[len(took) * 99 // 100]
-        print(f"  {name}: median {median:.2f} ms, 99 % {late:.2f}, max {took[-1]:.2f}")
-    print(f"  a heartbeat: {heartbeat_us(ledger):.0f} us")
+    rng = random.Random(2)
+
+    def nothing(i: int) -> None:
+        pass
+
+    def one_ends_and_one_starts(i: int) -> None:
+        ledger.handle(JobEnded(running.pop(rng.randrange(len(running)))), 2.0)
+        ledger.handle(JobWanted(f"new {i}", common_need(rng, i)), 2.0)
+        running.append(f"new {i}")
+
+    def news_of_all(i: int) -> None:
+        for daemon in ledger.daemons.values():
+            ledger.cluster.touch(daemon)
+
+    def common(i: int) -> Need:
+        return common_need(rng, i)
+
+    def add(name: str, took: list[float], aim: str = "") -> None:
+        compared = f"median {took[len(took) // 2]:.2f} ms, slowest {took[-1]:.2f}"
+        late = took[len(took) * 99 // 100]
+        report.add(f"choice among {DAEMONS} daemons, {name}: 99 %", late, "ms", compared=compared, aim=aim)
+
+    add("warm", milliseconds(ledger, common, one_ends_and_one_starts), "at most 5")
+    add("new need", milliseconds(ledger, new_need, nothing), "at most 5")
+    add("after news", milliseconds(ledger, common, news_of_all))
+    report.add(f"a heartbeat in the ledger, {DAEMONS} daemons", heartbeat_us(ledger), "us")
     ledger.validate()
-
-
-if __name__ == "__main__":
-    main()
+    ledger, running = cluster(kinds=DAEMONS)
+    add("new need, all different", milliseconds(ledger, new_need, nothing))

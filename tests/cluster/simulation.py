@@ -129,7 +129,9 @@ class World:
                     self.order(daemon_id, lambda: self.finish(daemon_id, job_id))
             case Refuse(job_id) | QueueTimedOut(job_id):
                 self.wanted.discard(job_id)
-                if job_id not in self.replaces:  # the old one goes on
+                if not self.connected:
+                    self.counts["nobody was there"] += 1
+                elif job_id not in self.replaces:  # the old one goes on
                     self.counts["seen by a viewer"] += 1
             case Move(job_id, kind):
                 self.succeed(job_id, kind)

@@ -34,6 +34,7 @@ from tvarr.cluster.events import (
     Start,
     TimePassed,
 )
+from tvarr.cluster.fit import Make
 from tvarr.cluster.ledger import Ledger, Settings
 from tvarr.cluster.model import Capabilities, Encoder, Family, LimitSource, MoveKind, Need, RefusalKind, Target
 from tvarr.cluster.policy import choose
@@ -562,9 +563,10 @@ def test_after_thousands_of_random_events_too(seed: int) -> None:
             assert not event.replaces or not isinstance(instructions[0], Queued)
         if i % 20 == 0:
             remembered = [choose(ledger.cluster, probe, now) for probe in probes]
+            ledger.cluster.shapes.clear()
             for daemon in ledger.daemons.values():
-                daemon.verdicts.clear()
-                daemon.fits.clear()
+                ledger.cluster.touch(daemon)
+                daemon.make = Make(daemon.make.capabilities)
             for probe, verdict in zip(probes, remembered, strict=True):
                 anew = choose(ledger.cluster, probe, now)
                 assert type(anew) is type(verdict)

@@ -1,24 +1,29 @@
-"""What of a daemon suits a need, whatever of it is free now."""
+"""What of a machine suits a need, whatever of it is free now.
+
+Machines that are built alike suit the same needs, so this is worked out once for each `Make` and shape of need: among
+1,000 daemons there are few of both.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 
 from tvarr.cluster.hardware import HARDWARE_DECODING, OTHER_DECODERS, SMALLEST_PICTURE
 from tvarr.cluster.load import cost_cores, fitted
-from tvarr.cluster.model import Capabilities, Encoder, Family, Need, Target
-from tvarr.cluster.pools import Pool
-from tvarr.cluster.state import Daemon, pool_of
-from tvarr.media.model import Kind
+from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, Need, Target
+from tvarr.media.model import Codec, Kind
 
+MAX_SHAPES = 64  # of needs, for which answers are remembered; beyond it the oldest are forgotten
 FULL_HARDWARE, HARDWARE, SOFTWARE = 0, 1, 2  # ways to do a job, best first; sound alone counts as the first
+NONE = -1  # as a position
 
 NO_HARDWARE = frozenset({"none", Family.SOFTWARE.value})  # as `Need.hw_accel`
 
-NeedKey = tuple[object, ...]
+ShapeKey = tuple[object, ...]
 
 
-def need_key(need: Need) -> NeedKey:
+def shape_key(need: Need) -> ShapeKey:
     """Equal for needs that every daemon answers alike."""
     return (
         need.hw_accel,
@@ -41,32 +46,70 @@ def need_key(need: Need) -> NeedKey:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way in which a daemon could do a job, were all of it free."""
+    """One way in which a machine could do a job, were all of it free. Positions are those in its `Capabilities`."""
 
     rank: int
-    encoder: Encoder | None
-    pool: Pool | None
     cost_cores: float
-    device: str = ""  # `Gpu.id`
-    place: str = ""  # for people
+    encoder: int = NONE
+    gpu: int = NONE
+    pool: int = NONE
     engines: int = 1  # of the GPU
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What of a daemon suits a need; `words` say why what is wanted is missing."""
+    """What of a machine suits a need; `words` say why what is wanted is missing."""
 
     words: str = ""
     hardware: tuple[Way, ...] = ()
     software: Way | None = None  # or sound alone
 
 
-def fit_of(daemon: Daemon, need: Need) -> Fit:
-    """Which of a daemon's encoders suit the need, whatever is free.
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Make:
+    """What machines have in common that are built alike: `capabilities` as of `anonymous`."""
+
+    capabilities: Capabilities
+    encoders: dict[Codec, list[tuple[int, Encoder]]] = field(init=False)  # with their positions
+    _fits: dict[ShapeKey, Fit] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.encoders = defaultdict(list)
+        for position, encoder in enumerate(self.capabilities.encoders):
+            self.encoders[encoder.codec].append((position, encoder))
+
+    def fit(self, need: Need, key: ShapeKey) -> Fit:
+        """What of it suits a need, whose `shape_key` this is."""
+        found = self._fits.get(key)
+        if found is None:
+            if len(self._fits) >= MAX_SHAPES:
+                del self._fits[next(iter(self._fits))]
+            found = self._fits[key] = fit_of(self, need)
+        return found
+
+
+def anonymous(caps: Capabilities) -> Capabilities:
+    """Equal for machines that suit the same needs: devices and pools are called by their positions."""
+    devices = {gpu.id: position for position, gpu in enumerate(caps.gpus)}
+    pools = {pool.id: position for position, pool in enumerate(caps.pools)}
+
+    def named(positions: dict[str, int], name: str) -> str:
+        return str(positions[name]) if name in positions else ""
+
+    return Capabilities(
+        encoders=tuple(replace(encoder, device=named(devices, encoder.device)) for encoder in caps.encoders),
+        decoders=caps.decoders,
+        hwaccels=caps.hwaccels,
+        gpus=tuple(Gpu(str(n), "", "", pool=named(pools, g.pool), engines=g.engines) for n, g in enumerate(caps.gpus)),
+    )
+
+
+def fit_of(make: Make, need: Need) -> Fit:
+    """Which of a machine's encoders suit the need.
 
     Where the need names a family, a software encoder is in it too, for the fallback.
     """
-    caps = daemon.capabilities
+    caps = make.capabilities
     video: Target | None = None
     for target in need.targets:
         if missing := missing_decoder(target, caps):
@@ -76,8 +119,8 @@ def fit_of(daemon: Daemon, need: Need) -> Fit:
         elif missing := _missing_audio(target, caps):
             return Fit(missing)
     if video is None:
-        return Fit(software=Way(FULL_HARDWARE, None, None, cost_cores(need, None, hw_decode=False)))
-    return _video_fit(daemon, need, video)
+        return Fit(software=Way(FULL_HARDWARE, cost_cores(need, None, hw_decode=False)))
+    return _video_fit(make, need, video)
 
 
 def missing_decoder(target: Target, caps: Capabilities) -> str:
@@ -113,51 +156,49 @@ def _missing_audio(target: Target, caps: Capabilities) -> str:
     return "" if any(e.usable for e in found) else f"{target.codec.value}: {found[0].reason or 'not usable'}"
 
 
-def _video_fit(daemon: Daemon, need: Need, target: Target) -> Fit:
-    of_codec = [e for e in daemon.capabilities.encoders if e.codec is target.codec]
+def _video_fit(make: Make, need: Need, target: Target) -> Fit:
+    of_codec = make.encoders.get(target.codec)
     if not of_codec:
         return Fit(f"its ffmpeg has no encoder for {target.codec.value}")
-    hardware, words = [], []
-    wanted = [e for e in of_codec if _accel_allows(e.family, need.hw_accel)]
-    for encoder in wanted:
+    hardware: list[Way] = []
+    software: Way | None = None
+    wanted, missing, broken = False, [], []
+    for position, encoder in of_codec:
+        allowed = _accel_allows(encoder.family, need.hw_accel)
+        wanted = wanted or allowed
         if encoder.family is Family.SOFTWARE:
-            continue
-        if not encoder.usable:
-            words.append(f"{encoder.name}: {encoder.reason or 'not usable'}")
-        elif too_small := _too_small(encoder, target):
-            words.append(too_small)
-        else:
-            hardware.append(_hardware_way(daemon, need, target, encoder))
-    software = [e for e in of_codec if e.family is Family.SOFTWARE]
-    usable = next((e for e in software if e.usable), None)
-    words += [f"{e.name}: {e.reason or 'not usable'}" for e in software if not e.usable and e in wanted]
-    way = Way(SOFTWARE, usable, None, cost_cores(need, usable, hw_decode=False)) if usable is not None else None
-    if hardware or (way is not None and not names_hardware(need)):
-        return Fit("", tuple(hardware), way)
-    if not wanted:
-        words = [f"it has no {need.hw_accel} encoder for {target.codec.value}"]
-    return Fit("; ".join(words), software=way)
+            if encoder.usable and software is None:
+                software = Way(SOFTWARE, cost_cores(need, encoder, hw_decode=False), position)
+            elif allowed and not encoder.usable:
+                broken.append(f"{encoder.name}: {encoder.reason or 'not usable'}")
+        elif allowed and not encoder.usable:
+            missing.append(f"{encoder.name}: {encoder.reason or 'not usable'}")
+        elif allowed and (too_small := _too_small(encoder, target)):
+            missing.append(too_small)
+        elif allowed:
+            hardware.append(_hardware_way(make.capabilities, need, target, position, encoder))
+    if hardware or (software is not None and not names_hardware(need)):
+        return Fit("", tuple(hardware), software)
+    words = "; ".join(missing + broken) if wanted else f"it has no {need.hw_accel} encoder for {target.codec.value}"
+    return Fit(words, software=software)
 
 
-def _hardware_way(daemon: Daemon, need: Need, target: Target, encoder: Encoder) -> Way:
+def _hardware_way(caps: Capabilities, need: Need, target: Target, position: int, encoder: Encoder) -> Way:
     hwaccel, codecs = HARDWARE_DECODING.get(encoder.family, ("", frozenset()))
-    decodes = bool(hwaccel) and hwaccel in daemon.capabilities.hwaccels and target.track.codec in codecs
-    gpu = daemon.gpus.get(encoder.device)
-    return Way(
-        FULL_HARDWARE if decodes else HARDWARE,
-        encoder,
-        pool_of(daemon, encoder),
-        cost_cores(need, encoder, hw_decode=decodes),
-        encoder.device,
-        gpu.name if gpu is not None and gpu.name else encoder.device or "hardware",
-        max(1, gpu.engines) if gpu is not None else 1,
-    )
+    decodes = bool(hwaccel) and hwaccel in caps.hwaccels and target.track.codec in codecs
+    rank, cost = FULL_HARDWARE if decodes else HARDWARE, cost_cores(need, encoder, hw_decode=decodes)
+    if not encoder.device:
+        return Way(rank, cost, position)
+    gpu = caps.gpus[int(encoder.device)]
+    return Way(rank, cost, position, int(gpu.id), int(gpu.pool) if gpu.pool else NONE, max(1, gpu.engines))
 
 
 def _too_small(encoder: Encoder, target: Target) -> str:
     least = SMALLEST_PICTURE.get((encoder.family, encoder.codec))
+    if least is None:
+        return ""
     width, height = fitted(target)
-    if least is None or (width >= least[0] and height >= least[1]):
+    if width >= least[0] and height >= least[1]:
         return ""
     return f"{encoder.name} takes no picture below {least[0]}x{least[1]}"
 

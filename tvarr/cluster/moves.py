@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from tvarr.cluster.events import Instruction, Move
-from tvarr.cluster.fit import need_key
+from tvarr.cluster.fit import shape_key
 from tvarr.cluster.model import MoveKind, Placement
 from tvarr.cluster.policy import choose
 from tvarr.cluster.pools import Held
@@ -124,7 +124,7 @@ class Moves:
         """
         cluster = self.cluster
         plain = not job.avoid and job.work not in cluster.backoffs
-        shape = (kind, need_key(job.need), job.need.policy)
+        shape = (kind, shape_key(job.need), job.need.policy)
         if plain and shape in hopeless:
             return False
         succession = succession_of(job, kind)

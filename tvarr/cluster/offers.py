@@ -1,181 +1,163 @@
 """What daemons offer for a need now: the ways that are free, or why there is none.
 
-An offer depends on the daemon's state and on the shape of the need only, so daemons remember theirs until something of
-them changes (`Cluster.touch`); what concerns one job alone (who failed it) is added when choosing.
+An offer depends on how the daemon stands and on the shape of the need only, so it is remembered for as long as neither
+is another; what concerns one job alone (who failed it) is added when choosing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tvarr.cluster.fit import FULL_HARDWARE, SOFTWARE, NeedKey, Way, fit_of
+from tvarr.cluster.fit import FULL_HARDWARE, NONE, SOFTWARE, Fit, ShapeKey, Way
 from tvarr.cluster.model import Need
-from tvarr.cluster.pools import Pool
-from tvarr.cluster.state import Cluster, Daemon
+from tvarr.cluster.standing import PoolStanding, Standing
 
-MAX_REMEMBERED = 64  # shapes of needs for which a daemon remembers what it offers; beyond it all are forgotten
+HARDWARE_BUSY, SOFTWARE_BUSY = 1, 2  # could do it, and all that it needs is taken
 
-Score = tuple[int, float, int]  # rank, minus the free share, tenths of load
+Score = tuple[int, float, int]  # rank, minus the free share, tenths of load: the smallest is the best
+Verdict = tuple[Score | None, int, Score | None, int]
+"""What a daemon says to a need: the score in hardware and the position of that way in `Fit.hardware`, the score in
+software, and what is busy. Plain tuples of numbers: the garbage collector does not count them.
+"""
 
-
-@dataclass(slots=True)
-class Offer:
-    """A way that is free now; `free` of `limit` sessions at that moment, -1 where there is no limit."""
-
-    way: Way
-    score: Score
-    device: str = ""  # for people
-    free: int = -1
-    limit: int = -1
-
-    @property
-    def words(self) -> str:
-        way = self.way
-        if way.encoder is None:
-            return "has the audio encoder"
-        if way.rank == SOFTWARE:
-            return f"encodes in software with {way.encoder.name}"
-        what = "decodes and encodes" if way.rank == FULL_HARDWARE else "encodes"
-        sessions = "" if self.limit < 0 else f", {self.free} of {self.limit} sessions free"
-        return f"{what} on {self.device} with {way.encoder.name}{sessions}"
+NOTHING: Verdict = (None, NONE, None, 0)
 
 
 @dataclass(slots=True, eq=False)
-class Verdict:
-    """What a daemon says to a need now. It is never changed, so that reasons can be read from it later."""
+class Shape:
+    """One shape of needs and what daemons said to it, by how they stood."""
 
-    daemon_id: str
-    name: str
-    hardware: Offer | None = None
-    software: Offer | None = None
-    hardware_busy: bool = False  # could, and all that it needs is taken
-    software_busy: bool = False
-    words: str = ""  # what is missing or taken
+    need: Need
+    key: ShapeKey
+    _verdicts: dict[Standing, Verdict] = field(default_factory=dict)
 
-    def capable(self, *, strict: bool) -> bool:
-        """Whether it could do the job at some time; `strict`: in hardware."""
-        return bool(self.hardware or self.hardware_busy or (not strict and (self.software or self.software_busy)))
+    def fit(self, standing: Standing) -> Fit:
+        return standing.make.fit(self.need, self.key)
 
+    def verdicts(self, standings: list[Standing], max_cpu_load: float) -> list[Verdict]:
+        """In the order of the daemons; only who stands otherwise than the last time is asked."""
+        known = self._verdicts
+        verdicts = [known.get(standing) or self._ask(standing, max_cpu_load) for standing in standings]
+        if len(known) > 2 * len(standings):
+            self._verdicts = dict(zip(standings, verdicts, strict=True))
+        return verdicts
 
-CHUNK = 32
-Verdicts = tuple[tuple[Verdict, ...], ...]  # in the order in which the daemons joined; all but the last have `CHUNK`
-
-
-def verdicts_of(cluster: Cluster, need: Need, key: NeedKey) -> Verdicts:
-    """What each daemon that is not gone says now; remembered until something of it changes.
-
-    They come in chunks, of which one in which nothing changed is the same object as the last time: every placement
-    keeps them for its reasons, and 1,000 references each would burden the garbage collector.
-    """
-    verdicts: list[Verdict] = []
-    max_cpu_load = cluster.settings.max_cpu_load
-    for daemon in cluster.daemons.values():
-        if not daemon.connected:
-            continue
-        verdict = daemon.verdicts.get(key)
-        if verdict is None:
-            if len(daemon.verdicts) >= MAX_REMEMBERED:
-                daemon.verdicts.clear()
-            verdict = daemon.verdicts[key] = _verdict(daemon, need, key, max_cpu_load)
-        verdicts.append(verdict)
-    before = cluster.chunks.get(key, ())
-    chunks = [tuple(verdicts[i : i + CHUNK]) for i in range(0, len(verdicts), CHUNK)]
-    for i in range(min(len(chunks), len(before))):
-        if chunks[i] == before[i]:
-            chunks[i] = before[i]
-    if len(cluster.chunks) >= MAX_REMEMBERED:
-        cluster.chunks.clear()
-    cluster.chunks[key] = tuple(chunks)
-    return cluster.chunks[key]
-
-
-def _verdict(daemon: Daemon, need: Need, key: NeedKey, max_cpu_load: float) -> Verdict:
-    if daemon.unhealthy or daemon.draining:
-        return Verdict(daemon.id, daemon.name, words=f"it is {daemon.state}")
-    fit = daemon.fits.get(key)
-    if fit is None:
-        if len(daemon.fits) >= MAX_REMEMBERED:
-            daemon.fits.clear()
-        fit = daemon.fits[key] = fit_of(daemon, need)
-    verdict = Verdict(daemon.id, daemon.name, words=fit.words)
-    if not fit.hardware and fit.software is None:
+    def _ask(self, standing: Standing, max_cpu_load: float) -> Verdict:
+        verdict = self._verdicts[standing] = verdict_of(standing, self.fit(standing), max_cpu_load)
         return verdict
-    most = daemon.capabilities.max_jobs
-    if 0 < most <= daemon.jobs_held:
-        verdict.hardware_busy = any(_possible(way) for way in fit.hardware)
-        verdict.software_busy = fit.software is not None
-        verdict.words = f"all of its {most} job slots are taken"
-        return verdict
+
+
+def verdict_of(standing: Standing, fit: Fit, max_cpu_load: float) -> Verdict:
+    caps, software = standing.capabilities, fit.software
+    if standing.closed or (software is None and not fit.hardware):
+        return NOTHING
+    if 0 < caps.max_jobs <= standing.jobs_held:
+        return None, NONE, None, _hardware_busy(standing, fit) | (software is not None) * SOFTWARE_BUSY
+    score, position, busy = None, NONE, 0
     if fit.hardware:
-        _offer_hardware(daemon, fit.hardware, verdict)
-    if fit.software is not None:
-        _offer_software(daemon, fit.software, max_cpu_load, verdict)
-    return verdict
+        position = _best_way(standing, fit.hardware)
+        if position == NONE:
+            busy = _hardware_busy(standing, fit)
+        else:
+            way = fit.hardware[position]
+            share = 1.0 if way.pool == NONE else standing.pools[way.pool].share
+            score = (way.rank, -share, _tenths(standing, way))
+    if software is None:
+        return score, position, None, busy
+    if software.rank == SOFTWARE and software_taken(standing, software, max_cpu_load):
+        return score, position, None, busy | SOFTWARE_BUSY
+    return score, position, (software.rank, 0.0, _tenths(standing, software)), busy
 
 
-def _possible(way: Way) -> bool:
-    """A pool whose limit was set to nothing will never have a session."""
-    return way.pool is None or way.pool.base.limit is None or way.pool.base.limit > 0
-
-
-def _offer_hardware(daemon: Daemon, ways: tuple[Way, ...], verdict: Verdict) -> None:
-    """The best of the ways that are free; where none is, whether one is worth waiting for, and words."""
+def _best_way(standing: Standing, ways: tuple[Way, ...]) -> int:
+    """Of those that are free: the best rank, the larger free share, the emptier GPU."""
     best: tuple[int, float, float] | None = None
-    chosen: Way | None = None
-    for way in ways:
-        pool = way.pool
-        if pool is not None and pool.free == 0:
-            continue
-        share = 1.0 if pool is None else pool.share
-        used = daemon.gpu_sessions[way.device] / way.engines if daemon.gpu_sessions and len(ways) > 1 else 0.0
+    chosen = NONE
+    for position, way in enumerate(ways):
+        share = 1.0
+        if way.pool != NONE:
+            pool = standing.pools[way.pool]
+            if pool.free == 0:
+                continue
+            share = pool.share
+        used = standing.sessions[way.gpu] / way.engines if standing.sessions and way.gpu != NONE else 0.0
         if best is None or (way.rank, -share, used) < best:
-            best, chosen = (way.rank, -share, used), way
-    if best is None or chosen is None:
-        verdict.hardware_busy = any(_possible(way) for way in ways)
-        verdict.words = _joined(verdict.words, _full_words(ways[0].pool))
-        return
-    offer = Offer(chosen, (best[0], best[1], _tenths(daemon, chosen)), chosen.place)
-    if chosen.pool is not None and chosen.pool.free is not None:
-        offer.free, offer.limit = chosen.pool.free, chosen.pool.limit or 0
-    verdict.hardware = offer
+            best, chosen = (way.rank, -share, used), position
+    return chosen
 
 
-def _full_words(pool: Pool | None) -> str:
-    if pool is None:
-        return ""
-    if not pool.limit and pool.learned is None:
-        return f"it may open no hardware sessions ({pool.detail})"
-    foreign = f", {pool.foreign} of them by other programs" if pool.foreign else ""
-    return f"{pool.in_use} of {pool.limit} hardware sessions are taken{foreign} ({pool.source}: {pool.detail})"
+def _hardware_busy(standing: Standing, fit: Fit) -> int:
+    possible = any(way.pool == NONE or standing.pools[way.pool].possible for way in fit.hardware)
+    return HARDWARE_BUSY if possible else 0
 
 
-def _offer_software(daemon: Daemon, way: Way, max_cpu_load: float, verdict: Verdict) -> None:
-    """The software way where the processors have room for it, or words why not.
+def software_taken(standing: Standing, way: Way, max_cpu_load: float) -> str:
+    """Words where the daemon has no room for one more video encode in software, else nothing.
 
     A number of software jobs that is another than the automatic one, which is that of the processors, was set by the
     daemon's operator, who knows better than the estimate.
     """
-    if way.encoder is None:
-        verdict.software = Offer(way, (FULL_HARDWARE, 0.0, _tenths(daemon, way)))
-        return
-    caps, taken = daemon.capabilities, ""
-    if 0 < caps.max_cpu_jobs <= daemon.cpu_jobs_held:
-        taken = f"all of its {caps.max_cpu_jobs} software job slots are taken"
-    elif caps.max_cpu_jobs in (0, caps.cpu_count) and caps.cpu_count > 0 and daemon.cpu_jobs_held:
-        load = (daemon.load_cores + way.cost_cores) * daemon.cost_factor
-        if load > caps.cpu_count * max_cpu_load:
-            taken = f"its processors are busy: the job would make {load:.1f} of {caps.cpu_count}, by estimate"
-    if taken:
-        verdict.software_busy = True
-        verdict.words = _joined(verdict.words, taken)
-    else:
-        verdict.software = Offer(way, (SOFTWARE, 0.0, _tenths(daemon, way)))
+    caps, jobs = standing.capabilities, standing.cpu_jobs_held
+    if 0 < caps.max_cpu_jobs <= jobs:
+        return f"all of its {caps.max_cpu_jobs} software job slots are taken"
+    if not jobs or not caps.cpu_count or caps.max_cpu_jobs not in (0, caps.cpu_count):
+        return ""
+    load = standing.load_with(way.cost_cores)
+    if load <= caps.cpu_count * max_cpu_load:
+        return ""
+    return f"its processors are busy: the job would make {load:.1f} of {caps.cpu_count}, by estimate"
 
 
-def _joined(*words: str) -> str:
+def _tenths(standing: Standing, way: Way) -> int:
+    return int(10 * standing.load_with(way.cost_cores) / (standing.capabilities.cpu_count or 1))
+
+
+# -------------------------------------------------------------------------------------------------------- in words
+
+
+def way_of(fit: Fit, verdict: Verdict) -> Way | None:
+    """The best way that is free."""
+    if verdict[0] is not None:
+        return fit.hardware[verdict[1]]
+    return fit.software if verdict[2] is not None else None
+
+
+def offer_words(standing: Standing, way: Way) -> str:
+    """A way that is free."""
+    if way.encoder == NONE:
+        return "has the audio encoder"
+    encoder = standing.capabilities.encoders[way.encoder]
+    if way.rank == SOFTWARE:
+        return f"encodes in software with {encoder.name}"
+    gpu = standing.capabilities.gpus[way.gpu].name if way.gpu != NONE else ""
+    words = "decodes and encodes" if way.rank == FULL_HARDWARE else "encodes"
+    words += f" on {gpu or encoder.device or 'hardware'} with {encoder.name}"
+    pool = standing.pools[way.pool] if way.pool != NONE else None
+    if pool is None or pool.free is None:
+        return words
+    return f"{words}, {pool.free} of {pool.limit} sessions free"
+
+
+def missing_words(standing: Standing, fit: Fit, verdict: Verdict, max_cpu_load: float) -> str:
+    """What is not there or taken."""
+    if standing.closed:
+        return standing.closed
+    if not fit.hardware and fit.software is None:
+        return fit.words
+    most = standing.capabilities.max_jobs
+    if 0 < most <= standing.jobs_held:
+        return f"all of its {most} job slots are taken"
+    words = [fit.words]
+    if fit.hardware and verdict[0] is None:
+        pool = fit.hardware[0].pool
+        words.append(_full_words(standing.pools[pool]) if pool != NONE else "")
+    if fit.software is not None and fit.software.rank == SOFTWARE and verdict[2] is None:
+        words.append(software_taken(standing, fit.software, max_cpu_load))
     return "; ".join(filter(None, words))
 
 
-def _tenths(daemon: Daemon, way: Way) -> int:
-    load = (daemon.load_cores + way.cost_cores) * daemon.cost_factor
-    return int(10 * load / (daemon.capabilities.cpu_count or 1))
+def _full_words(pool: PoolStanding) -> str:
+    if not pool.limit and pool.learned is None:
+        return f"it may open no hardware sessions ({pool.detail})"
+    foreign = f", {pool.foreign} of them by other programs" if pool.foreign else ""
+    return f"{pool.in_use} of {pool.limit} hardware sessions are taken{foreign} ({pool.source}: {pool.detail})"

@@ -15,7 +15,7 @@ from tvarr.cluster.events import (
     Refuse,
     Start,
 )
-from tvarr.cluster.fit import need_key
+from tvarr.cluster.fit import shape_key
 from tvarr.cluster.model import Family, Placement, Refusal, RefusalKind, Wait
 from tvarr.cluster.moves import Moves
 from tvarr.cluster.policy import choose
@@ -234,7 +234,7 @@ class Placing:
         hopeless: dict[tuple[object, ...], Wait | Refusal] = {}
         for entry in self.waiting:
             plain = not entry.avoid and entry.work not in self.cluster.backoffs
-            kind = (need_key(entry.need), entry.need.policy)
+            kind = (shape_key(entry.need), entry.need.policy)
             verdict = (hopeless.get(kind) if plain else None) or choose(
                 self.cluster, entry.need, now, work=entry.work, avoid=entry.avoid
             )

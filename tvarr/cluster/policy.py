@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
-from itertools import chain
 
-from tvarr.cluster.fit import FULL_HARDWARE, names_hardware, need_key
+from tvarr.cluster.fit import FULL_HARDWARE, MAX_SHAPES, NONE, Way, names_hardware, shape_key
 from tvarr.cluster.model import ExhaustedPolicy, MoveKind, Need, Placement, Refusal, RefusalKind, Wait
-from tvarr.cluster.offers import Offer, Verdict, Verdicts, verdicts_of
-from tvarr.cluster.reasons import Reasons, Special
+from tvarr.cluster.offers import HARDWARE_BUSY, SOFTWARE_BUSY, Score, Shape, Verdict, offer_words, way_of
+from tvarr.cluster.reasons import Chosen, Reasons, Special
+from tvarr.cluster.standing import Standing
 from tvarr.cluster.state import Cluster, Succession
 from tvarr.cluster.succession import objection
 
@@ -39,16 +39,27 @@ def choose(
     before the queue's time limit. `avoid` holds ids of daemons that are taken only where nobody else can do it.
     `succession`: the job is to replace another, which bars some daemons (`objection`); waiting is no answer then.
     """
-    key = need_key(need)
-    verdicts = verdicts_of(cluster, need, key)
+    shape, standings = _shape(cluster, need), cluster.look_round()
+    verdicts = shape.verdicts(standings, cluster.settings.max_cpu_load)
     special = _special(cluster, work, avoid, now)
     if succession is not None:
-        special |= _barred(cluster, verdicts, succession)
-    first = _decide(cluster, need, now, verdicts, special, avoid, succession)
+        special |= _barred(cluster, shape, standings, verdicts, succession)
+    question = _Question(cluster, need, now, shape, standings, verdicts, special, succession)
+    first = question.decide(avoid)
     if isinstance(first, Placement) or not avoid:
         return first
-    second = _decide(cluster, need, now, verdicts, special, frozenset(), succession)
+    second = question.decide(frozenset())
     return second if isinstance(second, Placement) else first
+
+
+def _shape(cluster: Cluster, need: Need) -> Shape:
+    key = shape_key(need)
+    shape = cluster.shapes.get(key)
+    if shape is None:
+        if len(cluster.shapes) >= MAX_SHAPES:
+            del cluster.shapes[next(iter(cluster.shapes))]
+        shape = cluster.shapes[key] = Shape(need, key)
+    return shape
 
 
 def _special(cluster: Cluster, work: str, avoid: frozenset[str], now: float) -> dict[str, Special]:
@@ -64,11 +75,13 @@ def _special(cluster: Cluster, work: str, avoid: frozenset[str], now: float) -> 
     return special
 
 
-def _barred(cluster: Cluster, verdicts: Verdicts, succession: Succession) -> dict[str, Special]:
+def _barred(
+    cluster: Cluster, shape: Shape, standings: list[Standing], verdicts: list[Verdict], succession: Succession
+) -> dict[str, Special]:
     return {
-        verdict.daemon_id: Special(words, None)
-        for verdict in chain.from_iterable(verdicts)
-        if (words := objection(succession, cluster.daemons[verdict.daemon_id], verdict))
+        standing.id: Special(words, None)
+        for standing, verdict in zip(standings, verdicts, strict=True)
+        if (words := objection(succession, cluster.daemons[standing.id], way_of(shape.fit(standing), verdict)))
     }
 
 
@@ -76,94 +89,124 @@ def _barred(cluster: Cluster, verdicts: Verdicts, succession: Succession) -> dic
 class _Best:
     """The best of the offers so far."""
 
-    cluster: Cluster
     near: Container[str]  # daemons that get the same source already
-    verdict: Verdict | None = None
-    offer: Offer | None = None
+    standing: Standing | None = None
+    score: Score | None = None
+    position: int = NONE  # of the way
     ties: tuple[bool, int] = (True, 0)
 
-    def take(self, verdict: Verdict, offer: Offer) -> None:
-        if self.offer is not None and offer.score > self.offer.score:
+    def take(self, standing: Standing, score: Score, position: int) -> None:
+        if self.score is not None and score > self.score:
             return
-        ties = (verdict.daemon_id not in self.near, self.cluster.daemons[verdict.daemon_id].last_used)
-        if self.offer is None or (offer.score, ties) < (self.offer.score, self.ties):
-            self.verdict, self.offer, self.ties = verdict, offer, ties
+        ties = (standing.id not in self.near, standing.last_used)
+        if self.score is None or (score, ties) < (self.score, self.ties):
+            self.standing, self.score, self.position, self.ties = standing, score, position, ties
 
 
-def _decide(
-    cluster: Cluster,
-    need: Need,
-    now: float,
-    verdicts: Verdicts,
-    special: dict[str, Special],
-    avoid: frozenset[str],
-    succession: Succession | None,
-) -> Placement | Wait | Refusal:
-    hardware_only = succession is not None and succession.kind is MoveKind.PROMOTION
-    strict = hardware_only or names_hardware(need)
-    near: Container[str] = frozenset(cluster.sources.get(need.source, ())) if need.source else frozenset()
-    hard, soft = _Best(cluster, near), _Best(cluster, near)
-    hardware_busy = software_busy = hardware_failed = False
-    until: float | None = None  # when somebody who is left out now may be asked
-    for verdict in chain.from_iterable(verdicts):
-        reason = special.get(verdict.daemon_id) if special else None
-        if reason is not None and reason.until is None:
-            continue
-        if reason is not None and reason.until is not None and reason.until > now:
-            if not reason.hardware_only:
-                if verdict.capable(strict=strict):
+@dataclass(slots=True)
+class _Question:
+    """One need, and what everybody says to it."""
+
+    cluster: Cluster
+    need: Need
+    now: float
+    shape: Shape
+    standings: list[Standing]
+    verdicts: list[Verdict]
+    special: dict[str, Special]
+    succession: Succession | None
+
+    def decide(self, avoid: frozenset[str]) -> Placement | Wait | Refusal:
+        hardware_only = self.succession is not None and self.succession.kind is MoveKind.PROMOTION
+        strict = hardware_only or names_hardware(self.need)
+        near = frozenset(self.cluster.sources.get(self.need.source, ())) if self.need.source else frozenset()
+        hard, soft = _Best(near), _Best(near)
+        busy, hardware_failed = 0, False
+        until: float | None = None  # when somebody who is left out now may be asked
+        for standing, verdict in zip(self.standings, self.verdicts, strict=True):
+            hard_score, position, soft_score, verdict_busy = verdict
+            reason = self.special.get(standing.id) if self.special else None
+            if reason is None:
+                if hard_score is not None:
+                    hard.take(standing, hard_score, position)
+            elif reason.until is None or (reason.until <= self.now and standing.id in avoid):
+                continue
+            elif reason.until > self.now and not reason.hardware_only:
+                if _capable(verdict, strict=strict):
                     until = reason.until if until is None else min(until, reason.until)
                 continue
-            hardware_failed = True
-            if strict:
-                until = reason.until if until is None else min(until, reason.until)
-        elif reason is not None and verdict.daemon_id in avoid:
-            continue
-        else:
-            if verdict.hardware is not None:
-                hard.take(verdict, verdict.hardware)
-            hardware_busy = hardware_busy or verdict.hardware_busy
-        if verdict.software is not None and hard.offer is None:
-            soft.take(verdict, verdict.software)
-        software_busy = software_busy or verdict.software_busy
-    if hardware_only or (strict and not hardware_busy and not hardware_failed):
-        soft, software_busy = _Best(cluster, near), False
-    if hard.offer is not None:
-        return _placement(verdicts, special, hard, fallback=False)
-    fallback = need.policy == ExhaustedPolicy.FALLBACK
-    if soft.offer is not None and (fallback if hardware_busy or strict else True):
-        return _placement(verdicts, special, soft, fallback=hardware_busy)
-    considered = Reasons(verdicts, special)
-    settings = cluster.settings
-    if until is not None and succession is None and until - now <= settings.queue_timeout_s:
-        return Wait("every daemon that could do this job failed lately", considered, until)
-    if not verdicts:
-        return Refusal("no daemon is connected", considered, RefusalKind.NO_DAEMON, settings.retry_after_s)
-    busy = hardware_busy or software_busy or soft.offer is not None
-    if not busy and until is None:
-        words = "no daemon can do this job" if succession is None else "no daemon can take over this job"
-        return Refusal(words, considered, RefusalKind.UNSUPPORTED, settings.retry_after_s)
-    words = "every daemon that could do this job failed lately"
-    if busy:
-        words = "all hardware sessions are taken" if hardware_busy else "all daemons are busy"
-    if busy and need.policy == ExhaustedPolicy.QUEUE and succession is None:
-        return Wait(words, considered, until)
-    retry_after_s = settings.retry_after_s if until is None else max(1.0, until - now)
-    return Refusal(words, considered, RefusalKind.EXHAUSTED, retry_after_s)
+            elif reason.until > self.now:
+                hardware_failed, verdict_busy = True, verdict_busy & SOFTWARE_BUSY
+                if strict:
+                    until = reason.until if until is None else min(until, reason.until)
+            elif hard_score is not None:
+                hard.take(standing, hard_score, position)
+            busy |= verdict_busy
+            if soft_score is not None and hard.score is None:
+                soft.take(standing, soft_score, NONE)
+        hardware_busy = bool(busy & HARDWARE_BUSY)
+        if hardware_only or (strict and not hardware_busy and not hardware_failed):
+            soft, busy = _Best(near), busy & HARDWARE_BUSY
+        if hard.score is not None:
+            return self._placement(hard, fallback=False)
+        fallback = self.need.policy == ExhaustedPolicy.FALLBACK
+        if soft.score is not None and (fallback if hardware_busy or strict else True):
+            return self._placement(soft, fallback=hardware_busy)
+        return self._nowhere(until, hardware_busy=hardware_busy, busy=bool(busy) or soft.score is not None)
+
+    def _nowhere(self, until: float | None, *, hardware_busy: bool, busy: bool) -> Wait | Refusal:
+        settings, considered = self.cluster.settings, self._reasons()
+        lately = "every daemon that could do this job failed lately"
+        may_wait = self.succession is None
+        if until is not None and may_wait and until - self.now <= settings.queue_timeout_s:
+            return Wait(lately, considered, until)
+        if not self.standings:
+            return Refusal("no daemon is connected", considered, RefusalKind.NO_DAEMON, settings.retry_after_s)
+        if not busy and until is None:
+            words = "no daemon can do this job" if may_wait else "no daemon can take over this job"
+            return Refusal(words, considered, RefusalKind.UNSUPPORTED, settings.retry_after_s)
+        words = lately
+        if busy:
+            words = "all hardware sessions are taken" if hardware_busy else "all daemons are busy"
+        if busy and self.need.policy == ExhaustedPolicy.QUEUE and may_wait:
+            return Wait(words, considered, until)
+        retry_after_s = settings.retry_after_s if until is None else max(1.0, until - self.now)
+        return Refusal(words, considered, RefusalKind.EXHAUSTED, retry_after_s)
+
+    def _placement(self, best: _Best, *, fallback: bool) -> Placement:
+        standing, score = best.standing, best.score
+        assert standing is not None
+        assert score is not None
+        way = self._way(standing, best.position)
+        words = offer_words(standing, way)
+        reason = f"{words}; all hardware sessions are taken" if fallback else words
+        caps = standing.capabilities
+        return Placement(
+            standing.id,
+            caps.encoders[way.encoder] if way.encoder != NONE else None,
+            reason,
+            self._reasons(Chosen(standing, score, reason, best.near)),
+            hw_decode=way.rank == FULL_HARDWARE and way.encoder != NONE,
+            pool=caps.pools[way.pool].id if way.pool != NONE else "",
+            fallback=fallback,
+            cost_cores=way.cost_cores,
+        )
+
+    def _way(self, standing: Standing, position: int) -> Way:
+        fit = self.shape.fit(standing)
+        if position != NONE:
+            return fit.hardware[position]
+        assert fit.software is not None
+        return fit.software
+
+    def _reasons(self, chosen: Chosen | None = None) -> Reasons:
+        cluster = self.cluster
+        return Reasons(cluster.standings, self.shape, cluster.settings.max_cpu_load, self.special, chosen)
 
 
-def _placement(verdicts: Verdicts, special: dict[str, Special], best: _Best, *, fallback: bool) -> Placement:
-    assert best.offer is not None
-    assert best.verdict is not None
-    offer, way = best.offer, best.offer.way
-    reason = f"{offer.words}; all hardware sessions are taken" if fallback else offer.words
-    return Placement(
-        best.verdict.daemon_id,
-        way.encoder,
-        reason,
-        Reasons(verdicts, special, best.verdict, offer, reason, best.near),
-        hw_decode=way.rank == FULL_HARDWARE and way.encoder is not None,
-        pool=way.pool.id if way.pool is not None else "",
-        fallback=fallback,
-        cost_cores=way.cost_cores,
-    )
+def _capable(verdict: Verdict, *, strict: bool) -> bool:
+    """Whether a daemon could do the job at some time; `strict`: in hardware."""
+    hard_score, _, soft_score, busy = verdict
+    if hard_score is not None or busy & HARDWARE_BUSY:
+        return True
+    return not strict and (soft_score is not None or bool(busy & SOFTWARE_BUSY))

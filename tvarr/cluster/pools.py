@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tvarr.cluster.model import LimitSource, SessionPool
+from tvarr.cluster.standing import PoolStanding
 
 RECENT_S = 10.0  # a heartbeat may still count a session of ours that ended this long ago: two intervals
 MAX_RECENT = 64  # endings remembered for one daemon; beyond it the oldest are forgotten
@@ -65,39 +66,42 @@ class Pool:
     foreign: int = 0
     tightened: int = 0
     members: dict[str, Member] = field(default_factory=dict)  # by the daemon's id
-    free: int | None = 0  # sessions that may be reserved; None: as many as wanted
-    share: float = 0.0  # what part is free, 0 to 1
+    standing: PoolStanding = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.refresh()
 
     @property
     def limit(self) -> int | None:
         """Sessions that the driver allows as far as we know; None: no limit."""
-        if self.learned is not None:
-            return self.learned
-        return self.base.limit
+        return self.learned if self.learned is not None else self.base.limit
 
     @property
     def source(self) -> LimitSource:
-        return LimitSource.LEARNED if self.learned is not None else self.base.source
+        return self.standing.source
 
     @property
     def detail(self) -> str:
-        if self.learned is None:
-            return self.base.detail
-        before = "no limit" if self.base.limit is None else str(self.base.limit)
-        return f"the driver refused a session beside {self.learned}; before: {before} ({self.base.detail})"
+        return self.standing.detail
+
+    @property
+    def free(self) -> int | None:
+        """Sessions that may be reserved; None: as many as wanted."""
+        return self.standing.free
 
     @property
     def in_use(self) -> int:
         return self.held + self.foreign
 
     def refresh(self) -> None:
-        """Works `free` and `share` out anew; every method that changes anything ends with it."""
-        limit = self.limit
+        """Works out how it stands; every method that changes anything ends with it."""
+        limit, free = self.limit, None
         if limit is None:
-            self.free, self.share = None, max(0.0, 1 - self.held / SESSIONS_OF_UNLIMITED)
+            share = max(0.0, 1 - self.held / SESSIONS_OF_UNLIMITED)
         else:
-            self.free = max(0, limit - self.in_use)
-            self.share = self.free / limit if limit else 0.0
+            free = max(0, limit - self.in_use)
+            share = free / limit if limit else 0.0
+        self.standing = PoolStanding(free, share, self.in_use, self.foreign, self.base, self.learned)
 
     # -------------------------------------------------------------------------------------------------- reports
 
@@ -241,6 +245,9 @@ class Pool:
         assert self.held == sum(m.sessions for m in self.members.values()), f"{name}: held does not add up"
         assert all(count >= 0 for m in self.members.values() for count in m.held.values()), f"{name}: below zero"
         assert self.foreign == self._most_foreign(), f"{name}: foreign is stale"
+        before = self.standing
+        self.refresh()
+        assert self.standing == before, f"{name}: it stands as {before} and not as {self.standing}"
         if self.learned is not None:
             assert 0 <= self.learned < (self.base.limit or float("inf")), (
                 f"{name}: learned {self.learned}, known before {self.base.limit}"

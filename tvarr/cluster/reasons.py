@@ -8,7 +8,8 @@ from itertools import chain
 from typing import overload
 
 from tvarr.cluster.model import Considered
-from tvarr.cluster.offers import CHUNK, Offer, Score, Verdict, Verdicts
+from tvarr.cluster.offers import Score, Shape, missing_words, offer_words, verdict_of, way_of
+from tvarr.cluster.standing import Standing, Standings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,71 +28,82 @@ _BETTER = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The daemon that was taken, and by what."""
+
+    standing: Standing
+    score: Score
+    reason: str
+    near: Container[str]  # daemons that got the same source already
+
+
 class Reasons(Sequence[Considered]):
     """Every daemon with the reason for or against it, in the order in which they joined.
 
     The words are made when somebody reads them: among 1,000 daemons they would take longer than the choice.
     """
 
-    __slots__ = ("_best", "_near", "_reason", "_score", "_special", "_verdicts")
+    __slots__ = ("_chosen", "_max_cpu_load", "_shape", "_special", "_standings")
 
     def __init__(
         self,
-        verdicts: Verdicts,
+        standings: Standings,
+        shape: Shape,
+        max_cpu_load: float,
         special: Mapping[str, Special],
-        best: Verdict | None = None,
-        offer: Offer | None = None,
-        reason: str = "",
-        near: Container[str] = frozenset(),
+        chosen: Chosen | None = None,
     ) -> None:
-        self._verdicts = verdicts
+        self._standings = standings
+        self._shape = shape
+        self._max_cpu_load = max_cpu_load
         self._special = special
-        self._best = best
-        self._score = offer.score if offer is not None else None
-        self._reason = reason
-        self._near = near
+        self._chosen = chosen
 
     def __len__(self) -> int:
-        return sum(len(chunk) for chunk in self._verdicts)
+        return sum(len(chunk) for chunk in self._standings)
 
     @overload
     def __getitem__(self, index: int) -> Considered: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[Considered]: ...
     def __getitem__(self, index: int | slice) -> Considered | Sequence[Considered]:
+        everyone = tuple(chain.from_iterable(self._standings))
         if isinstance(index, slice):
-            return tuple(self)[index]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
-        return self._considered(self._verdicts[index // CHUNK][index % CHUNK])
+            return tuple(map(self._considered, everyone[index]))
+        return self._considered(everyone[index])
 
     def __iter__(self) -> Iterator[Considered]:
-        return map(self._considered, chain.from_iterable(self._verdicts))
+        return map(self._considered, chain.from_iterable(self._standings))
 
-    def _considered(self, verdict: Verdict) -> Considered:
-        chosen = verdict is self._best
-        return Considered(verdict.daemon_id, verdict.name, chosen, self._reason if chosen else self._words(verdict))
+    def _considered(self, standing: Standing) -> Considered:
+        if self._chosen is not None and standing is self._chosen.standing:
+            return Considered(standing.id, standing.name, True, self._chosen.reason)
+        return Considered(standing.id, standing.name, False, self._words(standing))
 
-    def _words(self, verdict: Verdict) -> str:
-        offer = verdict.hardware or verdict.software
-        if reason := self._special.get(verdict.daemon_id):
+    def _words(self, standing: Standing) -> str:
+        fit = self._shape.fit(standing)
+        verdict = verdict_of(standing, fit, self._max_cpu_load)
+        way, score = way_of(fit, verdict), verdict[0] or verdict[2]
+        if reason := self._special.get(standing.id):
             more = reason.words
-        elif offer is None:
+        elif score is None:
             more = ""
-        elif self._score is None:
-            more = "hardware is wanted"
         else:
-            more = self._why_not(verdict, offer, self._score)
-        words = offer.words if offer is not None else verdict.words
-        if offer is not None and verdict.hardware is None and verdict.words:
-            words += f" ({verdict.words})"
+            more = self._why_not(standing, score)
+        missing = missing_words(standing, fit, verdict, self._max_cpu_load)
+        words = offer_words(standing, way) if way is not None else missing
+        if way is not None and verdict[0] is None and missing:
+            words += f" ({missing})"
         return f"{words}; {more}" if words and more else words or more
 
-    def _why_not(self, verdict: Verdict, offer: Offer, best: Score) -> str:
+    def _why_not(self, standing: Standing, score: Score) -> str:
         """By which of the comparisons it lost."""
-        for mine, its, words in zip(offer.score, best, _BETTER, strict=True):
+        if self._chosen is None:
+            return "hardware is wanted"
+        for mine, its, words in zip(score, self._chosen.score, _BETTER, strict=True):
             if mine != its:
                 return words
-        near = self._best is not None and self._best.daemon_id in self._near and verdict.daemon_id not in self._near
-        return "another has the same source" if near else "another was used less recently"
+        near = self._chosen.near
+        nearer = self._chosen.standing.id in near and standing.id not in near
+        return "another has the same source" if nearer else "another was used less recently"

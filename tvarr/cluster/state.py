@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
+from tvarr.cluster.fit import Make, ShapeKey, anonymous
 from tvarr.cluster.load import corrected
-from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, MoveKind, Need, Placement
+from tvarr.cluster.model import Capabilities, Family, MoveKind, Need, Placement
+from tvarr.cluster.offers import Shape
 from tvarr.cluster.pools import Held, Pool
-
-if TYPE_CHECKING:
-    from tvarr.cluster.fit import Fit, NeedKey
-    from tvarr.cluster.offers import Verdict, Verdicts
+from tvarr.cluster.standing import Standing, Standings
 
 MAX_BACKOFFS = 10_000  # works with failures remembered; the oldest are forgotten first
 
 PoolKey = tuple[str, str]  # host, pool
 NEVER = float("inf")
+CHUNK = 32  # standings kept together
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,9 @@ class Daemon:
     gpu_sessions: Counter[str] = field(default_factory=Counter)  # our encodes, by `Gpu.id`
     gpu_decodes: Counter[str] = field(default_factory=Counter)  # our decodes, by `Gpu.id`
     pools: dict[str, Pool] = field(default_factory=dict)  # by `Gpu.pool`
-    gpus: dict[str, Gpu] = field(default_factory=dict)
     departed: dict[str, Job] = field(default_factory=dict)  # lost with its stream, and maybe still there
-    fits: dict[NeedKey, Fit] = field(default_factory=dict)  # remembered by the policy; emptied with the capabilities
-    verdicts: dict[NeedKey, Verdict] = field(default_factory=dict)  # remembered by the policy; emptied by any change
+    make: Make = field(init=False)  # by `Cluster.set_capabilities`
+    standing: Standing | None = None  # None: it has changed since the last one was made
 
     @property
     def state(self) -> DaemonState:
@@ -170,7 +169,9 @@ class Cluster:
     successors: dict[str, Job] = field(default_factory=dict)  # jobs by the id of the running job that each replaces
     sources: dict[str, Counter[str]] = field(default_factory=dict)  # daemons with jobs of a source
     held: dict[str, dict[int, Job]] = field(default_factory=dict)  # by daemon and serial: jobs and closing ones
-    chunks: dict[NeedKey, Verdicts] = field(default_factory=dict)  # remembered by the policy
+    shapes: dict[ShapeKey, Shape] = field(default_factory=dict)  # remembered by the policy
+    makes: WeakValueDictionary[Capabilities, Make] = field(default_factory=WeakValueDictionary)  # of the daemons
+    standings: Standings = ()  # of the latest choice
     serial: int = 0
     improved: bool = False
     due: float = NEVER  # when the clock has to be looked at; that may be too early, and never too late
@@ -192,7 +193,8 @@ class Cluster:
     def set_capabilities(self, daemon: Daemon, capabilities: Capabilities) -> None:
         daemon.capabilities = capabilities
         daemon.tightened = self.serial
-        daemon.gpus = {gpu.id: gpu for gpu in capabilities.gpus}
+        make = Make(anonymous(capabilities))
+        daemon.make = self.makes.setdefault(make.capabilities, make)
         drivers = {gpu.pool: gpu.driver for gpu in capabilities.gpus if gpu.pool and gpu.driver}
         host = daemon.machine or daemon.id
         before, daemon.pools = daemon.pools, {}
@@ -207,7 +209,6 @@ class Cluster:
         for pool in before.values():
             if daemon.pools.get(pool.id) is not pool:
                 self._leave(pool, daemon.id, forgotten=True)
-        daemon.fits.clear()
         self.touch(daemon)
         self.improved = True
 
@@ -248,13 +249,40 @@ class Cluster:
 
     def touch(self, daemon: Daemon) -> None:
         """What the policy remembers of the daemon is out of date."""
-        if daemon.verdicts:
-            daemon.verdicts.clear()
+        daemon.standing = None
 
     def touch_pool(self, pool: Pool) -> None:
         for daemon_id in pool.members:
             if daemon := self.daemons.get(daemon_id):
                 self.touch(daemon)
+
+    def look_round(self) -> list[Standing]:
+        """How the connected daemons stand, in the order in which they joined; `standings` has the same in chunks."""
+        now = [d.standing or self._stands(d) for d in self.daemons.values() if d.connected]
+        chunks = [tuple(now[i : i + CHUNK]) for i in range(0, len(now), CHUNK)]
+        for i, before in enumerate(self.standings[: len(chunks)]):
+            if chunks[i] == before:
+                chunks[i] = before
+        self.standings = tuple(chunks)
+        return now
+
+    def _stands(self, daemon: Daemon) -> Standing:
+        caps = daemon.capabilities
+        standing = daemon.standing = Standing(
+            daemon.id,
+            daemon.name,
+            f"it is {daemon.state}" if daemon.unhealthy or daemon.draining else "",
+            caps,
+            daemon.make,
+            daemon.last_used,
+            daemon.jobs_held,
+            daemon.cpu_jobs_held,
+            daemon.load_cores,
+            daemon.cost_factor,
+            tuple([daemon.gpu_sessions[gpu.id] for gpu in caps.gpus]) if daemon.jobs_held and caps.gpus else (),
+            tuple([daemon.pools[pool.id].standing for pool in caps.pools]) if caps.pools else (),
+        )
+        return standing
 
     # ----------------------------------------------------------------------------------------------------- jobs
 
@@ -268,7 +296,9 @@ class Cluster:
         if replaced := self.replaced_by(job.succession):
             self.successors[replaced.id] = job
         self._hold(job)
-        self.daemons[job.daemon_id].last_used = job.serial
+        daemon = self.daemons[job.daemon_id]
+        daemon.last_used = job.serial
+        self.touch(daemon)
 
     def hold_again(self, job: Job) -> None:
         """A job that was taken as over is still there, and nobody wants it."""
@@ -486,9 +516,3 @@ class Cluster:
         """When daemons are taken back and limits doubted."""
         moments = [at for d in self.aside if (at := self.daemons[d].aside_until) is not None]
         return moments + [p.try_more_at for p in self.pools.values() if p.try_more_at is not None]
-
-
-def pool_of(daemon: Daemon, encoder: Encoder) -> Pool | None:
-    """The session pool that an encoder draws from; None where none is needed."""
-    gpu = daemon.gpus.get(encoder.device)
-    return daemon.pools.get(gpu.pool) if gpu is not None and gpu.pool else None

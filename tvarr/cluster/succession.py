@@ -8,9 +8,8 @@
 
 from __future__ import annotations
 
-from tvarr.cluster.fit import FULL_HARDWARE, HARDWARE, SOFTWARE
+from tvarr.cluster.fit import FULL_HARDWARE, HARDWARE, SOFTWARE, Way
 from tvarr.cluster.model import Family, MoveKind, Placement
-from tvarr.cluster.offers import Verdict
 from tvarr.cluster.state import Daemon, Job, Succession
 
 TOO_SLOW = 0.9  # media time over wall time
@@ -27,8 +26,11 @@ def rank_of(placement: Placement) -> int:
     return SOFTWARE if placement.encoder.family is Family.SOFTWARE else HARDWARE
 
 
-def objection(succession: Succession, daemon: Daemon, verdict: Verdict) -> str:
-    """Why a daemon is no place for the successor, in words; empty where nothing speaks against it."""
+def objection(succession: Succession, daemon: Daemon, way: Way | None) -> str:
+    """Why a daemon is no place for the successor, in words; empty where nothing speaks against it.
+
+    `way`: the best one that is free there.
+    """
     if succession.to and daemon.id != succession.to:
         return "another daemon was asked for"
     if succession.kind is MoveKind.PROMOTION:
@@ -36,19 +38,18 @@ def objection(succession: Succession, daemon: Daemon, verdict: Verdict) -> str:
     slow = succession.kind is MoveKind.SLOW
     if daemon.id == succession.daemon_id:
         return "the job runs there, too slowly" if slow else "the job is to leave it"
-    return _too_weak(succession, daemon, verdict) if slow else ""
+    return _too_weak(succession, daemon, way) if slow else ""
 
 
-def _too_weak(succession: Succession, daemon: Daemon, verdict: Verdict) -> str:
+def _too_weak(succession: Succession, daemon: Daemon, way: Way | None) -> str:
     if daemon.slowest_speed is not None and daemon.slowest_speed < TOO_SLOW:
         return f"its own jobs run at {daemon.slowest_speed:.2f} of real time"
-    offer = verdict.hardware or verdict.software
-    if offer is None:
+    if way is None:
         return ""
-    if offer.way.rank > succession.rank:
+    if way.rank > succession.rank:
         return "it would do less of the job in hardware"
     cpu_count = daemon.capabilities.cpu_count
-    load = (daemon.load_cores + offer.way.cost_cores) * daemon.cost_factor
+    load = (daemon.load_cores + way.cost_cores) * daemon.cost_factor
     if 0 < cpu_count < load:
         return f"its processors have no room: the job would make {load:.1f} of {cpu_count}, by estimate"
     return ""
