@@ -193,8 +193,8 @@ class Placing:
         daemon = self.cluster.daemons.get(job.daemon_id)
         if daemon is not None and code in BLAMED:
             self.cluster.blame(daemon, job.work, reason, now, at_once=code is ErrorCode.BAD_OUTPUT)
-            if daemon.aside_until is not None:
-                self.cluster.wake(daemon.aside_until)
+        if daemon is not None and daemon.connected and code is ErrorCode.CONNECTION_LOST:
+            daemon.broke_off = (job.work, reason)
 
     def session_refused(self, job_id: str, now: float) -> list[Instruction]:
         wanted = job_id in self.cluster.jobs

@@ -71,6 +71,7 @@ class Daemon:
     times_aside: int = 0
     aside_until: float | None = None
     aside_reason: str = ""
+    broke_off: tuple[str, str] | None = None  # work and reason of a job whose stream ended without a word
     cost_factor: float = 1.0  # what its work really costs, over the table
     slowest_speed: float | None = None  # of its jobs in the latest heartbeat; None: not known
     jobs_held: int = 0
@@ -497,6 +498,7 @@ class Cluster:
         daemon.aside_reason = f"set aside for {pause:g} s because {again}: {reason}"
         daemon.failed_works.clear()
         self.aside.add(daemon.id)
+        self.wake(daemon.aside_until)
 
     def praise(self, daemon: Daemon) -> None:
         """A job of the daemon's went well."""

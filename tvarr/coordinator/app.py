@@ -108,7 +108,7 @@ class Coordinator:
             retention_bytes=options.retention_mb * 1024 * 1024,
             retention_s=options.retention_time_s,
             idle_linger_s=options.idle_linger_s,
-            limits=VariantLimits(options.max_takeovers, options.exhausted_policy),
+            limits=VariantLimits(options.max_takeovers, options.exhausted_policy, options.queue_timeout_s),
         )
         self.streaming = Streaming(store, self.relays_running)
         self._session = session
