@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import choose, main_job, ts_demux, ts_mux, wire_codec
+from tests.bench import choose, daemons, main_job, ts_demux, ts_mux, wire_codec
 from tests.bench.report import Report
 
 CASES = {
@@ -12,6 +12,7 @@ CASES = {
     "demux": ts_demux.run,
     "mux": ts_mux.run,
     "choose": choose.run,
+    "daemons": daemons.run,
     "job": main_job.run,
 }
 

@@ -1,7 +1,8 @@
 """`python -m tests.bench.gpu_queue [TIMES]`: how soon a job that waits has the session that another one frees.
 
-One host whose driver allows two sessions; two viewers take them, a third waits. One of the two leaves: from the moment
-in which its ffmpeg is gone to the moment in which the third one's opens its session, and to the third viewer's picture.
+One host whose driver allows two sessions; two viewers take them, a third waits. One of the two leaves. From the moment
+in which its ffmpeg is gone it is measured how long it takes until the daemon begins the third one's job, until that
+job's ffmpeg opens its session, and until the third viewer has a picture.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import tempfile
 import time
 from collections import deque
 from contextlib import AsyncExitStack
+from datetime import datetime
 from pathlib import Path
 
 import aiohttp
@@ -20,15 +22,15 @@ from tests.bench.main_job import first_keyframe
 from tests.bench.report import machine
 from tests.clips import make_clip
 from tests.fakes.gpu_host import GpuHost, end_of
-from tests.harness import Cluster, cluster, eventually, watching
+from tests.harness import Cluster, Role, cluster, eventually, watching
 
 SESSIONS = 2
 AIM_S = 0.2
 
 
-async def measure(running: Cluster, host: GpuHost, times: int) -> tuple[list[float], list[float]]:
-    """Seconds from the end of a session to the begin of the next, and to its viewer's picture."""
-    begins, pictures = [], []
+async def measure(running: Cluster, host: GpuHost, times: int) -> dict[str, list[float]]:
+    """Seconds from the end of a session, by what comes after it."""
+    seconds: dict[str, list[float]] = {"to the next job": [], "to its session": [], "to its viewer's picture": []}
     channels = [running.add_channel(f"Channel {n}", "file:small.ts", loop=True) for n in range(SESSIONS + 1)]
     watched = deque([(channel, await _watch(running, channel)) for channel in channels[:-1]])  # the oldest first
     waiting = channels[-1]
@@ -41,14 +43,22 @@ async def measure(running: Cluster, host: GpuHost, times: int) -> tuple[list[flo
         await viewer.aclose()
         ended_at = await end
         watched.append((waiting, await waiter))
-        pictures.append(time.monotonic() - ended_at)
-        begins.append(host.records()[len(records)].at - ended_at)
+        picture_at = time.monotonic()
+        ends = (begun_at(running.roles["gpu"]), host.records()[len(records)].at, picture_at)
+        for found, at in zip(seconds.values(), ends, strict=True):
+            found.append(at - ended_at)
         await asyncio.to_thread(eventually, lambda: len(running.relays()) == SESSIONS, "the first one's relay is over")
         waiting = oldest
     for _, viewer in watched:
         await viewer.aclose()
     assert not host.refusals()
-    return begins, pictures
+    return seconds
+
+
+def begun_at(daemon: Role) -> float:
+    """When a daemon began its latest job, by its log; `time.monotonic`."""
+    line = [line for line in daemon.text().splitlines() if "job starts with" in line][-1]
+    return datetime.fromisoformat(line.split()[0]).timestamp() - time.time() + time.monotonic()
 
 
 async def _watch(running: Cluster, channel: str) -> AsyncExitStack:
@@ -73,12 +83,13 @@ async def main(times: int) -> int:
             assert running.request("POST", "/api/v1/profiles", fields)[0] == 201
             host = GpuHost(folder / "host", SESSIONS)
             await asyncio.to_thread(host.start_daemon, running, "gpu")
-            begins, pictures = await measure(running, host, times)
+            measured = await measure(running, host, times)
     print(f"{machine()}: a queued job, {times} times, from the end of the session that frees")
-    for what, seconds in (("to its own session", sorted(begins)), ("to its viewer's picture", sorted(pictures))):
+    for what, seconds in measured.items():
+        seconds.sort()
         print(f"  {what}: median {1000 * seconds[len(seconds) // 2]:.0f} ms, longest {1000 * seconds[-1]:.0f} ms")
-    print(f"  aim: at most {1000 * AIM_S:.0f} ms to its own session")
-    return int(max(begins) > AIM_S)
+    print(f"  aim: at most {1000 * AIM_S:.0f} ms to the next job")
+    return int(measured["to the next job"][-1] > AIM_S)
 
 
 if __name__ == "__main__":

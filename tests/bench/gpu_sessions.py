@@ -67,8 +67,9 @@ async def three_hosts(folder: Path, rng: random.Random) -> AsyncIterator[Setup]:
         async with bad_network(target, rng) as (network, port):
             hosts = [GpuHost(folder / f"host{limit}", limit, closes_within_s=CLOSES_WITHIN_S) for limit in LIMITS]
             for host in hosts:
-                name = f"gpu{host.sessions}"
-                host.start_daemon(running, name, wait=False, TVARR_COORDINATOR_URL=f"127.0.0.1:{port}")
+                flags = ("--max-jobs", "64", "--max-cpu-jobs", str(VIEWERS))  # software has room for everybody
+                url = f"127.0.0.1:{port}"
+                host.start_daemon(running, f"gpu{host.sessions}", *flags, wait=False, TVARR_COORDINATOR_URL=url)
             for host in hosts:
                 connected = f"gpu{host.sessions}"
                 await asyncio.to_thread(

@@ -14,6 +14,7 @@ from typing import Any, Self
 import aiohttp
 import pytest
 
+from tests.bench.gpu_queue import begun_at
 from tests.bench.gpu_sessions import storm, three_hosts
 from tests.clips import make_clip
 from tests.fakes.gpu_host import GpuHost, end_of
@@ -23,8 +24,8 @@ from tvarr.media.mpegts.demux import Demuxer
 
 POLICIES = ("fallback", "queue", "reject")
 STARTS_WITHIN_S = 1.0
-"""From the end of a session to the next one's begin in the queue: 0.2 s is what we want, and `tests.bench.gpu_queue`
-measures it on a machine that does nothing else."""
+"""From the end of a session to the begin of the job that waited for it: 0.2 s is what we want, and
+`tests.bench.gpu_queue` measures it on a machine that does nothing else."""
 
 
 @contextmanager
@@ -206,8 +207,8 @@ async def test_queued_jobs_start_when_a_session_frees(three: Three) -> None:
             await viewers.leave(slug)
             ended_at = await end
             await request
-            began = three.host.records()[-1]
-            assert 0 <= began.at - ended_at < STARTS_WITHIN_S
+            assert begun_at(three.cluster.roles["three"]) - ended_at < STARTS_WITHIN_S
+            assert three.host.records()[-1].at > ended_at
         assert {job(three.cluster, slug)["encoder"] for slug in waiting} == {"h264_nvenc"}
     assert not three.host.refusals()
 

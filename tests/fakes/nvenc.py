@@ -29,6 +29,7 @@ ENCODERS = {
     "h264_nvenc": ["libx264", *FAST],
     "hevc_nvenc": ["libx265", *FAST, "-x265-params", "open-gop=0:log-level=warning"],
 }
+SOFTWARE = {"libx264", "libx265", "aac"}  # of the real ffmpeg's; a daemon tries all that are listed before it starts
 LISTED = """\
  V....D h264_nvenc           NVIDIA NVENC H.264 encoder (codec h264)
  V....D hevc_nvenc           NVIDIA NVENC hevc encoder (codec hevc)
@@ -155,10 +156,11 @@ def in_software(args: list[str]) -> list[str]:
 
 
 def listing(real: str, args: list[str]) -> str:
-    """What the real ffmpeg lists, with CUDA and NVENC."""
+    """What the real ffmpeg lists, with CUDA, and some of its encoders with NVENC."""
     import subprocess
 
     text = subprocess.run([real, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
     if "-hwaccels" in args:
         return text if "cuda\n" in text else f"{text.rstrip()}\ncuda\n"
-    return "".join(line for line in text.splitlines(True) if "nvenc" not in line) + LISTED
+    head, rule, encoders = text.partition(" ------\n")
+    return head + rule + "".join(line for line in encoders.splitlines(True) if line.split()[1] in SOFTWARE) + LISTED

@@ -97,9 +97,10 @@ class ThirdParty:
         await self._attach.write(encode_daemon(item))
 
     def _register(self) -> messages.Register:
-        software = messages.Encoder(
-            name="libx264", codec="h264", family=messages.Family.SOFTWARE, usable=True, verified=True
-        )
+        encoders = [
+            messages.Encoder(name=name, codec=codec, family=messages.Family.SOFTWARE, usable=True, verified=True)
+            for name, codec in (("libx264", "h264"), ("aac", "aac"))
+        ]
         return messages.Register(
             protocol_version=PROTOCOL_VERSION,
             daemon_id=str(uuid4()),
@@ -108,7 +109,12 @@ class ThirdParty:
             version="other/1",
             machine_id=uuid4().hex,
             capabilities=messages.Capabilities(
-                ffmpeg_version="7", encoders=[software], decoders=["h264"], max_jobs=16, max_cpu_jobs=16, cpu_count=16
+                ffmpeg_version="7",
+                encoders=encoders,
+                decoders=["h264", "mp2"],
+                max_jobs=16,
+                max_cpu_jobs=16,
+                cpu_count=16,
             ),
         )
 

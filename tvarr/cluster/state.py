@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from weakref import WeakValueDictionary
 
@@ -192,10 +192,11 @@ class Cluster:
                 self._count(job, 1)
 
     def set_capabilities(self, daemon: Daemon, capabilities: Capabilities) -> None:
-        daemon.capabilities = capabilities
-        daemon.tightened = self.serial
         make = Make(anonymous(capabilities))
         daemon.make = self.makes.setdefault(make.capabilities, make)
+        decoders = daemon.make.capabilities.decoders  # hundreds of names, the same for the whole make
+        daemon.capabilities = capabilities = replace(capabilities, decoders=decoders)
+        daemon.tightened = self.serial
         drivers = {gpu.pool: gpu.driver for gpu in capabilities.gpus if gpu.pool and gpu.driver}
         host = daemon.machine or daemon.id
         before, daemon.pools = daemon.pools, {}

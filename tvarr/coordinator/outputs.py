@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from collections.abc import Iterable
@@ -12,11 +13,13 @@ from tvarr.coordinator.profiles import carried
 from tvarr.coordinator.signals import Signal
 from tvarr.errors import MediaError, TvarrError
 from tvarr.media.model import TICKS_PER_SECOND, Event, Sample, Tracks
-from tvarr.media.mpegts.mux import Muxer
+from tvarr.media.mpegts.mux import Muxer, null_packets
 from tvarr.media.ring import ChunkRing, Lagged
 
 OUTPUT_RING_BYTES = 16 * 1024 * 1024  # how far a viewer may fall behind the newest chunk
 READ_BYTES = 1024 * 1024  # given to one viewer at once
+SILENCE_S = 0.7  # without a new chunk for so long, and each time again, viewers get null packets: some leave after 3 s
+SILENCE_PACKETS = 7  # as many as fit into a datagram
 
 _ids = itertools.count(1)
 
@@ -35,10 +38,12 @@ class Viewer:
     seq: int  # of the next chunk to send
     id: int = field(default_factory=lambda: next(_ids))
     connected_at: float = field(default_factory=time.time)
-    sent_bytes: int = 0
+    sent_bytes: int = 0  # of media
+    sent_at: float = 0.0  # of the loop's time; anything
 
     async def read(self) -> bytes:
-        """The next bytes, or none at the end of the stream.
+        """The next bytes, or none at the end of the stream. Null packets while there is nothing to send: not before
+        the first media, by which players tell what the stream is, and only to who asks.
 
         Raises the variant's failure where it ended by one, and `ViewerTooSlow`.
         """
@@ -51,12 +56,16 @@ class Viewer:
             if chunks:
                 data = chunks[0].data if len(chunks) == 1 else b"".join([chunk.data for chunk in chunks])
                 self.sent_bytes += len(data)
+                self.sent_at = output.now()
                 output.drained.set()
                 return data
             if output.ended:
                 if output.failure is not None:
                     raise output.failure
                 return b""
+            if self.sent_bytes and output.silent and output.now() - self.sent_at > SILENCE_S / 2:
+                self.sent_at = output.now()
+                return null_packets(SILENCE_PACKETS)
             await output.changed.wait()
 
     @property
@@ -77,12 +86,19 @@ class TsOutput:
     def __init__(self, service_name: str, drained: Signal) -> None:
         self.chunks = ChunkRing(OUTPUT_RING_BYTES)
         self.viewers: set[Viewer] = set()
-        self.changed = Signal()  # new chunks, or the end
+        self.changed = Signal()  # new chunks, the end, or `SILENCE_S` without either
         self.drained = drained  # set when a viewer has read something, or left
         self.ended = False
         self.failure: TvarrError | None = None
         self.dropped = 0  # viewers that were too slow
         self._muxer = Muxer(service_name)
+        self.now = asyncio.get_running_loop().time
+        self._written_at = self.now()
+        self._alarm: asyncio.TimerHandle | None = None  # of a silence, while there are viewers
+
+    @property
+    def silent(self) -> bool:
+        return self.now() - self._written_at >= SILENCE_S
 
     def push(self, events: Iterable[Event]) -> None:
         """Takes samples and changes of tracks in stream order; tracks that the container can't hold are left out."""
@@ -106,20 +122,42 @@ class TsOutput:
         for chunk in self._muxer.mux(samples):
             self.chunks.append(chunk)
             self.changed.set()
+            self._written_at = self.now()
+
+    def _listen(self) -> None:
+        """Wakes the viewers where nothing was written for a while.
+
+        One timer for all of them, which is not touched while media flow: it runs out, looks, and is set anew.
+        """
+        silent = self.silent
+        if silent:
+            self.changed.set()
+        due = (self.now() if silent else self._written_at) + SILENCE_S
+        self._alarm = asyncio.get_running_loop().call_at(due, self._listen)
+
+    def _stop_listening(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
     def end(self, failure: TvarrError | None = None) -> None:
         """No more samples: viewers read what is there, and then the end or the failure."""
         self.ended = True
         self.failure = failure
+        self._stop_listening()
         self.changed.set()
 
     def join(self, address: str, user_agent: str) -> Viewer:
         viewer = Viewer(self, address, user_agent, self.chunks.join_seq())
         self.viewers.add(viewer)
+        if self._alarm is None and not self.ended:
+            self._listen()
         return viewer
 
     def leave(self, viewer: Viewer) -> None:
         self.viewers.discard(viewer)
+        if not self.viewers:
+            self._stop_listening()
         self.drained.set()
 
     def room(self) -> bool:

@@ -34,6 +34,7 @@ def figures(tally: Tally) -> dict[str, Any]:
         "pictures": tally.sum_of("pictures"),
         **{name: tally.sum_of(name) for name, _ in COUNTED},
         "without_output_s": {words: round(quantile(pauses, share), 3) for share, words in SHARES},
+        "source_without_output_s": round(max((r.verdict.source_pause_s for r in tally.rounds), default=0.0), 3),
         "aims_s": {"median": case.most_median_s, "p95": case.most_p95_s, "max": case.most_s},
         "missed_aims": missed(tally),
         "endings": dict(tally.codes),
@@ -54,7 +55,14 @@ def missed(tally: Tally) -> list[str]:
 
 def show(tallies: list[Tally], title: str) -> None:
     table = Table(title=f"{title}, {machine()}")
-    for column in ("fault", "rounds", "pictures", *(words for _, words in COUNTED), *(words for _, words in SHARES)):
+    for column in (
+        "fault",
+        "rounds",
+        "pictures",
+        *(words for _, words in COUNTED),
+        *(words for _, words in SHARES),
+        "source max",
+    ):
         table.add_column(column, justify="left" if column == "fault" else "right")
     for tally in tallies:
         table.add_row(
@@ -63,6 +71,7 @@ def show(tallies: list[Tally], title: str) -> None:
             str(tally.sum_of("pictures")),
             *(str(tally.sum_of(name)) for name, _ in COUNTED),
             *(f"{quantile(tally.pauses_s, share):.2f} s" for share, _ in SHARES),
+            f"{max((r.verdict.source_pause_s for r in tally.rounds), default=0.0):.2f} s",
         )
     Console(width=200).print(table)
     for tally in tallies:

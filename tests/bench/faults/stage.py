@@ -54,8 +54,9 @@ def make_clips(folder: Path) -> Path:
 def reordering_ffmpeg(folder: Path) -> Path:
     """A program that daemons take for ffmpeg, whose libx264 has B-frames."""
     path = folder / "ffmpeg-with-b-frames"
-    path.write_text(_WITHOUT_ZEROLATENCY.format(ffmpeg=program("ffmpeg")))
-    path.chmod(0o755)
+    if not path.exists():
+        path.write_text(_WITHOUT_ZEROLATENCY.format(ffmpeg=program("ffmpeg")))
+        path.chmod(0o755)
     return path
 
 
@@ -65,7 +66,7 @@ class Stage:
 
     running: Cluster
     names: tuple[str, ...]
-    ffmpeg: Path | None = None
+    flags: tuple[str, ...]  # of each daemon
     hosts: dict[str, Host] = field(default_factory=dict)  # by the daemon's name; empty: all are on this host
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -75,11 +76,10 @@ class Stage:
             role = self.running.roles.get(name)
             if role is not None and role.process.poll() is None:
                 continue
-            flags = (*DAEMON_FLAGS, *(("--ffmpeg", str(self.ffmpeg)) if self.ffmpeg else ()))
             host = self.hosts.get(name)
             self.running.start_daemon(
                 name,
-                *flags,
+                *self.flags,
                 wait=False,
                 prefix=host.prefix if host else None,
                 **({"TVARR_COORDINATOR_URL": f"{host.here}:{self.running.grpc_port}"} if host else {}),
@@ -137,7 +137,10 @@ def stage(
     separate_hosts: bool = False,
     flags: Sequence[str] = (),
 ) -> Iterator[Stage]:
-    """A coordinator that is ready; daemons start with `start_missing`. `reorders`: libx264 makes B-frames."""
+    """A coordinator that is ready; daemons start with `start_missing`. `reorders`: libx264 makes B-frames.
+
+    `clips` is `make_clips`'s; what stages may share is kept there.
+    """
     with ExitStack() as stack:
         settings: dict[str, Any] = {"media_dir": clips, "coordinator_flags": (*COORDINATOR_FLAGS, *flags)}
         found: dict[str, Host] = {}
@@ -145,4 +148,8 @@ def stage(
             found = dict(zip(daemons, stack.enter_context(hosts(len(daemons))), strict=True))
             settings["host"] = "0.0.0.0"
         running = stack.enter_context(cluster(folder, **settings))
-        yield Stage(running, tuple(daemons), reordering_ffmpeg(folder) if reorders else None, found)
+        # One folder for all, so that the encoders are tried once; another one for another ffmpeg.
+        own: tuple[str, ...] = ("--work-dir", str(clips / "work"))
+        if reorders:
+            own = ("--work-dir", str(clips / "work-b-frames"), "--ffmpeg", str(reordering_ffmpeg(clips)))
+        yield Stage(running, tuple(daemons), (*DAEMON_FLAGS, *own), found)

@@ -31,6 +31,7 @@ class Verdict:
     reordered: int = 0  # pictures with PTS > DTS
     normal_s: float = 0.0  # between arrivals of video
     pause_s: float = 0.0  # the longest such time around the fault, without the normal one
+    source_pause_s: float = 0.0  # the same of the viewer of the source's pictures, whom no daemon serves
     trouble: str = ""  # why the stream ended or did not go on
 
     @property
@@ -90,6 +91,7 @@ def judge(
         verdict.audio_gaps += gaps
         verdict.audio_overlaps += overlaps
     verdict.normal_s, verdict.pause_s = pauses(transcoded.video_arrivals, struck_at)
+    verdict.source_pause_s = pauses(source.video_arrivals, struck_at)[1]
     verdict.decode_errors = decode_errors(transcoded.save(folder / "received.ts"))
     return verdict
 

@@ -12,6 +12,7 @@ CHANNELS = (0, 1, 2, 3, 4, 5, 6, 8)  # by channel_configuration; 0: told by the 
 
 ADTS_HEADER_BYTES = 7
 LOAS_HEADER_BYTES = 3
+LOW_COMPLEXITY = 2  # audio object type (14496-3, table 1.17)
 _SAMPLES = 1024
 _SBR, _PS, _ESCAPE = 5, 29, 31  # audio object types
 _LOAS_PROBE_BYTES = 64
@@ -40,6 +41,11 @@ def audio_specific_config(adts: bytes) -> bytes:
     rate_index = adts[2] >> 2 & 0x0F
     channels = (adts[2] & 1) << 2 | adts[3] >> 6
     return (object_type << 11 | rate_index << 7 | channels << 3).to_bytes(2, "big")
+
+
+def config(object_type: int, sample_rate: int, channels: int) -> bytes:
+    """The AudioSpecificConfig, 2 bytes, for a rate of SAMPLE_RATES and channels of CHANNELS."""
+    return (object_type << 11 | SAMPLE_RATES.index(sample_rate) << 7 | CHANNELS.index(channels) << 3).to_bytes(2, "big")
 
 
 def parse_loas(data: bytes, at: int = 0) -> AudioFrame | None:

@@ -12,6 +12,11 @@ SLICE, PARTITION_A, IDR, SEI, SPS, PPS, AUD = 1, 2, 5, 6, 7, 8, 9
 
 RECOVERY_POINT = 6  # SEI payload type (D.1.8)
 _I_SLICES = frozenset({2, 4, 7, 9})  # I and SI (table 7-6)
+_EXTENDED_SAR = 255
+_PIXEL_ASPECTS = (  # by aspect_ratio_idc (table E-1)
+    *((1, 1), (1, 1), (12, 11), (10, 11), (16, 11), (40, 33), (24, 11), (20, 11), (32, 11), (80, 33), (18, 11)),
+    *((15, 11), (64, 33), (160, 99), (4, 3), (3, 2), (2, 1)),
+)
 _HIGH_PROFILES = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 
 
@@ -34,6 +39,7 @@ class Sps:
     frame_num_bits: int
     poc_type: int
     poc_lsb_bits: int  # 0 unless poc_type is 0
+    pixel_aspect: tuple[int, int] = (1, 1)  # width to height of a pixel
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ def parse_sps(nal: bytes) -> Sps:
     planar = separate_colour_plane or chroma_format_idc == 0
     unit_x = 1 if planar or chroma_format_idc == 3 else 2
     unit_y = (2 if not planar and chroma_format_idc == 1 else 1) * (2 - frame_mbs_only)
+    fps, pixel_aspect = _vui(bits) if bits.left and bits.flag() else (0.0, (1, 1))
     return Sps(
         id=sps_id,
         profile_idc=profile_idc,
@@ -95,11 +102,12 @@ def parse_sps(nal: bytes) -> Sps:
         width=max(16 * width_mbs - unit_x * (left + right), 0),
         height=max(16 * height_units * (2 - frame_mbs_only) - unit_y * (top + bottom), 0),
         interlaced=not frame_mbs_only,
-        fps=_vui_fps(bits) if bits.left and bits.flag() else 0.0,
+        fps=fps,
         separate_colour_plane=separate_colour_plane,
         frame_num_bits=frame_num_bits,
         poc_type=poc_type,
         poc_lsb_bits=poc_lsb_bits,
+        pixel_aspect=pixel_aspect,
     )
 
 
@@ -111,10 +119,9 @@ def _skip_scaling_list(bits: BitReader, size: int) -> None:
         last = following or last
 
 
-def _vui_fps(bits: BitReader) -> float:
-    """The frame rate of the VUI (E.1.1): a frame lasts two ticks."""
-    if bits.flag() and bits.u(8) == 255:
-        bits.skip(32)
+def _vui(bits: BitReader) -> tuple[float, tuple[int, int]]:
+    """The frame rate of the VUI (E.1.1), a frame lasts two ticks, and the shape of its pixels."""
+    pixel_aspect = read_pixel_aspect(bits)
     if bits.flag():
         bits.skip(1)
     if bits.flag():
@@ -125,9 +132,20 @@ def _vui_fps(bits: BitReader) -> float:
         bits.ue()
         bits.ue()
     if not bits.flag():
-        return 0.0
+        return 0.0, pixel_aspect
     units_in_tick, time_scale = bits.u(32), bits.u(32)
-    return time_scale / (2 * units_in_tick) if units_in_tick else 0.0
+    return time_scale / (2 * units_in_tick) if units_in_tick else 0.0, pixel_aspect
+
+
+def read_pixel_aspect(bits: BitReader) -> tuple[int, int]:
+    """aspect_ratio_info_present_flag to sar_height (E.1.1; the same in H.265); 1 to 1 where not stated."""
+    if not bits.flag():
+        return 1, 1
+    idc = bits.u(8)
+    if idc == _EXTENDED_SAR:
+        width, height = bits.u(16), bits.u(16)
+        return (width, height) if width and height else (1, 1)
+    return _PIXEL_ASPECTS[idc] if idc < len(_PIXEL_ASPECTS) else (1, 1)
 
 
 def parse_slice_head(data: bytes, at: int, sps: Sps) -> SliceHead:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tvarr.errors import MediaError
 from tvarr.media.codecs.annexb import unescaped
 from tvarr.media.codecs.bits import BitReader
+from tvarr.media.codecs.h264 import read_pixel_aspect
 
 # nal_unit_type (table 7-1)
 VPS, SPS, PPS, AUD = 32, 33, 34, 35
@@ -32,6 +33,7 @@ class Sps:
     height: int
     interlaced: bool
     fps: float
+    pixel_aspect: tuple[int, int] = (1, 1)  # width to height of a pixel
 
 
 def nal_type(first_byte: int) -> int:
@@ -55,7 +57,7 @@ def parse_sps(nal: bytes) -> Sps:
         width -= unit_x * (bits.ue() + bits.ue())
         height -= unit_y * (bits.ue() + bits.ue())
     depth_luma, depth_chroma = 8 + bits.ue(), 8 + bits.ue()
-    field_seq, fps = _rest_of_sps(bits, sub_layers)
+    field_seq, fps, pixel_aspect = _rest_of_sps(bits, sub_layers)
     flags = profile_tier[5]  # progressive_source, interlaced_source, ...
     return Sps(
         id=sps_id,
@@ -70,6 +72,7 @@ def parse_sps(nal: bytes) -> Sps:
         height=max(height, 0),
         interlaced=field_seq or flags & 0xC0 == 0x40,
         fps=fps,
+        pixel_aspect=pixel_aspect,
     )
 
 
@@ -82,8 +85,8 @@ def _skip_sub_layer_levels(bits: BitReader, sub_layers: int) -> None:
         bits.skip(88 * profile + 8 * level)
 
 
-def _rest_of_sps(bits: BitReader, sub_layers: int) -> tuple[bool, float]:
-    """Goes through an SPS from log2_max_pic_order_cnt_lsb to the VUI: field_seq_flag and frames per second.
+def _rest_of_sps(bits: BitReader, sub_layers: int) -> tuple[bool, float, tuple[int, int]]:
+    """From log2_max_pic_order_cnt_lsb to the VUI: field_seq_flag, frames per second and the shape of pixels.
 
     Everything before the VUI has been read by now, so trouble here leaves the rate unknown and no more.
     """
@@ -107,9 +110,9 @@ def _rest_of_sps(bits: BitReader, sub_layers: int) -> tuple[bool, float]:
             for _ in range(min(bits.ue(), 32)):
                 bits.skip(poc_lsb_bits + 1)
         bits.skip(2)
-        return _vui(bits) if bits.flag() else (False, 0.0)
+        return _vui(bits) if bits.flag() else (False, 0.0, (1, 1))
     except MediaError:
-        return False, 0.0
+        return False, 0.0, (1, 1)
 
 
 def _skip_scaling_lists(bits: BitReader) -> None:
@@ -148,10 +151,9 @@ def _skip_short_term_sets(bits: BitReader) -> None:
                 bits.skip(1)
 
 
-def _vui(bits: BitReader) -> tuple[bool, float]:
+def _vui(bits: BitReader) -> tuple[bool, float, tuple[int, int]]:
     """vui_parameters() up to the timing (E.2.1)."""
-    if bits.flag() and bits.u(8) == 255:
-        bits.skip(32)
+    pixel_aspect = read_pixel_aspect(bits)
     if bits.flag():
         bits.skip(1)
     if bits.flag():
@@ -168,9 +170,9 @@ def _vui(bits: BitReader) -> tuple[bool, float]:
         for _ in range(4):
             bits.ue()
     if not bits.flag():
-        return field_seq, 0.0
+        return field_seq, 0.0, pixel_aspect
     units_in_tick, time_scale = bits.u(32), bits.u(32)
-    return field_seq, time_scale / units_in_tick if units_in_tick else 0.0
+    return field_seq, time_scale / units_in_tick if units_in_tick else 0.0, pixel_aspect
 
 
 def pps_id(nal: bytes) -> int:

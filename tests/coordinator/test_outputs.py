@@ -1,0 +1,113 @@
+"""What viewers of one output get, media and silence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from tvarr.coordinator import outputs
+from tvarr.coordinator.outputs import SILENCE_PACKETS, TsOutput, Viewer
+from tvarr.coordinator.signals import Signal
+from tvarr.media.model import Codec, Event, Sample, Track, Tracks
+
+VIDEO = Track(0x100, Codec.MPEG2VIDEO)
+PICTURE = bytes.fromhex("000001b3 14000b13 ffffe018 000001b8 00080000 00000100 000fffff") + bytes(300)
+NULL_HEAD = bytes.fromhex("471fff10")  # ISO/IEC 13818-1, 2.4.1: PID 8191, payload only, counter 0
+
+
+def pictures(first: int, count: int) -> list[Event]:
+    return [Sample(VIDEO.id, n * 3600, n * 3600, PICTURE, True) for n in range(first, first + count)]
+
+
+@pytest.fixture
+def silence_s(monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(outputs, "SILENCE_S", 0.1)
+    return 0.1
+
+
+@pytest.fixture
+async def output() -> TsOutput:
+    made = TsOutput("test", Signal())
+    made.push([Tracks((VIDEO,))])
+    return made
+
+
+def join(output: TsOutput) -> Viewer:
+    return output.join("127.0.0.1", "a player")
+
+
+async def within(coroutine: Coroutine[Any, Any, bytes], seconds: float = 5.0) -> bytes:
+    async with asyncio.timeout(seconds):
+        return await coroutine
+
+
+def is_null(data: bytes) -> bool:
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    assert len(data) % 188 == 0
+    return all(packet.startswith(NULL_HEAD) for packet in packets)
+
+
+async def test_silence_is_filled_with_null_packets_and_media_go_on_behind_them(
+    output: TsOutput, silence_s: float
+) -> None:
+    output.push(pictures(0, 5))
+    viewer = join(output)
+    media = await within(viewer.read())
+    assert not is_null(media)
+    began = output.now()
+    for number in range(1, 4):
+        nulls = await within(viewer.read())
+        assert is_null(nulls)
+        assert len(nulls) == SILENCE_PACKETS * 188
+        assert output.now() - began >= number * silence_s * 0.9
+    assert viewer.sent_bytes == len(media)  # they are no media
+    assert viewer.behind_bytes == 0
+    output.push(pictures(5, 5))
+    assert not is_null(await within(viewer.read()))
+    assert is_null(await within(viewer.read()))
+    output.end()
+    assert await within(viewer.read()) == b""
+
+
+async def test_nothing_comes_before_the_first_media(output: TsOutput, silence_s: float) -> None:
+    """Also to a viewer who comes while others watch a source that is silent: it begins with what is there."""
+    viewer = join(output)
+    with pytest.raises(TimeoutError):
+        await within(viewer.read(), 5 * silence_s)
+    output.push(pictures(0, 5))
+    assert not is_null(await within(viewer.read()))
+    assert is_null(await within(viewer.read()))
+    late = join(output)
+    assert not is_null(await within(late.read()))
+    assert is_null(await within(late.read()))
+
+
+async def test_who_reads_nothing_is_owed_nothing(output: TsOutput, silence_s: float) -> None:
+    output.push(pictures(0, 5))
+    viewer = join(output)
+    await within(viewer.read())
+    await asyncio.sleep(5 * silence_s)
+    assert is_null(await within(viewer.read(), silence_s / 2))
+    with pytest.raises(TimeoutError):
+        await within(viewer.read(), silence_s / 2)
+
+
+async def test_media_that_flow_are_not_mixed_with_anything(output: TsOutput, silence_s: float) -> None:
+    viewer = join(output)
+    for number in range(50):
+        output.push(pictures(number, 1))
+        assert not is_null(await within(viewer.read()))
+        await asyncio.sleep(silence_s / 10)
+
+
+@pytest.mark.parametrize("end", [lambda output, viewer: output.end(), lambda output, viewer: output.leave(viewer)])
+async def test_nobody_to_wake_is_no_timer(output: TsOutput, end: Callable[[TsOutput, Viewer], None]) -> None:
+    """An output that has ended, or that nobody watches, does nothing; the last of two viewers counts."""
+    first, last = join(output), join(output)
+    output.leave(first)
+    assert output._alarm is not None
+    end(output, last)
+    assert output._alarm is None
