@@ -488,6 +488,24 @@ def test_a_sick_daemon_is_set_aside_for_a_growing_time() -> None:
     assert ledger.daemons["sick"].aside_until is None, "a success forgives"
 
 
+def test_a_daemon_that_sends_garbage_is_set_aside_at_once() -> None:
+    ledger = Ledger()
+    play(ledger, host("liar"))
+    fail(ledger, "1", now=0, code=ErrorCode.BAD_OUTPUT)
+    assert "set aside for 30 s because it can't be trusted: it broke" in ledger.daemons["liar"].aside_reason
+
+
+def test_a_daemon_that_breaks_a_jobs_stream_off_and_is_still_there_is_set_aside() -> None:
+    ledger = Ledger()
+    play(ledger, host("a"), JobWanted("1", need()))
+    play(ledger, JobFailed("1", ErrorCode.CONNECTION_LOST, "it closed the job's stream", ended=False))
+    assert ledger.daemons["a"].aside_until is None, "a cut cable takes all streams, one after another"
+    play(ledger, HeartbeatCame("a", 1), now=1)
+    assert "closed the job's stream, though the daemon is there" in ledger.daemons["a"].aside_reason
+    play(ledger, TimePassed(), now=31)
+    assert ledger.daemons["a"].aside_until is None
+
+
 @pytest.mark.parametrize("code", [ErrorCode.BAD_INPUT, ErrorCode.CAPACITY, ErrorCode.SHUTTING_DOWN])
 def test_what_is_not_the_daemons_fault_does_not_set_it_aside(code: ErrorCode) -> None:
     ledger = Ledger()

@@ -308,8 +308,9 @@ class Watched:
     def begins(self, run: JobRun, waited_s: float) -> Begin:
         return Begin(0, None)
 
-    def take(self, run: JobRun, samples: Sequence[Sample]) -> None:
+    def take(self, run: JobRun, samples: Sequence[Sample]) -> bool:
         self.got.extend(samples)
+        return True
 
     async def room(self) -> None:
         return

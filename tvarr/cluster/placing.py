@@ -38,6 +38,7 @@ BLAMED = frozenset(
         ErrorCode.FFMPEG_EXITED,
         ErrorCode.CONNECTION_LOST,
         ErrorCode.INTERNAL,
+        ErrorCode.BAD_OUTPUT,
     }
 )
 """Errors that may be the daemon's fault; those of the input, the job or a limit are not."""
@@ -191,9 +192,9 @@ class Placing:
         self.cluster.back_off(job, f"{code.value}: {reason}", now, hardware_only=hardware and in_software)
         daemon = self.cluster.daemons.get(job.daemon_id)
         if daemon is not None and code in BLAMED:
-            self.cluster.blame(daemon, job.work, reason, now)
-            if daemon.aside_until is not None:
-                self.cluster.wake(daemon.aside_until)
+            self.cluster.blame(daemon, job.work, reason, now, at_once=code is ErrorCode.BAD_OUTPUT)
+        if daemon is not None and daemon.connected and code is ErrorCode.CONNECTION_LOST:
+            daemon.broke_off = (job.work, reason)
 
     def session_refused(self, job_id: str, now: float) -> list[Instruction]:
         wanted = job_id in self.cluster.jobs

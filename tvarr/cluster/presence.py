@@ -135,6 +135,9 @@ class Presence:
         if sequence <= daemon.sequence:
             return instructions
         daemon.sequence = sequence
+        if daemon.broke_off is not None:  # it is alive: no cut cable took the job's stream
+            (work, reason), daemon.broke_off = daemon.broke_off, None
+            self.cluster.blame(daemon, work, f"{reason}, though the daemon is there", now, at_once=True)
         for pool in event.pools:
             self.cluster.observe(daemon, pool.id, pool.active, pool.own, now)
         if event.jobs is not None:

@@ -71,6 +71,7 @@ class Daemon:
     times_aside: int = 0
     aside_until: float | None = None
     aside_reason: str = ""
+    broke_off: tuple[str, str] | None = None  # work and reason of a job whose stream ended without a word
     cost_factor: float = 1.0  # what its work really costs, over the table
     slowest_speed: float | None = None  # of its jobs in the latest heartbeat; None: not known
     jobs_held: int = 0
@@ -478,21 +479,27 @@ class Cluster:
             if not of_work:
                 del self.backoffs[work]
 
-    def blame(self, daemon: Daemon, work: str, reason: str, now: float) -> None:
-        """One more job failed there: the last of several in a row sets the daemon aside, the next one again."""
+    def blame(self, daemon: Daemon, work: str, reason: str, now: float, *, at_once: bool = False) -> None:
+        """One more job failed there: the last of several in a row sets the daemon aside, the next one again.
+
+        `at_once`: it sent what no encoder makes, and one time is enough.
+        """
         if daemon.id in self.aside:
             return
         daemon.failed_works.add(work)
         count = len(daemon.failed_works)
-        if not daemon.times_aside and count < self.settings.aside_failures:
+        if not at_once and not daemon.times_aside and count < self.settings.aside_failures:
             return
         pause = min(self.settings.aside_s * 2 ** min(daemon.times_aside, 16), self.settings.max_aside_s)
         daemon.times_aside += 1
         daemon.aside_until = now + pause
         again = "a job failed again" if daemon.times_aside > 1 else f"{count} jobs failed in a row"
+        if at_once:
+            again = "it can't be trusted"
         daemon.aside_reason = f"set aside for {pause:g} s because {again}: {reason}"
         daemon.failed_works.clear()
         self.aside.add(daemon.id)
+        self.wake(daemon.aside_until)
 
     def praise(self, daemon: Daemon) -> None:
         """A job of the daemon's went well."""

@@ -41,6 +41,7 @@ from tvarr.wire.server import serve_coordinator
 log = logging.getLogger(__name__)
 
 TOKEN_FILE = "auth-token"  # noqa: S105 - a file's name
+ACK_WITHIN_S = 120.0  # jobs watch their own start while input flows; without input no encoder opens
 HTTP_SHUTDOWN_S = 2.0  # open streams are given this long when the coordinator ends
 
 
@@ -95,7 +96,11 @@ class Coordinator:
         self.daemons = Daemons(
             heartbeat_interval_s=options.heartbeat_interval_s,
             unhealthy_after_s=options.unhealthy_after_s,
-            settings=Settings(queue_timeout_s=options.queue_timeout_s, promote=not options.no_promotion),
+            settings=Settings(
+                queue_timeout_s=options.queue_timeout_s,
+                promote=not options.no_promotion,
+                ack_within_s=ACK_WITHIN_S,
+            ),
         )
         self.relays_running = Relays(
             daemons=self.daemons,
@@ -103,7 +108,7 @@ class Coordinator:
             retention_bytes=options.retention_mb * 1024 * 1024,
             retention_s=options.retention_time_s,
             idle_linger_s=options.idle_linger_s,
-            limits=VariantLimits(options.max_takeovers, options.exhausted_policy),
+            limits=VariantLimits(options.max_takeovers, options.exhausted_policy, options.queue_timeout_s),
         )
         self.streaming = Streaming(store, self.relays_running)
         self._session = session

@@ -315,12 +315,24 @@ class Daemons:
     # ------------------------------------------------------------------------------------------ carrying out
 
     def _handle(self, event: events.Event) -> None:
-        """Hands an event to the ledger and carries out all that follows, for whichever job."""
-        for instruction in self.ledger.handle(event, time.monotonic()):
+        """Hands an event to the ledger and carries out all that follows, for whichever job.
+
+        Where everything is logged, the ledger is recounted after each event.
+        """
+        instructions = self.ledger.handle(event, time.monotonic())
+        if log.isEnabledFor(logging.DEBUG):
+            self._recount(event)
+        for instruction in instructions:
             self._carry_out(instruction)
         if len(self.links) != len(self.ledger.daemons):
             self.links = {key: link for key, link in self.links.items() if key in self.ledger.daemons}
         self._arm()
+
+    def _recount(self, event: events.Event) -> None:
+        try:
+            self.ledger.validate()
+        except AssertionError as error:
+            log.error("the ledger is inconsistent after %s: %s", event, error)
 
     def _carry_out(self, instruction: events.Instruction) -> None:
         match instruction:

@@ -19,7 +19,7 @@ from tvarr.coordinator.endings import MAX_ENDINGS, Ending
 from tvarr.coordinator.models import Profile
 from tvarr.coordinator.profiles import Plan, plan
 from tvarr.coordinator.transcode import Begin, Feed, JobRun
-from tvarr.errors import Conflict, ErrorCode, JobError
+from tvarr.errors import Conflict, ErrorCode, JobError, NoPlacement
 from tvarr.media.handover import Handover, Phase
 from tvarr.media.model import Kind, Sample, Tracks
 from tvarr.media.splice import Splice
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 TAKEOVER_WINDOW_S = 600.0
 SIZE_WITHIN_S = 5.0  # a picture's size is waited for so long before a job starts without it
 RETRY_PAUSE_S = (0.0, 0.2, 1.0, 2.0, 5.0)  # before the nth new placement in a row
+ASK_AGAIN_S = 0.25  # while there is nobody to take a job over
 WELL_AFTER_S = 5.0  # a job that gave output for so long ends a row of failures
 MOVE_WITHIN_S = 20.0  # a successor that viewers can't change to in this time is ended
 SLOW_PAUSE_S = 30.0  # between two tries to move a slow job
@@ -85,8 +86,10 @@ class Keeper:
         daemons: Daemons,
         exhausted_policy: str,
         max_takeovers: int,
+        patience_s: float,
         output: Output,
     ) -> None:
+        """`patience_s`: how long viewers of a lost job wait where there is nobody to take it over."""
         self.run: JobRun | None = None  # the job that viewers see
         self.endings: deque[Ending] = deque(maxlen=MAX_ENDINGS)
         self.takeovers = 0
@@ -102,11 +105,13 @@ class Keeper:
         self._daemons = daemons
         self._policy = exhausted_policy
         self._max_takeovers = max_takeovers
+        self._patience_s = patience_s
         self._output = output
         self._work = uuid4().hex[:12]  # what all of its jobs do, for the ledger
         self._start_seq = self.feed_seq
         self._failures: deque[float] = deque()
         self._in_a_row = 0
+        self._alone_since: float | None = None  # nobody can do a job that viewers had
         self._avoid: frozenset[str] = frozenset()
         self._move: _Move | None = None
         self._asked: tuple[MoveKind, str, str] | None = None  # kind, reason, to
@@ -138,6 +143,9 @@ class Keeper:
             except _Uprooted as reason:
                 self._note_move(self.run, str(reason))
                 continue
+            except NoPlacement as error:
+                await self._until_somebody_comes(run, error)
+                continue
             self._output.release(self.splice.finish())
             self.endings.append(Ending("finished", "its input was used up", job_id=run.id, daemon_name=run.daemon_name))
             if self._feed.ended() and run.next_seq >= self._feed.source.next_seq:
@@ -155,7 +163,7 @@ class Keeper:
     # ---------------------------------------------------------------------------------------- what jobs tell
 
     def begins(self, run: JobRun, waited_s: float) -> Begin:
-        source = self._feed.source
+        source, self._alone_since = self._feed.source, None
         if self._move is not None and run is self._move.run:
             self._release(self._give_up_handover(self._move))
             self._move.handover = Handover(self.splice, run.kinds)
@@ -171,7 +179,7 @@ class Keeper:
         self.splice.restart(gap=gap)
         return Begin(seq, ticks)
 
-    def take(self, run: JobRun, samples: Sequence[Sample]) -> None:
+    def take(self, run: JobRun, samples: Sequence[Sample]) -> bool:
         out: list[Sample] = []
         handover = self._move.handover if self._move is not None else None
         if handover is not None:
@@ -187,6 +195,7 @@ class Keeper:
             if self._asked is not None:
                 self._wake()
         self._release(out)
+        return handover is not None or any(sample.track == run.leading for sample in out)
 
     async def room(self) -> None:
         await self._output.room_for_more()
@@ -386,6 +395,19 @@ class Keeper:
         well = run.output_since is not None and now - run.output_since >= WELL_AFTER_S
         self._in_a_row = 1 if well else self._in_a_row + 1
         await asyncio.sleep(RETRY_PAUSE_S[min(self._in_a_row, len(RETRY_PAUSE_S)) - 1])
+
+    async def _until_somebody_comes(self, run: JobRun, error: NoPlacement) -> None:
+        """Viewers of a lost job wait for a place, as new ones would in the queue; raises `error` in the end."""
+        if self.splice.resume_ticks(run.kinds) is None:
+            raise error
+        now = time.monotonic()
+        if self._alone_since is None:
+            self._alone_since = now
+            log.warning("%s: nobody can take the job over for now: %s", self._name, error)
+        if now - self._alone_since >= self._patience_s:
+            raise error
+        run.state = "waiting"
+        await asyncio.sleep(ASK_AGAIN_S)
 
     def _given_up(self, error: JobError, failures: int) -> JobError:
         """The last error, with the chain of those before it."""

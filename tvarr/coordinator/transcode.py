@@ -17,7 +17,7 @@ from tvarr.coordinator.pace import Pace
 from tvarr.coordinator.profiles import Plan
 from tvarr.coordinator.signals import Signal
 from tvarr.errors import ErrorCode, JobError
-from tvarr.media.model import TICKS_PER_SECOND, Event, Sample, Tracks
+from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Tracks
 from tvarr.media.ring import Lagged, Ring
 from tvarr.wire import convert, messages
 from tvarr.wire.codec import Batch
@@ -25,9 +25,10 @@ from tvarr.wire.streams import JobOutputs
 
 log = logging.getLogger(__name__)
 
-ACK_WITHIN_S = 20.0  # from `TranscodeStart` to `TranscodeAck`
 LAST_WORDS_S = 1.0  # a stream that breaks while we send often has the daemon's reason still to be read
 BACK_TICKS = TICKS_PER_SECOND  # decode times of one track that step back by more are no encoder's doing
+UNUSABLE_TICKS = 5 * TICKS_PER_SECOND  # so much output of which nothing could be used is no job
+LARGEST_SAMPLE_BYTES = 8 << 20  # no encoder of ours makes a picture of 8 MiB
 STRAY_TICKS = 10 * TICKS_PER_SECOND  # output lies at most so far outside the input that was there
 
 
@@ -58,8 +59,8 @@ class Owner(Protocol):
         by a refusal of the driver.
         """
 
-    def take(self, run: JobRun, samples: Sequence[Sample]) -> None:
-        """Output of the job, as it came."""
+    def take(self, run: JobRun, samples: Sequence[Sample]) -> bool:
+        """Output of the job, as it came; whether any of its leading track could be used."""
 
     async def room(self) -> None:
         """Returns when viewers could take more; asked only at full speed."""
@@ -119,6 +120,10 @@ class JobRun:
         self._feed = feed
         self._pace: Pace | None = None
         self._start_ticks = 0
+        self._usable_ticks = 0  # from here on viewers lack what it makes
+        self._used = False  # some of its output was
+        videos = [track for track, kind in self.kinds.items() if kind is Kind.VIDEO]
+        self.leading = next(iter(videos or self.kinds), -1)  # the track that shows whether it lives
 
     @property
     def waiting(self) -> Waiting | None:
@@ -165,6 +170,7 @@ class JobRun:
             begin = self._owner.begins(self, slot.waited_s)
             self.next_seq = begin.seq
             self._start_ticks = self._feed.source.ticks_at(begin.seq)
+            self._usable_ticks = max(self._start_ticks, begin.first_keyframe_ticks or 0)
             await stream.send(convert.start_to_wire(self._spec(slot, begin)))
             await self._run(slot, stream)
         except JobError as error:
@@ -196,7 +202,6 @@ class JobRun:
         feed = asyncio.create_task(self._send(stream), name=f"feed of job {self.id}")
         drain = asyncio.create_task(self._drain(slot, stream), name=f"drain of job {self.id}")
         watch = asyncio.create_task(self._watch(), name=f"watch of job {self.id}")
-        unacked = asyncio.get_running_loop().call_later(ACK_WITHIN_S, self._no_ack, slot)
         try:
             ends: set[asyncio.Future[Any]] = {drain, slot.lost, watch}
             await asyncio.wait({feed, *ends}, return_when=asyncio.FIRST_COMPLETED)
@@ -212,15 +217,9 @@ class JobRun:
             else:
                 feed.result()
         finally:
-            unacked.cancel()
             for task in (feed, drain, watch):
                 task.cancel()
             await asyncio.gather(feed, drain, watch, return_exceptions=True)
-
-    def _no_ack(self, slot: JobSlot) -> None:
-        if self.ack is None and not slot.lost.done():
-            words = f"{self.daemon_name} did not start ffmpeg within {ACK_WITHIN_S:g} s"
-            slot.lost.set_result(JobError(ErrorCode.STALLED, words))
 
     # ------------------------------------------------------------------------------------------------ input
 
@@ -269,19 +268,13 @@ class JobRun:
     # ------------------------------------------------------------------------------------------------ output
 
     async def _drain(self, slot: JobSlot, stream: JobOutputs) -> None:
-        loop, source = asyncio.get_running_loop(), self._feed.source
-        last: dict[int, int] = {}  # DTS of each track
+        greatest: dict[int, int] = {}  # DTS of each track
         while True:
             item = await stream.receive()
             match item:
                 case Batch():
-                    self._check(item.samples, last)
                     if item.samples:
-                        if self.output_since is None:
-                            self.state, self.output_since = "running", time.monotonic()
-                        if self._pace is not None:
-                            self._pace.output_came(loop.time(), item.samples[-1].dts_ticks, source.newest_ticks)
-                        self._owner.take(self, item.samples)
+                        self._take(item.samples, greatest)
                     if self._feed.full_speed:
                         await self._room()
                 case messages.TranscodeStats():
@@ -303,18 +296,36 @@ class JobRun:
         if self._pace is not None:
             self._pace.held_up(asyncio.get_running_loop().time(), self._feed.source.newest_ticks)
 
-    def _check(self, samples: Sequence[Sample], last: dict[int, int]) -> None:
+    def _take(self, samples: Sequence[Sample], greatest: dict[int, int]) -> None:
+        """Hands output on. Only pictures, where there are any, whose time goes on count as a sign of life."""
+        before = greatest.get(self.leading)
+        self._check(samples, greatest)
+        if self.output_since is None:
+            self.state, self.output_since = "running", time.monotonic()
+        reached = greatest.get(self.leading)
+        if self._pace is not None and reached is not None and (before is None or reached > before):
+            now = asyncio.get_running_loop().time()
+            self._pace.output_came(now, reached, self._feed.source.newest_ticks)
+        if self._owner.take(self, samples):
+            self._used = True
+        elif not self._used and reached is not None and reached > self._usable_ticks + UNUSABLE_TICKS:
+            raise self._garbage("no keyframe where one was asked for")
+
+    def _check(self, samples: Sequence[Sample], greatest: dict[int, int]) -> None:
         """Raises where these samples can't have been made of the job's input; viewers must not get them."""
         least = self._start_ticks - STRAY_TICKS
         most = self._feed.source.newest_ticks + STRAY_TICKS
-        for track, pts, dts, _, _ in samples:
+        for track, pts, dts, data, _ in samples:
             if track not in self.kinds:
                 raise self._garbage(f"a sample of track {track}, which the job does not have")
-            if dts < last.get(track, dts) - BACK_TICKS:
-                raise self._garbage(f"samples of track {track} whose time runs backwards")
+            if len(data) > LARGEST_SAMPLE_BYTES:
+                raise self._garbage(f"a sample of {len(data) >> 20} MiB")
             if not least <= pts <= most or not least <= dts <= most:
                 raise self._garbage(f"a sample of track {track} from a time that it was given nothing of")
-            last[track] = dts
+            last = greatest.get(track, dts)
+            if dts < last - BACK_TICKS:
+                raise self._garbage(f"samples of track {track} whose time runs backwards")
+            greatest[track] = max(last, dts)
 
     def _garbage(self, what: str) -> JobError:
         return JobError(ErrorCode.BAD_OUTPUT, f"{self.daemon_name} sent {what}")
@@ -334,6 +345,8 @@ class JobRun:
             await asyncio.sleep(pace.look_in_s(loop.time()))
             if silent_s := pace.stalled_s(loop.time(), source.newest_ticks):
                 words = f"{self.daemon_name} gave no output for {silent_s:.1f} s while its input went on"
+                if self.ack is not None and self.output_since is None:  # the two come together
+                    raise JobError(ErrorCode.BAD_OUTPUT, f"{words}, though it said that the encoder runs")
                 raise JobError(ErrorCode.STALLED, words)
             if (speed := pace.slow_at(loop.time(), source.newest_ticks)) is not None:
                 self._owner.move(self, MoveKind.SLOW, f"it ran at {speed:.2f} times real time for 10 s")

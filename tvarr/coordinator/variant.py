@@ -31,6 +31,7 @@ HELD_BYTES = 32 * 1024 * 1024  # copied samples that wait for the transcoded one
 class VariantLimits:
     max_takeovers: int
     exhausted_policy: str  # for profiles that name none
+    patience_s: float  # of viewers whose job nobody can take over
     batch_age_s: float = 0.040
     batch_bytes: int = 256 * 1024
 
@@ -84,6 +85,7 @@ class Variant:
             daemons=daemons,
             exhausted_policy=limits.exhausted_policy,
             max_takeovers=limits.max_takeovers,
+            patience_s=limits.patience_s,
             output=self,
         )
         if not _copies_all(profile):
