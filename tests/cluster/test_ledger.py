@@ -488,6 +488,31 @@ def test_a_sick_daemon_is_set_aside_for_a_growing_time() -> None:
     assert ledger.daemons["sick"].aside_until is None, "a success forgives"
 
 
+def test_a_daemon_that_is_set_aside_has_the_jobs_that_nobody_else_can_do() -> None:
+    ledger = Ledger(settings=Settings(aside_failures=1))
+    play(ledger, host("only", gpu_host(8)), host("other", capabilities(cpu_count=2)))
+    fail(ledger, "1", now=0)
+    assert ledger.daemons["only"].aside_until is not None
+    nvenc_only = need(hw_accel="nvenc", policy="queue")
+    assert starts(play(ledger, JobWanted("2", nvenc_only), now=1)) == [("2", "only")]
+    assert starts(play(ledger, JobWanted("3", need()), now=1)) == [("3", "other")]
+    play(ledger, DaemonDetached("other", "1", "left"), now=2)
+    assert starts(play(ledger, JobWanted("4", need()), now=2)) == [("4", "only")]
+
+
+def test_a_session_that_a_daemon_of_the_host_has_opened_and_not_acked_yet_is_not_foreign() -> None:
+    ledger = Ledger()
+    play(ledger, host("left", gpu_host(3), machine="one"), host("right", gpu_host(3), machine="one"))
+    (start,) = play(ledger, JobWanted("a", need()))
+    assert isinstance(start, Start)
+    other = ({"left", "right"} - {start.placement.daemon_id}).pop()
+    pool = next(iter(ledger.cluster.pools.values()))
+    play(ledger, HeartbeatCame(other, 0, (PoolSeen(pool.id, 1, 0),), ()), JobAcked("a"))
+    assert (pool.held, pool.foreign) == (1, 0)
+    play(ledger, HeartbeatCame(other, 1, (PoolSeen(pool.id, 2, 0),), ()))
+    assert (pool.held, pool.foreign) == (1, 1), "and what nobody of ours opened is"
+
+
 def test_a_daemon_that_sends_garbage_is_set_aside_at_once() -> None:
     ledger = Ledger()
     play(ledger, host("liar"))

@@ -35,16 +35,19 @@ def choose(
     """The best place for a job.
 
     `work` names what the job does over all its tries: daemons that failed it lately are left out until their backoff
-    ends, and where only they are left, or daemons that were set aside, the answer is `Wait` with a time, if that comes
-    before the queue's time limit. `avoid` holds ids of daemons that are taken only where nobody else can do it.
+    ends, and where only they are left, the answer is `Wait` with a time, if that comes before the queue's time limit.
+    Daemons that were set aside get the job only where no other could ever do it; `avoid` holds ids of daemons that are
+    taken only where no other can now.
     `succession`: the job is to replace another, which bars some daemons (`objection`); waiting is no answer then.
     """
     shape, standings = _shape(cluster, need), cluster.look_round()
     verdicts = shape.verdicts(standings, cluster.settings.max_cpu_load)
     special = _special(cluster, work, avoid, now)
-    if succession is not None:
-        special |= _barred(cluster, shape, standings, verdicts, succession)
-    question = _Question(cluster, need, now, shape, standings, verdicts, special, succession)
+    barred = _barred(cluster, shape, standings, verdicts, succession) if succession is not None else {}
+    everything = special | _aside(cluster, now) | barred
+    question = _Question(cluster, need, now, shape, standings, verdicts, everything, succession)
+    if cluster.aside and not question.has_others():
+        question.special = special | barred
     first = question.decide(avoid)
     if isinstance(first, Placement) or not avoid:
         return first
@@ -69,10 +72,12 @@ def _special(cluster: Cluster, work: str, avoid: frozenset[str], now: float) -> 
         if backoff.until > now:
             words += f"; not tried again for {backoff.until - now:.1f} s"
         special[daemon_id] = Special(words, backoff.until, backoff.hardware_only)
-    for daemon_id in cluster.aside:
-        daemon = cluster.daemons[daemon_id]
-        special[daemon_id] = Special(daemon.aside_reason, daemon.aside_until or now)
     return special
+
+
+def _aside(cluster: Cluster, now: float) -> dict[str, Special]:
+    aside = (cluster.daemons[daemon_id] for daemon_id in cluster.aside)
+    return {daemon.id: Special(daemon.aside_reason, daemon.aside_until or now) for daemon in aside}
 
 
 def _barred(
@@ -115,6 +120,20 @@ class _Question:
     verdicts: list[Verdict]
     special: dict[str, Special]
     succession: Succession | None
+
+    def has_others(self) -> bool:
+        """Whether a daemon that is not set aside could do the job at some time."""
+        strict = self.succession is not None and self.succession.kind is MoveKind.PROMOTION
+        strict = strict or names_hardware(self.need)
+        return any(
+            _capable(verdict, strict=strict)
+            for standing, verdict in zip(self.standings, self.verdicts, strict=True)
+            if standing.id not in self.cluster.aside and not self._is_barred(standing.id)
+        )
+
+    def _is_barred(self, daemon_id: str) -> bool:
+        special = self.special.get(daemon_id)
+        return special is not None and special.until is None
 
     def decide(self, avoid: frozenset[str]) -> Placement | Wait | Refusal:
         hardware_only = self.succession is not None and self.succession.kind is MoveKind.PROMOTION

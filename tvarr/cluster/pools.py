@@ -35,7 +35,8 @@ class Member:
     connected: bool = True
     held: dict[Held, int] = field(default_factory=lambda: dict.fromkeys(Held, 0))
     own_seen: int = 0  # its own sessions at its latest heartbeat
-    foreign: int = 0  # sessions that are nobody's of ours, as it sees them
+    strange: int = 0  # sessions that are no daemon's, as it sees them
+    foreign: int = 0  # those, and its own that we know nothing of
     released: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_RECENT))
 
     @property
@@ -121,7 +122,7 @@ class Pool:
         if member is None:
             return
         member.connected = False
-        member.own_seen = member.foreign = 0
+        member.own_seen = member.foreign = member.strange = 0
         if forgotten:
             member.report = None
             if not member.sessions:
@@ -178,17 +179,22 @@ class Pool:
 
         Foreign is what remains of `active` without its own sessions and without those of the other daemons of the host
         (as they say, or as we know, whichever is more), and what it calls its own beyond what we gave it, a moment ago
-        or now (clients that it serves directly).
+        or now (clients that it serves directly). A reserved session of another daemon may be open already or not: what
+        was foreign before decides between the two.
         """
         member = self.members.get(daemon_id)
         if member is None:
             return
         own = max(0, own)
         active = max(active, own)
-        siblings = sum(max(m.own_seen, m.held[Held.CONFIRMED]) for key, m in self.members.items() if key != daemon_id)
+        siblings = [m for key, m in self.members.items() if key != daemon_id]
+        others = active - own
+        least = max(0, others - sum(max(m.own_seen, m.sessions) for m in siblings))
+        most = max(0, others - sum(max(m.own_seen, m.held[Held.CONFIRMED]) for m in siblings))
         recent = sum(1 for at in member.released if now - at <= RECENT_S)
         member.own_seen = own
-        member.foreign = max(0, active - own - siblings) + max(0, own - member.sessions - recent)
+        member.strange = min(max(member.strange, least), most)
+        member.foreign = member.strange + max(0, own - member.sessions - recent)
         self.foreign = self._most_foreign()
         if self.learned is not None and active > self.learned:
             self._raise_to(active)
