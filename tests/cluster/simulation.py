@@ -76,6 +76,7 @@ class World:
     kinds: dict[str, MoveKind] = field(default_factory=dict)  # of successors
     running: dict[str, set[str]] = field(default_factory=dict)  # a daemon's jobs, in software too
     connected: set[str] = field(default_factory=set)
+    draining: set[str] = field(default_factory=set)
     sequences: Counter[str] = field(default_factory=Counter)
     epochs: Counter[str] = field(default_factory=Counter)
     _heap: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
@@ -129,7 +130,7 @@ class World:
                     self.order(daemon_id, lambda: self.finish(daemon_id, job_id))
             case Refuse(job_id) | QueueTimedOut(job_id):
                 self.wanted.discard(job_id)
-                if not self.connected:
+                if not self.connected - self.draining:
                     self.counts["nobody was there"] += 1
                 elif job_id not in self.replaces:  # the old one goes on
                     self.counts["seen by a viewer"] += 1
@@ -257,12 +258,14 @@ class World:
     def drain(self, turn: int) -> None:
         """One daemon after another lets its jobs go, and is active again."""
         daemon_id = sorted(self.host_of)[turn % len(self.host_of)]
+        self.draining.add(daemon_id)
         self.tell(DrainAsked(daemon_id, draining=True))
         self.later(60.0, lambda: self.activate(daemon_id, turn))
 
     def activate(self, daemon_id: str, turn: int) -> None:
         self.counts["drained"] += 1
         self.counts["left on a drained daemon"] += len(self.ledger.jobs_on(daemon_id))
+        self.draining.discard(daemon_id)
         self.tell(DrainAsked(daemon_id, draining=False))
         self.later(self.random.uniform(1.0, 20.0), lambda: self.drain(turn + 1))
 
