@@ -219,3 +219,18 @@ def _pending(pid: int) -> bool:
     """Whether a signal waits to be delivered (`SigPnd`, `ShdPnd` of proc(5))."""
     with open(f"/proc/{pid}/status") as status:
         return any(line.startswith(("SigPnd", "ShdPnd")) and int(line.split()[1], 16) for line in status)
+
+
+def test_a_role_may_open_as_many_files_as_the_system_lets_it() -> None:
+    code = """
+        import resource
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, min(hard, 2000)))
+        from tvarr import background
+        async def role():
+            print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+            return 0
+        background.run(role)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) >= 1000

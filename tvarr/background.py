@@ -7,11 +7,13 @@ import json
 import logging
 import os
 import re
+import resource
 import signal
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import FrameType
 
@@ -20,6 +22,7 @@ import uvloop
 log = logging.getLogger(__name__)
 
 STOP_LIMIT_S = 8.8  # a role that has not ended this long after its first signal is ended; `run-roles.sh` kills after 9
+MOST_FILES = 65_536  # descriptors that a role asks for, where it may: each connection is one
 SAME_KEYPRESS_S = 0.5  # another signal than the first this soon after it is the same wish, passed on
 SHORTEST_SECRET = 4  # characters; hiding every "a" would hide the log
 
@@ -99,8 +102,18 @@ def setup_logging(level: str = "info", log_format: str = "text", secrets: Iterab
 
 def run(main: Callable[[], Awaitable[int]]) -> int:
     """Runs a role on an event loop of its own until it ends or a signal ends it; returns its exit code."""
+    _want_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run_until_signalled(main))
+
+
+def _want_files() -> None:
+    """Raises the limit of open files to what the system lets us have: many systems begin with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def run_until_signalled(main: Callable[[], Awaitable[int]]) -> int:

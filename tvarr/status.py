@@ -225,7 +225,8 @@ def _gpus(daemons: Sequence[View]) -> RenderableType:
 def _sessions(pool: View | None, gpu: View) -> str:
     if pool is None:
         return str(gpu["encode_sessions"]) if gpu["encode_sessions"] is not None else "–"
-    return f"{pool['in_use']}/{'∞' if pool['limit'] is None else pool['limit']}"
+    others = f" ({pool['foreign']} of others)" if pool["foreign"] else ""
+    return f"{pool['in_use']}/{'∞' if pool['limit'] is None else pool['limit']}{others}"
 
 
 def _relays(relays: Sequence[View]) -> RenderableType:
@@ -265,7 +266,8 @@ def _jobs(jobs: Sequence[tuple[View, View]]) -> RenderableType:
     table = _table("Jobs", "Channel", "Profile", "Daemon", "Encoder", "State", ">Speed", ">fps", ">Age")
     for relay, variant in jobs:
         job = variant["job"]
-        slow = job["state"] == "running" and 0 < job["speed"] < 0.97
+        runs = job["state"] == "running"
+        slow = runs and 0 < job["speed"] < 0.97
         _row(
             table,
             relay["channel"]["name"],
@@ -273,15 +275,15 @@ def _jobs(jobs: Sequence[tuple[View, View]]) -> RenderableType:
             job["daemon_name"] or "–",
             job["encoder"] or ("audio only" if job["daemon_name"] else "–"),
             _state(job["state"]),
-            Text(f"{job['speed']:.2f}×", style="red" if slow else ""),
-            f"{job['fps']:.1f}",
+            Text(f"{job['speed']:.2f}×" if runs else "–", style="red" if slow else ""),
+            f"{job['fps']:.1f}" if runs else "–",
             _duration(job["age_s"]),
         )
     return table
 
 
 def _reasons(jobs: Sequence[tuple[View, View]]) -> RenderableType:
-    table = _table("Why each job runs where it runs", "Job", "Daemon", "Reason")
+    table = _table("Why each job runs where it runs, as it was when it was placed", "Job", "Daemon", "Reason")
     for relay, variant in jobs:
         placement = variant["placement"]
         if placement is None:
@@ -293,12 +295,21 @@ def _reasons(jobs: Sequence[tuple[View, View]]) -> RenderableType:
             reason += f" for {_duration(job['waited_s'])}: {placement['reason']}"
         else:
             where = Text(job["daemon_name"], style="yellow" if placement["fallback"] else "green")
-            reason = placement["reason"]
+            reason = placement["reason"] + _move(variant)
         _row(table, name, where, reason)
         for daemon in placement["considered"]:
             if not daemon["chosen"]:
                 _row(table, "", daemon["daemon_name"], daemon["reason"])
     return table
+
+
+def _move(variant: View) -> str:
+    """Where the job came from, and where it could not go."""
+    moved = [ending for ending in variant["endings"][-1:] if ending["code"] == "moved"]
+    words = "".join(f"; came from {ending['daemon_name']}: {ending['reason']}" for ending in moved)
+    if variant["successor"]:
+        words += f"; on its way to {variant['successor']['daemon_name'] or 'another daemon'}"
+    return words + (f"; {variant['move_refused']}" if variant["move_refused"] else "")
 
 
 def _table(title: str, *columns: str) -> Table:

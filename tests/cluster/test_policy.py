@@ -168,7 +168,7 @@ def test_what_nobody_can_do_is_refused_at_once(
         pytest.param(
             capabilities(sessions=3, software=False),
             3,
-            "3 of 3 hardware sessions are taken (driver_table: driver 550.54)",
+            "3 of 3 hardware sessions are taken (driver table: driver 550.54)",
             id="sessions",
         ),
     ],

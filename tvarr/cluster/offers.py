@@ -160,4 +160,5 @@ def _full_words(pool: PoolStanding) -> str:
     if not pool.limit and pool.learned is None:
         return f"it may open no hardware sessions ({pool.detail})"
     foreign = f", {pool.foreign} of them by other programs" if pool.foreign else ""
-    return f"{pool.in_use} of {pool.limit} hardware sessions are taken{foreign} ({pool.source}: {pool.detail})"
+    source = pool.source.value.replace("_", " ")
+    return f"{pool.in_use} of {pool.limit} hardware sessions are taken{foreign} ({source}: {pool.detail})"

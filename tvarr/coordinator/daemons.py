@@ -92,6 +92,7 @@ class Daemons:
         if old := self.links.get(daemon_id):
             old.cut.set()
         wall = time.time()
+        register.capabilities = None  # the ledger has them, in a tenth of the room
         link = self.links[daemon_id] = DaemonLink(daemon_id, name, peer, register, connected_at=wall, heard_at=wall)
         log.info("daemon %s (%s) connected from %s", name, daemon_id, peer)
         self._handle(
@@ -177,7 +178,6 @@ class Daemons:
                     capabilities, complaints = convert.capabilities_from_wire(message.capabilities)
                     for complaint in complaints:
                         log.warning("daemon %s reports nonsense: %s", link.name, complaint)
-                    link.register.capabilities = message.capabilities
                     self._handle(events.CapabilitiesCame(link.id, capabilities))
                 case messages.Draining():
                     log.info("daemon %s drains: %s", link.name, message.reason)

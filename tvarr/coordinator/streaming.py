@@ -50,8 +50,8 @@ class Streaming:
         agent = request.headers.get("User-Agent", "")[:200]
         async with self._relays.watch_ts(channel, profile, request.remote or "", agent) as viewer:
             data = await viewer.read()
-            await response.prepare(request)
             try:
+                await response.prepare(request)
                 while data:
                     await response.write(data)
                     data = await viewer.read()

@@ -183,7 +183,7 @@ def _variant(variant: Variant) -> View:
     run, successor = keeper.run, keeper.successor
     return {
         "profile": variant.profile.name,
-        "state": variant.state,
+        "state": "waiting" if run and (run.waiting or run.state == "waiting") else variant.state,
         "error": str(variant.failure) if variant.failure else "",
         "takeovers": keeper.takeovers,
         "moves": keeper.moves,
