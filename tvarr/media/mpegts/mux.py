@@ -120,9 +120,11 @@ class Muxer:
         """The tracks from here on; changed tables go out before the next sample.
 
         PIDs are the tracks' ids where these are free for programs, else others. A track keeps its PID while it keeps
-        its codec: FFmpeg, and mpv with it, go on decoding a PID as what it was when they met it, a flood of errors;
-        on a PID of its own they find a new track, and VLC follows either way (FFmpeg 5.1, mpv 0.35, VLC 3.0, tried). Raises
-        CannotCarry, naming the codec, and MediaError where the PMT gets too long; then nothing is changed.
+        its codec: FFmpeg, and mpv with it, go on decoding a PID as what it was when they met it, with a flood of
+        errors. On a PID of its own they find a new track. VLC follows either way (FFmpeg 5.1, mpv 0.35, VLC 3.0,
+        tried).
+
+        Raises CannotCarry, naming the codec, and MediaError where the PMT gets too long; then nothing is changed.
         """
         pids = self._assign_pids(tracks)
         streams = tuple(psi.announce(replace(track, id=pids[track.id])) for track in tracks.tracks)
