@@ -27,7 +27,7 @@ START_WITHIN_S = 30.0
 def tvarr_environment(**variables: str) -> dict[str, str]:
     """This process's environment without any setting of tvarr's, plus `variables`."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("TVARR_")}
-    return {**clean, "PYTHONUNBUFFERED": "1", **variables}
+    return {**clean, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **variables}
 
 
 def eventually(look: Callable[[], Any], what: str, within_s: float = START_WITHIN_S) -> Any:
@@ -53,12 +53,15 @@ class Role:
         return self.log.read_bytes()[self.log_begins :].decode(errors="replace")
 
     def stop(self, how: signal.Signals = signal.SIGTERM, within_s: float = 12.0) -> int:
-        """Sends a signal, waits for the end, and returns the exit code."""
+        """Sends a signal, waits for the end, and returns the exit code. One that hangs writes its stacks to its log."""
         if self.process.poll() is None:
             self.process.send_signal(how)
         try:
             return self.process.wait(within_s)
         except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(2.0)
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"{self.name} did not end within {within_s:g} s:\n{self.text()}") from None

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tests.bench.faults import report
 from tests.bench.faults.drain import drain
-from tests.bench.faults.rounds import CASES, Tally, moments, one_round
+from tests.bench.faults.rounds import CASES, Round, Tally, moments, one_round
 from tests.bench.faults.soak import soak
 from tests.bench.faults.stage import make_clips, stage
+from tests.bench.faults.verdict import Verdict
 
 
 def main() -> int:
@@ -48,6 +49,14 @@ def main() -> int:
     return 0 if good else 1
 
 
+def describe(result: Round) -> str:
+    verdict = result.verdict
+    return (
+        f"after {result.delay_s:.2f} s, {verdict.pictures} pictures, {verdict.words()}, "
+        f"{verdict.pause_s:.2f} s without output [{', '.join(result.codes)}]"
+    )
+
+
 async def rounds(folder: Path, clips: Path, names: list[str], count: int | None, seed: int) -> bool:
     """Every case in its own cluster; returns whether no viewer lost anything and every aim was reached."""
     tallies: list[Tally] = []
@@ -62,17 +71,16 @@ async def rounds(folder: Path, clips: Path, names: list[str], count: int | None,
         with stage(place, clips, reorders=case.reorders, separate_hosts=separate) as made:
             for number, delay_s in enumerate(moments(count or case.rounds, rng), 1):
                 began = time.monotonic()
-                for result in await one_round(made, case, delay_s, place):
+                try:
+                    results = await one_round(made, case, delay_s, place)
+                except AssertionError as error:
+                    await asyncio.to_thread(made.start_over)
+                    results = [Round(delay_s, Verdict(trouble=f"the round failed: {error}"), False)]
+                for result in results:
                     tally.rounds.append(result)
-                    verdict = result.verdict
-                    if verdict.lost:
+                    if result.verdict.lost and (place / "received.ts").exists():
                         (place / "received.ts").replace(place / f"lost-{number}.ts")
-                    print(
-                        f"{name} {number}: after {delay_s:.2f} s, {verdict.pictures} pictures, {verdict.words()}, "
-                        f"{verdict.pause_s:.2f} s without output [{', '.join(result.codes)}] "
-                        f"({time.monotonic() - began:.1f} s)",
-                        flush=True,
-                    )
+                    print(f"{name} {number}: {describe(result)} ({time.monotonic() - began:.1f} s)", flush=True)
     report.show(tallies, "faults")
     report.save("rounds", {"seed": seed, "faults": [report.figures(tally) for tally in tallies]})
     return not any(tally.lost or report.missed(tally) for tally in tallies)

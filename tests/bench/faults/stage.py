@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -125,6 +126,15 @@ class Stage:
         if role.process.poll() is None:
             role.process.kill()
         role.process.wait()
+
+    def start_over(self) -> None:
+        """Ends every daemon, whatever is wrong; what hangs writes its stacks to its log. `start_missing` comes next."""
+        for name in self.names:
+            role = self.running.roles.get(name)
+            if role is not None and role.process.poll() is None:
+                role.process.send_signal(signal.SIGCONT)
+                with contextlib.suppress(AssertionError):
+                    role.stop()
 
 
 @contextmanager
