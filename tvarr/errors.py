@@ -29,6 +29,14 @@ class NotTransportStream(MediaError):
     """No MPEG-TS sync within the documented number of bytes."""
 
 
+class MoovBehind(MediaError):
+    """An MP4 whose index is behind its media: it can't be read from front to back. `moov_at`: where to look, bytes."""
+
+    def __init__(self, message: str, moov_at: int) -> None:
+        super().__init__(message)
+        self.moov_at = moov_at
+
+
 class CannotCarry(MediaError):
     """A container has no mapping for a codec: HTTP 406."""
 

@@ -22,7 +22,7 @@ from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Trac
 from tvarr.media.mpegts.demux import Demuxer
 from tvarr.media.timeline import Timeline
 
-SPS, PPS = bytes.fromhex("67640015acd940d02f9610000003001000000303c0f1831960"), bytes.fromhex("68ebecb22c")
+SPS, PPS = bytes.fromhex("6764001eacd940a02ff9610000030001000003003c8f162d96"), bytes.fromhex("68ebecb22c")
 OTHER_PPS = bytes.fromhex("68ee3cb0")
 AUD, IDR, SLICE = b"\x09\xf0", b"\x65\x88\x84\x00\x33\xff", b"\x41\x9a\x24\x6c"
 VIDEO = Track(0x100, Codec.H264, fps=25.0, init=joined([SPS, PPS]))
@@ -182,7 +182,7 @@ def test_nothing_to_write_is_nothing() -> None:
 @pytest.mark.parametrize(
     ("track", "data", "codecs"),
     [
-        (VIDEO, b"", "avc3.640015"),
+        (VIDEO, b"", "avc3.64001e"),
         (AUDIO, b"", "mp4a.40.2"),
         (AUDIO, adts(), "mp4a.40.2"),
         (Track(1, Codec.OPUS, init=opus.head(2)), b"", "opus"),

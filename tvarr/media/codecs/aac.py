@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tvarr.errors import MediaError
 from tvarr.media.codecs.bits import BitReader
 from tvarr.media.codecs.frames import AudioFrame
@@ -11,6 +13,8 @@ SAMPLE_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 1
 CHANNELS = (0, 1, 2, 3, 4, 5, 6, 8)  # by channel_configuration; 0: told by the payload
 
 ADTS_HEADER_BYTES = 7
+MAX_ADTS_BYTES = (1 << 13) - 1  # of a frame with its header
+_VARIABLE_RATE = 0x7FF  # adts_buffer_fullness
 LOAS_HEADER_BYTES = 3
 LOW_COMPLEXITY = 2  # audio object type (14496-3, table 1.17)
 _SAMPLES = 1024
@@ -43,7 +47,37 @@ def audio_specific_config(adts: bytes) -> bytes:
     return (object_type << 11 | rate_index << 7 | channels << 3).to_bytes(2, "big")
 
 
-def config(object_type: int, sample_rate: int, channels: int) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The head of an AudioSpecificConfig: of the core where the stream is SBR's or PS's."""
+
+    object_type: int
+    sample_rate: int
+    channels: int  # 0: told by the payload
+
+
+def parse_config(data: bytes) -> Config:
+    """Reads an AudioSpecificConfig (1.6.2.1). Raises MediaError for one that is cut off or reserved."""
+    bits = BitReader(data)
+    object_type, rate, channels = _object_type(bits), _sample_rate(bits), bits.u(4)
+    if object_type in (_SBR, _PS):
+        _sample_rate(bits)
+        object_type = _object_type(bits)
+    return Config(object_type, rate, CHANNELS[channels] if channels < len(CHANNELS) else 0)
+
+
+def adts_header(config: Config) -> int:
+    """An ADTS header for frames of this kind as a number of 7 bytes; their size is added, 13 bits behind.
+
+    Raises MediaError for a rate or channels that ADTS has no number for.
+    """
+    if config.sample_rate not in SAMPLE_RATES or config.channels not in CHANNELS:
+        raise MediaError(f"ADTS has no number for {config.channels} channels at {config.sample_rate} Hz")
+    rate, channels = SAMPLE_RATES.index(config.sample_rate), CHANNELS.index(config.channels)
+    return 0xFFF1 << 40 | config.object_type - 1 << 38 | rate << 34 | channels << 30 | _VARIABLE_RATE << 2
+
+
+def build_config(object_type: int, sample_rate: int, channels: int) -> bytes:
     """The AudioSpecificConfig, 2 bytes, for a rate of SAMPLE_RATES and channels of CHANNELS."""
     return (object_type << 11 | SAMPLE_RATES.index(sample_rate) << 7 | CHANNELS.index(channels) << 3).to_bytes(2, "big")
 

@@ -39,7 +39,17 @@ class Head:
 
     @property
     def channels(self) -> int:
-        return _CHANNELS[self.acmod] + self.lfe
+        return channels(self.acmod, self.lfe)
+
+
+def channels(acmod: int, lfe: bool) -> int:
+    """With the effects channel (4.4.2.3)."""
+    return _CHANNELS[acmod] + lfe
+
+
+def sample_rate(fscod: int) -> int:
+    """In Hz (4.4.1.3); 0 for the code that says that it is told elsewhere."""
+    return _RATES[fscod] if fscod < len(_RATES) else 0
 
 
 def parse_head(data: bytes, at: int = 0) -> Head | None:

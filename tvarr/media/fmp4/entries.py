@@ -182,7 +182,7 @@ def _aac(track: Track, data: bytes, in_band: bool) -> SampleEntry:
         config, rate, channels = aac.audio_specific_config(data), frame.sample_rate, frame.channels
     elif track.sample_rate in aac.SAMPLE_RATES and track.channels in aac.CHANNELS[1:]:
         rate, channels = track.sample_rate, track.channels
-        config = aac.config(aac.LOW_COMPLEXITY, rate, channels)
+        config = aac.build_config(aac.LOW_COMPLEXITY, rate, channels)
     else:
         raise MediaError("no ADTS header")
     decoder = bytes((_AAC_OBJECT_TYPE_INDICATION, _AUDIO_STREAM_TYPE)) + bytes(11) + _descriptor(5, config)

@@ -32,6 +32,7 @@ from tvarr.media.model import TICKS_PER_SECOND, Codec, Kind, Sample, Track, Trac
 
 STYP = box(b"styp", b"msdh", bytes(4), b"msdhmsixcmfc")  # may stand before the first fragment of a segment
 DEFAULT_FRAME_TICKS = 3600  # a picture at 25 Hz, where neither the track nor its samples tell
+MAX_FPS = 300  # a track that states more, or less than 1, is not believed
 
 _KEYFRAME_FLAGS = 0x02000000  # depends on no other sample (8.8.3.1)
 _OTHER_FLAGS = 0x01010000  # depends on others, no sync sample
@@ -218,8 +219,8 @@ def _video_times(output: _Output, rate: int, samples: list[Sample], end: int | N
         starts.append(max(sample.dts_ticks, least))
         least = starts[-1] + 1
     known = starts[-1] - starts[-2] if len(starts) > 1 else output.duration_units
-    fps = output.track.fps
-    guess = known or (round(TICKS_PER_SECOND / fps) if fps else DEFAULT_FRAME_TICKS)
+    fps = output.track.fps if 1 <= output.track.fps <= MAX_FPS else TICKS_PER_SECOND / DEFAULT_FRAME_TICKS
+    guess = known or round(TICKS_PER_SECOND / fps)
     return starts, end if end is not None and end >= least else starts[-1] + guess
 
 
