@@ -429,6 +429,7 @@ def table_of(rows_: int, *, size: int = 1) -> bytes:
         pytest.param(FTYP + struct.pack(">I4s", 0, b"moov"), "moov of 0", id="an index without end"),
         pytest.param(FTYP + box(b"moov"), "without a track", id="an empty index"),
         pytest.param(FTYP + box(b"moov", struct.pack(">I4s", 500, b"trak")), "trak of 500", id="a lying box"),
+        pytest.param(FTYP + box(b"moov", box(b"free") * 10_001), "more than 10000", id="a box of many"),
         pytest.param(FTYP + box(b"moof", box(b"mfhd", bytes(8))), "what it holds", id="a fragment alone"),
         pytest.param(FTYP, "ends before its index", id="nothing behind"),
         pytest.param(FTYP + struct.pack(">I4s", 0, b"mdat") + bytes(99), "in front", id="media without end"),

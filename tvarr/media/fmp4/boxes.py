@@ -10,6 +10,7 @@ from tvarr.errors import MediaError
 
 HEADER_BYTES = 8
 LARGE_HEADER_BYTES = 16  # with a 64-bit size
+MAX_CHILDREN = 10_000  # of a box; more raise: real files have dozens, and to walk millions takes seconds
 
 
 class Box(NamedTuple):
@@ -34,8 +35,9 @@ def children(data: bytes | memoryview, start: int, end: int) -> Iterator[Box]:
     """The boxes in data[start:end], one after another; never looks into them.
 
     Fewer than 8 bytes behind the last one are QuickTime's terminator and ignored. Raises MediaError for a box that is
-    smaller than its header or larger than what it is in.
+    smaller than its header or larger than what it is in, and for more than MAX_CHILDREN.
     """
+    left = MAX_CHILDREN
     while end - start >= HEADER_BYTES:
         size, kind = struct.unpack_from(">I4s", data, start)
         content = start + HEADER_BYTES
@@ -46,6 +48,9 @@ def children(data: bytes | memoryview, start: int, end: int) -> Iterator[Box]:
             size = end - start
         if size < content - start or size > end - start:
             raise MediaError(f"an MP4 box {name(kind)} of {size} bytes where {end - start} are")
+        if not left:
+            raise MediaError(f"more than {MAX_CHILDREN} MP4 boxes in one")
+        left -= 1
         yield Box(kind, content, start + size)
         start += size
 

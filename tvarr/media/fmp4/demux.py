@@ -23,7 +23,7 @@ MAX_MOOF_BYTES = 4 << 20
 MAX_SAMPLE_BYTES = 16 << 20  # larger ones are left out
 MAX_HELD_BYTES = 32 << 20  # of samples that wait for those of other tracks; beyond it they go out as they lie
 MAX_PASSED_OVER = 10_000  # samples that can't be read where they are said to be, and
-PASSED_OVER_PER_BYTE = 8  # ... one more for so many bytes; more raise
+PASSED_OVER_PER_BYTES = 256  # ... one more for so many bytes; more raise
 MAX_TICKS = 1 << 60  # samples with times beyond are left out
 
 _FIRST_BOXES = frozenset(
@@ -336,7 +336,7 @@ class Demuxer:
         else:
             self.stats.unreachable += 1
         passed_over = self.stats.oversized + self.stats.unreachable
-        if passed_over > MAX_PASSED_OVER + self.stats.bytes // PASSED_OVER_PER_BYTE:
+        if passed_over > MAX_PASSED_OVER + self.stats.bytes // PASSED_OVER_PER_BYTES:
             raise MediaError("an MP4 whose samples are not where its index says")
         return False
 

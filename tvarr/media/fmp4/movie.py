@@ -15,7 +15,6 @@ from tvarr.media.model import Kind, Track
 
 MAX_TRACKS = 64  # further ones are left out
 MAX_ENTRIES = 32  # sample entries of a track; further ones are left out
-MAX_EXTENDS = 1024  # boxes in mvex; further ones are not looked at
 
 _TABLES = frozenset((b"stsd", b"stts", b"ctts", b"stss", b"stsz", b"stz2", b"stsc", b"stco", b"co64"))
 
@@ -68,7 +67,7 @@ def read_movie(data: bytes, moov: Box) -> Movie:
 
 def _track_extends(data: bytes, moov: Box) -> Iterator[tuple[int, Defaults]]:
     mvex = find(data, moov, b"mvex")
-    for trex in islice(children(data, mvex.start, mvex.end), MAX_EXTENDS) if mvex is not None else ():
+    for trex in children(data, mvex.start, mvex.end) if mvex is not None else ():
         if trex.kind == b"trex" and trex.end - trex.start >= 24:
             track_id, *values = struct.unpack_from(">5I", data, trex.start + 4)
             yield track_id, Defaults(*values)

@@ -15,8 +15,6 @@ from typing import NamedTuple
 from tvarr.errors import MediaError
 from tvarr.media.fmp4.boxes import Box, children, name
 
-MAX_TRACK_FRAGMENTS = 1024  # in one moof; more raise
-
 _NON_SYNC = 0x00010000  # sample_flags (8.8.3.1)
 
 
@@ -229,8 +227,6 @@ def read_fragment(data: memoryview, moof: Box, moof_at: int, defaults: dict[int,
     Left out are those of tracks without `defaults`. Raises MediaError for boxes that are damaged.
     """
     trafs = [box for box in children(data, moof.start, moof.end) if box.kind == b"traf"]
-    if len(trafs) > MAX_TRACK_FRAGMENTS:
-        raise MediaError(f"an MP4 fragment of {len(trafs)} parts")
     fragments = [_read_traf(data, traf, moof_at, defaults, number == 0) for number, traf in enumerate(trafs)]
     return [fragment for fragment in fragments if fragment is not None]
 
