@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import ClassVar, cast
 
 from tvarr.coordinator.profiles import carried
 from tvarr.coordinator.signals import Signal
 from tvarr.errors import MediaError, TvarrError
+from tvarr.media.fmp4.live import Fragment, Fragmenter
 from tvarr.media.model import TICKS_PER_SECOND, Event, Sample, Tracks
 from tvarr.media.mpegts.mux import Muxer, null_packets
-from tvarr.media.ring import ChunkRing, Lagged
+from tvarr.media.ring import Chunk, ChunkRing, Lagged
 
 OUTPUT_RING_BYTES = 16 * 1024 * 1024  # how far a viewer may fall behind the newest chunk
 READ_BYTES = 1024 * 1024  # given to one viewer at once
@@ -32,7 +34,7 @@ class ViewerTooSlow(TvarrError):
 class Viewer:
     """Somebody who watches one output, from a keyframe on."""
 
-    output: TsOutput
+    output: StreamOutput
     address: str
     user_agent: str
     seq: int  # of the next chunk to send
@@ -40,21 +42,23 @@ class Viewer:
     connected_at: float = field(default_factory=time.time)
     sent_bytes: int = 0  # of media
     sent_at: float = 0.0  # of the loop's time; anything
+    init: bytes = b""  # MP4: the initialization segment that was sent last
 
     async def read(self) -> bytes:
-        """The next bytes, or none at the end of the stream. Null packets while there is nothing to send: not before
-        the first media, by which players tell what the stream is, and only to who asks.
+        """The next bytes, or none at the end of the stream. In a transport stream null packets while there is nothing
+        to send: not before the first media, by which players tell what the stream is, and only to who asks.
 
         Raises the variant's failure where it ended by one, and `ViewerTooSlow`.
         """
         output = self.output
         while True:
+            at = self.seq
             try:
-                chunks, self.seq = output.chunks.read(self.seq, max_bytes=READ_BYTES)
+                chunks, self.seq = output.chunks.read(at, max_bytes=READ_BYTES)
             except Lagged as error:
                 raise ViewerTooSlow(f"fell more than {OUTPUT_RING_BYTES >> 20} MiB behind") from error
             if chunks:
-                data = chunks[0].data if len(chunks) == 1 else b"".join([chunk.data for chunk in chunks])
+                data = output.joined(self, at, chunks)
                 self.sent_bytes += len(data)
                 self.sent_at = output.now()
                 output.drained.set()
@@ -63,9 +67,9 @@ class Viewer:
                 if output.failure is not None:
                     raise output.failure
                 return b""
-            if self.sent_bytes and output.silent and output.now() - self.sent_at > SILENCE_S / 2:
+            if self.sent_bytes and output.filler and output.silent and output.now() - self.sent_at > SILENCE_S / 2:
                 self.sent_at = output.now()
-                return null_packets(SILENCE_PACKETS)
+                return output.filler
             await output.changed.wait()
 
     @property
@@ -78,12 +82,16 @@ class Viewer:
         return self.output.chunks.ticks_since(self.seq) / TICKS_PER_SECOND
 
 
-class TsOutput:
-    """MPEG-TS for any number of viewers. Overflow: the oldest chunks go, and a viewer that needed them is dropped."""
+class StreamOutput:
+    """One endless stream for any number of viewers.
 
-    container = "ts"
+    Overflow: the oldest chunks go, and a viewer that needed them is dropped.
+    """
 
-    def __init__(self, service_name: str, drained: Signal) -> None:
+    container: ClassVar[str]
+    filler: ClassVar[bytes] = b""  # what players skip; sent while there is nothing to send
+
+    def __init__(self, drained: Signal) -> None:
         self.chunks = ChunkRing(OUTPUT_RING_BYTES)
         self.viewers: set[Viewer] = set()
         self.changed = Signal()  # new chunks, the end, or `SILENCE_S` without either
@@ -91,7 +99,6 @@ class TsOutput:
         self.ended = False
         self.failure: TvarrError | None = None
         self.dropped = 0  # viewers that were too slow
-        self._muxer = Muxer(service_name)
         self.now = asyncio.get_running_loop().time
         self._written_at = self.now()
         self._alarm: asyncio.TimerHandle | None = None  # of a silence, while there are viewers
@@ -112,17 +119,30 @@ class TsOutput:
             self._write(samples)
             samples = []
             try:
-                self._muxer.set_tracks(carried(cast("Tracks", event), self.container))
+                self._set_tracks(carried(cast("Tracks", event), self.container))
             except MediaError as error:
                 self.end(error)
                 return
         self._write(samples)
 
+    def joined(self, viewer: Viewer, seq: int, chunks: list[Chunk]) -> bytes:
+        """These chunks, numbered from `seq` on, as the viewer gets them."""
+        return chunks[0].data if len(chunks) == 1 else b"".join([chunk.data for chunk in chunks])
+
+    def _set_tracks(self, tracks: Tracks) -> None:
+        """May raise MediaError."""
+        raise NotImplementedError
+
     def _write(self, samples: list[Sample]) -> None:
-        for chunk in self._muxer.mux(samples):
-            self.chunks.append(chunk)
-            self.changed.set()
-            self._written_at = self.now()
+        raise NotImplementedError
+
+    def _flush(self) -> None:
+        """Nothing more will come."""
+
+    def _append(self, chunk: Chunk) -> None:
+        self.chunks.append(chunk)
+        self.changed.set()
+        self._written_at = self.now()
 
     def _listen(self) -> None:
         """Wakes the viewers where nothing was written for a while.
@@ -142,6 +162,8 @@ class TsOutput:
 
     def end(self, failure: TvarrError | None = None) -> None:
         """No more samples: viewers read what is there, and then the end or the failure."""
+        if not self.ended and failure is None:
+            self._flush()
         self.ended = True
         self.failure = failure
         self._stop_listening()
@@ -163,3 +185,59 @@ class TsOutput:
     def room(self) -> bool:
         """Whether the slowest viewer could take more without being in danger of falling behind."""
         return all(viewer.behind_bytes < OUTPUT_RING_BYTES // 4 for viewer in self.viewers)
+
+
+class TsOutput(StreamOutput):
+    """MPEG-TS."""
+
+    container = "ts"
+    filler = null_packets(SILENCE_PACKETS)
+
+    def __init__(self, service_name: str, drained: Signal) -> None:
+        super().__init__(drained)
+        self._muxer = Muxer(service_name)
+
+    def _set_tracks(self, tracks: Tracks) -> None:
+        self._muxer.set_tracks(tracks)
+
+    def _write(self, samples: list[Sample]) -> None:
+        for chunk in self._muxer.mux(samples):
+            self._append(chunk)
+
+
+class Mp4Output(StreamOutput):
+    """Endless fragmented MP4: an initialization segment, and again where it changes, then fragments."""
+
+    container = "mp4"
+
+    def __init__(self, drained: Signal) -> None:
+        super().__init__(drained)
+        self._fragmenter = Fragmenter()
+        self._inits: deque[tuple[int, bytes]] = deque()  # each with the first chunk that it is for
+
+    def joined(self, viewer: Viewer, seq: int, chunks: list[Chunk]) -> bytes:
+        parts: list[bytes] = []
+        for number, chunk in enumerate(chunks, start=seq):
+            init = next(init for first, init in reversed(self._inits) if first <= number)
+            if init is not viewer.init:
+                viewer.init = init
+                parts.append(init)
+            parts.append(chunk.data)
+        return b"".join(parts)
+
+    def _set_tracks(self, tracks: Tracks) -> None:
+        self._take(self._fragmenter.set_tracks(tracks))
+
+    def _write(self, samples: list[Sample]) -> None:
+        self._take(self._fragmenter.push(samples))
+
+    def _flush(self) -> None:
+        self._take(self._fragmenter.flush())
+
+    def _take(self, fragments: list[Fragment]) -> None:
+        for fragment in fragments:
+            if not self._inits or self._inits[-1][1] != fragment.init:
+                self._inits.append((self.chunks.next_seq, fragment.init))
+            self._append(Chunk(fragment.data, fragment.keyframe, fragment.dts_ticks))
+            while len(self._inits) > 1 and self._inits[1][0] <= self.chunks.first_seq:
+                self._inits.popleft()

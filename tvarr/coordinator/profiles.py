@@ -5,11 +5,13 @@ Only what changes travels to a daemon.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tvarr.cluster.model import Target
 from tvarr.coordinator.models import AUDIO_CHANNEL_LIMITS, Profile
 from tvarr.errors import CannotCarry
+from tvarr.media.fmp4 import entries
 from tvarr.media.model import Codec, Kind, Track, Tracks
 
 H264_KBPS_BY_PIXELS = (
@@ -32,14 +34,14 @@ HIGH_FPS = 35.0
 HIGH_FPS_FACTOR = 1.4
 
 IN_TS = frozenset(Codec) - {Codec.AV1, Codec.VP9}
-IN_MP4 = frozenset(
-    {
-        *(Codec.H264, Codec.HEVC, Codec.MPEG1VIDEO, Codec.MPEG2VIDEO, Codec.AV1, Codec.VP9),
-        *(Codec.AAC, Codec.MP1, Codec.MP2, Codec.MP3, Codec.AC3, Codec.EAC3, Codec.OPUS),
-    }
-)
+IN_MP4 = frozenset(codec for codec in Codec if entries.carries(codec))
 CONTAINERS = {"ts": ("MPEG-TS", IN_TS), "mp4": ("MP4", IN_MP4)}
 """What each container has a mapping for; fragmented MP4 in HLS and DASH is `mp4`."""
+ADDRESSES = {
+    "ts": ".ts and HLS with container=ts",
+    "mp4": ".mp4, HLS with container=fmp4 and DASH",
+}
+"""Where viewers get each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +99,36 @@ def plan(profile: Profile, tracks: Tracks) -> Plan:
     )
 
 
+def must_carry(profile: Profile, container: str) -> None:
+    """Raises `CannotCarry`, with what would do, where a container (`ts`, `mp4`) can't hold what a profile makes."""
+    for made in (profile.video_codec, profile.audio_codec):
+        if made != "copy" and made not in CONTAINERS[container][1]:
+            raise _cannot(container, [Codec(made)])
+
+
+def _cannot(container: str, codecs: Iterable[Codec]) -> CannotCarry:
+    """The refusal of codecs of which a container would take one, with what takes one."""
+    missing = dict.fromkeys(codecs)
+    others = [ADDRESSES[other] for other, (_, theirs) in CONTAINERS.items() if any(c in theirs for c in missing)]
+    names = ", ".join(codec.value for codec in missing)
+    return CannotCarry(
+        f"{CONTAINERS[container][0]} has no mapping for {names}; ask for another profile"
+        + "".join(f", or for {other}" for other in others)
+    )
+
+
 def carried(output: Tracks, container: str) -> Tracks:
     """The tracks of a variant that a container (`ts`, `mp4`) takes.
 
     What it has no mapping for is left out where something else of its kind is there, or where it is neither picture
     nor sound. Raises `CannotCarry` where all of the picture, or all of the sound, would be missing.
     """
-    name, codecs = CONTAINERS[container]
+    codecs = CONTAINERS[container][1]
     kept = tuple(track for track in output.tracks if track.codec in codecs)
     for kind in (Kind.VIDEO, Kind.AUDIO):
         offered = output.of_kind(kind)
         if offered and not any(track.kind is kind for track in kept):
-            missing = ", ".join(dict.fromkeys(track.codec.value for track in offered))
-            raise CannotCarry(f"{name} has no mapping for {missing}; ask for another container or profile")
+            raise _cannot(container, [track.codec for track in offered])
     return replace(output, tracks=kept)
 
 

@@ -46,12 +46,12 @@ class Relays:
         self._sweeper = asyncio.create_task(self._sweep(), name="relay sweeper")
 
     @asynccontextmanager
-    async def watch_ts(
-        self, channel: Channel, profile: Profile, address: str, user_agent: str
+    async def watch(
+        self, channel: Channel, profile: Profile, container: str, address: str, user_agent: str
     ) -> AsyncIterator[Viewer]:
-        """One viewer of a channel's MPEG-TS, from here to the end of the block."""
+        """One viewer of a channel's endless stream (`ts`, `mp4`), from here to the end of the block."""
         variant = self._relay(channel).variant(profile)
-        output = variant.ts()
+        output = variant.ts() if container == "ts" else variant.mp4()
         viewer = output.join(address, user_agent)
         variant.idle_since = None
         try:

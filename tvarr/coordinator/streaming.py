@@ -15,12 +15,8 @@ from tvarr.errors import TvarrError
 log = logging.getLogger(__name__)
 
 DEFAULT_PROFILE = "passthrough"
-TS_HEADERS = {
-    "Content-Type": "video/mp2t",
-    "Cache-Control": "no-store",
-    "Accept-Ranges": "none",
-    "Access-Control-Allow-Origin": "*",
-}
+CONTENT_TYPES = {"ts": "video/mp2t", "mp4": "video/mp4"}
+ENDLESS = {"Cache-Control": "no-store", "Accept-Ranges": "none", "Access-Control-Allow-Origin": "*"}
 
 
 class Catalogue(Protocol):
@@ -38,17 +34,19 @@ class Streaming:
         self._relays = relays
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get("/stream/{channel}.ts", self.ts)]
+        return [web.get("/stream/{channel}.{container:ts|mp4}", self.endless)]
 
-    async def ts(self, request: web.Request) -> web.StreamResponse:
-        """An endless MPEG-TS. The answer begins with the first bytes, so that an earlier failure has its own status."""
+    async def endless(self, request: web.Request) -> web.StreamResponse:
+        """An endless stream. The answer begins with the first bytes, so that an earlier failure has its own status."""
         channel = await self._catalogue.channel(request.match_info["channel"])
         profile = await self._catalogue.profile(request.query.get("profile") or channel.profile or DEFAULT_PROFILE)
+        container = request.match_info["container"]
+        headers = {"Content-Type": CONTENT_TYPES[container], **ENDLESS}
         if request.method == "HEAD":
-            return web.Response(headers=TS_HEADERS)
-        response = web.StreamResponse(headers=TS_HEADERS)
+            return web.Response(headers=headers)
+        response = web.StreamResponse(headers=headers)
         agent = request.headers.get("User-Agent", "")[:200]
-        async with self._relays.watch_ts(channel, profile, request.remote or "", agent) as viewer:
+        async with self._relays.watch(channel, profile, container, request.remote or "", agent) as viewer:
             data = await viewer.read()
             try:
                 await response.prepare(request)

@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.endings import Ending
 from tvarr.coordinator.keeper import Keeper
 from tvarr.coordinator.models import Profile
-from tvarr.coordinator.outputs import TsOutput
-from tvarr.coordinator.profiles import IN_TS, Plan, plan
+from tvarr.coordinator.outputs import Mp4Output, StreamOutput, TsOutput
+from tvarr.coordinator.profiles import Plan, must_carry, plan
 from tvarr.coordinator.signals import Signal
 from tvarr.coordinator.transcode import Feed
-from tvarr.errors import CannotCarry, ErrorCode, JobError, NoPlacement, QueueTimeout, TvarrError
+from tvarr.errors import ErrorCode, JobError, NoPlacement, QueueTimeout, TvarrError
 from tvarr.media.interleave import Interleaver
 from tvarr.media.model import Event, Sample, Tracks
 from tvarr.media.ring import Ring
 
 log = logging.getLogger(__name__)
+
+AnyOutput = TypeVar("AnyOutput", bound=StreamOutput)
 
 VARIANT_RING_BYTES = 16 * 1024 * 1024  # a transcode's output kept for outputs that start later
 HELD_BYTES = 32 * 1024 * 1024  # copied samples that wait for the transcoded ones; beyond it the oldest go on alone
@@ -65,7 +68,7 @@ class Variant:
         self._source = source
         self._drained = drained
         self._source_ended = False
-        self._outputs: dict[str, TsOutput] = {}
+        self._outputs: dict[str, StreamOutput] = {}
         self._plan: Plan | None = None
         self._samples = source if _copies_all(profile) else Ring(VARIANT_RING_BYTES)
         self._interleaver = Interleaver(max_bytes=HELD_BYTES)
@@ -95,11 +98,19 @@ class Variant:
 
     def ts(self) -> TsOutput:
         """The variant as MPEG-TS. Raises `CannotCarry` where a transport stream can't hold the profile's codec."""
-        if self.profile.video_codec != "copy" and self.profile.video_codec not in IN_TS:
-            raise CannotCarry(f"MPEG-TS has no mapping for {self.profile.video_codec}; ask for another profile")
-        output = self._outputs.get("ts")
+        must_carry(self.profile, "ts")
+        return self._output("ts", lambda: TsOutput(self._service_name, self._drained))
+
+    def mp4(self) -> Mp4Output:
+        """The variant as endless fragmented MP4. Raises `CannotCarry`."""
+        must_carry(self.profile, "mp4")
+        return self._output("mp4", lambda: Mp4Output(self._drained))
+
+    def _output(self, kind: str, make: Callable[[], AnyOutput]) -> AnyOutput:
+        """The output of this kind, begun at the latest keyframe where it does not run yet."""
+        output = self._outputs.get(kind)
         if output is None:
-            output = self._outputs["ts"] = TsOutput(self._service_name, self._drained)
+            output = self._outputs[kind] = make()
             seq = self._samples.join_seq()
             if tracks := self._samples.tracks_at(seq):
                 output.push([tracks])
@@ -108,10 +119,10 @@ class Variant:
                 output.push(events)
             if self.state in {"ended", "failed"}:
                 output.end(self.failure)
-        return output
+        return cast("AnyOutput", output)
 
     @property
-    def outputs(self) -> Sequence[TsOutput]:
+    def outputs(self) -> Sequence[StreamOutput]:
         return tuple(self._outputs.values())
 
     @property

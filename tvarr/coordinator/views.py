@@ -12,7 +12,7 @@ from tvarr.cluster.model import Capabilities, Considered
 from tvarr.cluster.pools import Pool
 from tvarr.coordinator.daemons import DaemonLink, Daemons
 from tvarr.coordinator.endings import Ending
-from tvarr.coordinator.outputs import TsOutput, Viewer
+from tvarr.coordinator.outputs import StreamOutput, Viewer
 from tvarr.coordinator.relay import Relay
 from tvarr.coordinator.source import redact
 from tvarr.coordinator.transcode import JobRun
@@ -248,7 +248,7 @@ def _considered(considered: Iterable[Considered]) -> list[View]:
     ]
 
 
-def _viewer(viewer: Viewer, output: TsOutput) -> View:
+def _viewer(viewer: Viewer, output: StreamOutput) -> View:
     return {
         "id": viewer.id,
         "address": viewer.address,
