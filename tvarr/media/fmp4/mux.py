@@ -10,10 +10,11 @@ samples. Nothing is kept between fragments but the place that each audio track h
   one before it. A wrong guess has no consequences but a gap or an overlap of that size between two fragments: each
   fragment tells its own decode times (tfdt, 64 bits).
 * Parameter sets of H.264 and HEVC are in band at keyframes in the entries `avc3` and `hev1`, and repeated in the
-  initialization segment as they were when it was made; they may change without a new one. Chromium and Firefox play
-  these entries in `<video>` and in MSE, so hls.js and dash.js do too. Apple's players are the exception: the HLS
-  Authoring Specification (1.10) asks for `avc1` and `hvc1`, and Safari plays no `hev1`. With `in_band=False` these
-  are written: sets that the entry holds are left out of samples, and a change of sets needs a new segment.
+  initialization segment as they were when it was made; they may change without a new one. Chromium plays `avc3` in
+  `<video>` and in MSE, which hls.js and dash.js hand segments to as they are (Chromium 156, tried). Apple's players are
+  the exception: the HLS Authoring Specification wants `avc1` and `hvc1`, and Safari plays no `hev1`. With
+  `in_band=False` these are written: sets that the entry holds are left out of samples, and a change of sets needs a
+  new segment. That is the safe choice for HLS.
 * Access unit delimiters and filler data are left out, temporal delimiters of AV1 and ADTS headers too.
 """
 
