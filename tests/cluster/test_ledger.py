@@ -563,7 +563,7 @@ EVENTS = st.one_of(
     st.builds(DaemonDetached, IDS, INSTANCES, st.just("gone")),
     st.builds(HeartbeatCame, IDS),
     st.builds(CapabilitiesCame, IDS, st.just(Capabilities(encoders=(X264,), max_jobs=3, max_cpu_jobs=3))),
-    st.builds(DrainAsked, IDS, st.booleans()),
+    st.builds(DrainAsked, IDS, st.booleans(), st.booleans()),
     st.builds(JobWanted, JOBS, st.just(NEED), st.frozensets(IDS, max_size=1)),
     st.builds(JobAcked, JOBS),
     st.builds(JobEnded, JOBS),

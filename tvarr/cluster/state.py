@@ -63,6 +63,7 @@ class Daemon:
     heard_at: float
     connected: bool = True
     draining: bool = False
+    in_a_hurry: bool = False  # it drains because it ends soon
     unhealthy: bool = False
     sequence: int = -1  # of its latest heartbeat on this stream
     last_used: int = 0  # serial of the latest placement
@@ -183,7 +184,7 @@ class Cluster:
         """A daemon is here, in place of one with its id. Jobs that it holds as the same process count again."""
         before = self.daemons.pop(daemon.id, None)
         self.daemons[daemon.id] = daemon
-        self.drain(daemon, draining=daemon.draining)
+        self.drain(daemon, draining=daemon.draining, hurry=daemon.in_a_hurry)
         if before is not None:
             daemon.pools = before.pools
         self.set_capabilities(daemon, daemon.capabilities)
@@ -214,8 +215,8 @@ class Cluster:
         self.touch(daemon)
         self.improved = True
 
-    def drain(self, daemon: Daemon, *, draining: bool) -> None:
-        daemon.draining = draining
+    def drain(self, daemon: Daemon, *, draining: bool, hurry: bool) -> None:
+        daemon.draining, daemon.in_a_hurry = draining, draining and hurry
         if draining:
             self.draining[daemon.id] = daemon
         else:
