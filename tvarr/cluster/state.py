@@ -34,6 +34,7 @@ class Settings:
     lonely_s: float = 5.0  # a job waits so long for somebody who could do it to come back
     backoff_s: float = 0.5  # after the first failure of a job on a daemon; doubles with each
     max_backoff_s: float = 60.0
+    went_well_after_s: float = 5.0  # a job that ran so long there before it failed makes the backoff short again
     aside_failures: int = 3  # different jobs in a row that set a daemon aside
     aside_s: float = 30.0  # the first time; doubles with each
     max_aside_s: float = 600.0
@@ -463,10 +464,11 @@ class Cluster:
     # ------------------------------------------------------------------------------------------------- failures
 
     def back_off(self, job: Job, reason: str, now: float, *, hardware_only: bool) -> None:
-        """The job's daemon is not tried for it again for a while, longer each time."""
+        """The job's daemon is not tried for it again for a while, longer each time it fails soon."""
         of_work = self.backoffs.setdefault(job.work, {})
         before = of_work.get(job.daemon_id)
-        failures = before.failures + 1 if before else 1
+        went_well = job.confirmed_at is not None and now - job.confirmed_at >= self.settings.went_well_after_s
+        failures = before.failures + 1 if before and not went_well else 1
         pause = min(self.settings.backoff_s * 2 ** min(failures - 1, 16), self.settings.max_backoff_s)
         of_work[job.daemon_id] = Backoff(now + pause, failures, reason, hardware_only)
         while len(self.backoffs) > MAX_BACKOFFS:
