@@ -280,6 +280,17 @@ def test_another_initialization_segment_in_the_middle() -> None:
     assert [found.tracks[0].language for found in tracks(events)] == ["", "fra"]
 
 
+def test_other_parameter_sets_in_band_make_another_track() -> None:
+    higher = b"\x67\x64\x00\x1f" + SPS[4:]
+    sets = [(SPS, PPS), (SPS, b"\x68\xee\x3c\xb0"), (higher, PPS), ()]
+    content = [Sample(1, n * 3600, n * 3600, joined([*units, IDR]), True) for n, units in enumerate(sets)]
+    init, media = fragmented([VIDEO], content[:1], 4)
+    _, changed = fragmented([VIDEO], content[1:], 4)
+    events, _ = demuxed(init + media + changed)
+    assert [type(event) for event in events] == [Tracks, Sample, Sample, Tracks, Sample, Sample]
+    assert [found.tracks[0].init for found in tracks(events)] == [VIDEO.init, joined([higher, PPS])]
+
+
 def test_boxes_of_others_are_passed_over() -> None:
     init, media = fragmented([VIDEO], [Sample(1, 0, 0, joined([SPS, PPS, IDR]), True)], 1)
     others = [box(b"sidx", bytes(40)), full_box(b"emsg", 1, 0, bytes(60)), box(b"free"), box(b"\xa9xyz", b"?")]
