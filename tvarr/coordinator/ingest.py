@@ -61,6 +61,7 @@ class IngestStatus:
     laps: int  # times that a looped source started again
     bytes: int
     bitrate_kbps: float  # over the last seconds
+    segments_left_out: int  # of HLS: could not be had or read, or were gone before their turn
     dropped_samples: int  # of video, between a reconnection and its first keyframe
     demux: DemuxStats  # of all connections and laps, as all counts here
     timeline: TimelineStats
@@ -81,6 +82,8 @@ class Ingest:
             Throttle(limits.live_ahead_s, limits.slice_s) if self._live else Pacer(limits.preroll_s, limits.slice_s)
         )
         self._bookmark: Bookmark | None = None  # where an HLS source goes on
+        self._hls_source: HlsSource | None = None  # that is being read
+        self._left_out = 0  # segments of those before
         self._retry = Retry(limits, rng, time.monotonic())
         self._meter = _Meter()
         self._state = IngestState.CONNECTING
@@ -106,6 +109,7 @@ class Ingest:
             laps=self._laps,
             bytes=self._bytes,
             bitrate_kbps=self._meter.kbps(time.monotonic()),
+            segments_left_out=self._left_out + (self._hls_source.left_out if self._hls_source else 0),
             dropped_samples=self._intake.dropped_samples,
             demux=self._intake.demux_stats,
             timeline=self._intake.timeline.stats,
@@ -219,13 +223,25 @@ class Ingest:
         ) as source:
             self._intake.begin(media=source)
             self._quiet_s = 0.0
+            self._hls_source = source
             try:
                 while (events := await self._events(source)) is not None:
                     await self._deliver(self._place(events), sink, room)
             finally:
+                self._hls_source = None
+                self._left_out += source.left_out
                 self._bookmark = source.bookmark
+            if not self._intake.has_media:
+                raise self._without_media(source)
             await self._end(sink, room)
         self._bookmark = None
+
+    def _without_media(self, source: HlsSource) -> SourceFailure:
+        if source.trouble is not None:
+            return source.trouble
+        if self._intake.received_bytes:
+            return self._intake.trouble()
+        return SourceFailure("the source's HLS playlist brought nothing to play", passing=True)
 
     async def _events(self, source: HlsSource) -> list[Event] | None:
         """The next of an HLS source, within the limit on the time without media."""
@@ -236,7 +252,7 @@ class Ingest:
             async with asyncio.timeout(left_s):
                 return await source.read()
         except TimeoutError:
-            raise source.trouble or self._intake.trouble() from None
+            raise self._without_media(source) from None
         finally:
             self._quiet_s += time.monotonic() - began_at
 
