@@ -23,14 +23,16 @@ from tvarr.coordinator.source import (
     redact,
 )
 from tvarr.coordinator.sources.file import open_file
+from tvarr.coordinator.sources.hls.fetch import fetching
 from tvarr.coordinator.sources.hls.playlist import MAX_PLAYLIST_BYTES, is_hls, is_playlist
 from tvarr.coordinator.sources.hls.source import HlsSource, open_hls
 from tvarr.coordinator.sources.hls.window import Bookmark
 from tvarr.coordinator.sources.http import open_http
 from tvarr.coordinator.sources.intake import Intake
+from tvarr.coordinator.sources.mp4 import fetch_moov
 from tvarr.coordinator.sources.pacing import Pacer, Smoother, Throttle
 from tvarr.coordinator.sources.retry import Retry
-from tvarr.errors import SourceError
+from tvarr.errors import MoovBehind, SourceError
 from tvarr.media.model import Event
 from tvarr.media.mpegts.receive import DemuxStats
 from tvarr.media.timeline import TimelineStats
@@ -174,13 +176,30 @@ class Ingest:
             self._intake.begin(stream.content_type)
             self._quiet_s = 0.0
             head = await self._head(stream)
-            if not is_playlist(head):
-                await self._stream(head, stream, sink, room)
-                return
-            body = await self._playlist(head, stream)
+            url = stream.url
+            if is_playlist(head):
+                body = await self._playlist(head, stream)
+            else:
+                try:
+                    await self._stream(head, stream, sink, room)
+                    return
+                except MoovBehind as behind:
+                    moov_at, body = behind.moov_at, b""
+        if not body:
+            await self._with_index_behind(url, moov_at, sink, room)
+            return
         if not is_hls(body):
             raise SourceFailure("the source sends an M3U playlist of channels, not video; import it as a playlist")
-        await self._hls(body, stream.url, sink, room)
+        await self._hls(body, url, sink, room)
+
+    async def _with_index_behind(self, url: str, moov_at: int, sink: Sink, room: Room) -> None:
+        """Plays an MP4 whose index is behind its media: that is fetched first, then it is read from its begin."""
+        async with fetching(self._spec, self._limits, self._count) as fetcher:
+            moov = await fetch_moov(fetcher, self._limits, url, moov_at)
+        async with self._open() as stream:
+            self._intake.begin(stream.content_type, moov=moov)
+            self._quiet_s = 0.0
+            await self._stream(await self._read(stream), stream, sink, room)
 
     async def _head(self, stream: Stream) -> bytes:
         """The first bytes, enough to tell a playlist."""
