@@ -81,9 +81,9 @@ def probe_bytes(data: bytes, folder: Path, name: str = "received.ts") -> Probed:
     return probe(path)
 
 
-def decode_errors(path: Path) -> list[str]:
+def decode_errors(path: Path, within_s: float = 120.0) -> list[str]:
     """What ffmpeg complains of when it decodes a picture and a sound of the file."""
     command = [program("ffmpeg"), "-v", "error", "-nostdin", "-i", str(path), "-sn", "-dn"]
     command += ["-fps_mode", "passthrough", "-enc_time_base:v", "1:90000", "-f", "null", "-"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=within_s)
     return done.stderr.splitlines() + ([f"exit code {done.returncode}"] if done.returncode else [])

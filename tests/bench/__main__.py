@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import choose, daemons, main_job, ts_demux, ts_mux, wire_codec
+from tests.bench import choose, daemons, main_job, mp4, ts_demux, ts_mux, wire_codec
 from tests.bench.report import Report
 
 CASES = {
     "codec": wire_codec.run,
     "demux": ts_demux.run,
     "mux": ts_mux.run,
+    "mp4": mp4.run,
     "choose": choose.run,
     "daemons": daemons.run,
     "job": main_job.run,

@@ -259,7 +259,7 @@ class World:
         """One daemon after another lets its jobs go, and is active again."""
         daemon_id = sorted(self.host_of)[turn % len(self.host_of)]
         self.draining.add(daemon_id)
-        self.tell(DrainAsked(daemon_id, draining=True))
+        self.tell(DrainAsked(daemon_id, draining=True, hurry=self.random.random() < 0.3))
         self.later(60.0, lambda: self.activate(daemon_id, turn))
 
     def activate(self, daemon_id: str, turn: int) -> None:

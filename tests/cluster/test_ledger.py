@@ -456,6 +456,14 @@ def test_a_failed_daemon_is_left_out_for_that_work_and_longer_each_time() -> Non
     assert starts(play(ledger, TimePassed(), now=6)) == [("4", "a")]
 
 
+def test_a_job_that_ran_well_before_it_failed_is_not_kept_away_for_longer() -> None:
+    ledger = Ledger(settings=Settings(backoff_s=2))
+    play(ledger, host("a"), JobWanted("1", need(), work="w"), JobFailed("1", ErrorCode.FFMPEG_EXITED, "it broke"))
+    play(ledger, JobWanted("2", need(), work="w"), JobAcked("2"), now=2)
+    play(ledger, JobFailed("2", ErrorCode.FFMPEG_EXITED, "it broke"), JobWanted("3", need(), work="w"), now=10)
+    assert starts(play(ledger, TimePassed(), now=12)) == [("3", "a")]
+
+
 def test_where_software_may_help_only_the_hardware_is_left_out() -> None:
     ledger = Ledger()
     play(ledger, host("a", gpu_host(3)), JobWanted("1", need(), work="w"))
@@ -563,7 +571,7 @@ EVENTS = st.one_of(
     st.builds(DaemonDetached, IDS, INSTANCES, st.just("gone")),
     st.builds(HeartbeatCame, IDS),
     st.builds(CapabilitiesCame, IDS, st.just(Capabilities(encoders=(X264,), max_jobs=3, max_cpu_jobs=3))),
-    st.builds(DrainAsked, IDS, st.booleans()),
+    st.builds(DrainAsked, IDS, st.booleans(), st.booleans()),
     st.builds(JobWanted, JOBS, st.just(NEED), st.frozensets(IDS, max_size=1)),
     st.builds(JobAcked, JOBS),
     st.builds(JobEnded, JOBS),

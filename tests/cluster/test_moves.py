@@ -31,7 +31,7 @@ from tvarr.cluster.events import (
 )
 from tvarr.cluster.ledger import Ledger, Settings
 from tvarr.cluster.model import Capabilities, Family, MoveKind
-from tvarr.cluster.moves import MOVES_AT_ONCE
+from tvarr.cluster.moves import MOVES_AT_ONCE, MOVES_IN_A_HURRY
 from tvarr.cluster.succession import rank_of
 from tvarr.errors import ErrorCode
 
@@ -149,6 +149,14 @@ def test_no_free_session_is_promised_to_two_moves() -> None:
     assert moves(play(ledger, successor("1", MoveKind.DRAIN))) == [("2", MoveKind.DRAIN)], "into software by now"
     assert starts(play(ledger, successor("2", MoveKind.DRAIN))) == [("2'", "b")]
     assert ledger.jobs["2'"].in_software
+
+
+def test_a_daemon_that_ends_soon_is_left_by_more_at_once() -> None:
+    ledger = Ledger()
+    names = [str(n) for n in range(MOVES_IN_A_HURRY + 2)]
+    play(ledger, attached("a", SOFTWARE), *running(*names), attached("b", SOFTWARE))
+    out = moves(play(ledger, DrainAsked("a", draining=True, hurry=True)))
+    assert [job for job, _ in out] == names[:MOVES_IN_A_HURRY]
 
 
 def test_what_finds_no_place_stays_until_there_is_one() -> None:

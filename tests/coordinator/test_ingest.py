@@ -392,12 +392,12 @@ class TestNetwork:
             pytest.param(answer(status="500 Oops"), "the source answered 500 Oops", 2, id="500"),
             pytest.param(
                 answer(b"<!doctype html><html>" + b" " * 5000, "Content-Type: text/html"),
-                "the source sends a web page (text/html), not MPEG-TS video",
+                "the source sends a web page (text/html), not video",
                 1,
                 id="web page",
             ),
             pytest.param(
-                answer(b"#EXTM3U\n#EXT-X-TARGETDURATION:4\n"), "HLS sources come with a later version", 1, id="HLS"
+                answer(b"#EXTM3U\n#EXTINF:-1,One\nhttp://h/1.ts\n"), "an M3U playlist of channels", 1, id="channels"
             ),
             pytest.param(endless([b"<html>"], then=hang), "a web page", 1, id="a page that never ends"),
             pytest.param(answer(b'{"error": "gone"}'), "JSON text", 1, id="JSON"),

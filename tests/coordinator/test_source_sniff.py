@@ -1,4 +1,4 @@
-"""Naming what is no MPEG-TS, and never naming what is."""
+"""Naming what is no media, and never naming what is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tvarr.coordinator.sources.sniff import ENOUGH_BYTES, HEAD_BYTES, recognise
         (
             b"#EXTM3U\n#EXT-X-VERSION:3\n",
             "application/vnd.apple.mpegurl",
-            "an HLS playlist (application/vnd.apple.mpegurl); HLS sources come with a later version",
+            "an HLS playlist (application/vnd.apple.mpegurl)",
         ),
         (
             b"#EXTM3U\n#EXTINF:-1,One\nhttp://x/1",
@@ -31,7 +31,8 @@ from tvarr.coordinator.sources.sniff import ENOUGH_BYTES, HEAD_BYTES, recognise
         (b'<?xml version="1.0"?><error/>', "text/xml", "an XML document (text/xml)"),
         (b'{"error": "no such channel"}', "application/json", "JSON text (application/json)"),
         (b"Too many connections\n", "video/mp2t", "text (video/mp2t)"),
-        (b"\x00\x00\x00\x20ftypisom", "video/mp4", "an MP4 file (video/mp4)"),
+        (b"\x00\x00\x00\x20ftypisom", "video/mp4", None),
+        (b"WEBVTT\n\n00:00.000 --> 00:01.000\nHello", "text/vtt", "subtitles (WebVTT) (text/vtt)"),
         (b"\x1a\x45\xdf\xa3" + bytes(40), "", "a Matroska or WebM file"),
         (b"\x1f\x8b\x08\x00" + bytes(40), "", "gzip-compressed data"),
         (b"\xff\xfb\x90\x64" + bytes(40), "audio/mpeg", "plain audio (audio/mpeg)"),

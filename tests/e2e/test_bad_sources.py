@@ -36,7 +36,7 @@ async def origin(clips: Path) -> AsyncIterator[str]:
                 case "/empty":
                     writer.write(ok + b"Content-Length: 0\r\n\r\n")
                 case "/playlist":
-                    writer.write(ok + b"\r\n#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\nsegment.ts\n")
+                    writer.write(ok + b"\r\n#EXTM3U\n#EXTINF:-1,One\nhttp://127.0.0.1/1.ts\n")
                 case "/garbage":
                     writer.write(ok + b"\r\n")
                     while True:
@@ -70,7 +70,7 @@ def unused_port() -> int:
         ("/404", "404"),
         ("/html", "web page"),
         ("/empty", "nothing"),
-        ("/playlist", "HLS"),
+        ("/playlist", "an M3U playlist of channels"),
         ("/garbage", "not MPEG-TS"),
     ],
 )

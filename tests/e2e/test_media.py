@@ -20,12 +20,8 @@ SEGMENTED = ("hls_h264_ac3", "hls_ts_rollover")  # folders of MPEG-TS segments; 
 UNPLAYABLE = {
     "h264_1080i_scrambled_csa.ts": "the source is scrambled (DVB-CSA/CA); it needs a descrambler",
     "teletext_announced_but_absent.ts": "the source announces video (h264) and audio (mp2) but sends none",
-    "mp4_small/offline_av1.mp4": "the source sends an MP4 file, not MPEG-TS video",
-    "mp4_small/offline_h264.mp4": "the source sends an MP4 file, not MPEG-TS video",
-    "mp4_small/offline_h265.mp4": "the source sends an MP4 file, not MPEG-TS video",
-    "mp4_small/offline_vp9.mp4": "the source sends an MP4 file, not MPEG-TS video",
-    "hls_cmaf_fmp4/video_init.mp4": "the source sends an MP4 file, not MPEG-TS video",
-    "hls_cmaf_fmp4/video_1.m4s": "the source sends a piece of fragmented MP4, not MPEG-TS video",
+    "hls_cmaf_fmp4/video_init.mp4": "the source announces video (h264) but sends none",
+    "hls_cmaf_fmp4/video_1.m4s": "the source can't be read: an MP4 fragment without anything that says what it holds",
 }
 # Sources in which pictures share a time stamp, or have a damaged one: ffmpeg guesses, and shows a few less than we do.
 DAMAGED = {"h264_noPCR_pmt_change_dts_wrap.ts", "offair_bad_reception.ts"}

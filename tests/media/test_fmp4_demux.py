@@ -280,6 +280,17 @@ def test_another_initialization_segment_in_the_middle() -> None:
     assert [found.tracks[0].language for found in tracks(events)] == ["", "fra"]
 
 
+def test_other_parameter_sets_in_band_make_another_track() -> None:
+    higher = b"\x67\x64\x00\x1f" + SPS[4:]
+    sets = [(SPS, PPS), (SPS, b"\x68\xee\x3c\xb0"), (higher, PPS), ()]
+    content = [Sample(1, n * 3600, n * 3600, joined([*units, IDR]), True) for n, units in enumerate(sets)]
+    init, media = fragmented([VIDEO], content[:1], 4)
+    _, changed = fragmented([VIDEO], content[1:], 4)
+    events, _ = demuxed(init + media + changed)
+    assert [type(event) for event in events] == [Tracks, Sample, Sample, Tracks, Sample, Sample]
+    assert [found.tracks[0].init for found in tracks(events)] == [VIDEO.init, joined([higher, PPS])]
+
+
 def test_boxes_of_others_are_passed_over() -> None:
     init, media = fragmented([VIDEO], [Sample(1, 0, 0, joined([SPS, PPS, IDR]), True)], 1)
     others = [box(b"sidx", bytes(40)), full_box(b"emsg", 1, 0, bytes(60)), box(b"free"), box(b"\xa9xyz", b"?")]
@@ -387,6 +398,57 @@ def test_negative_offsets_by_ffmpeg(tmp_path: Path) -> None:
     pictures = [s for s in samples(events) if s.track == 1]
     assert [s.pts_ticks for s in pictures] == [(pts - times[0]) * base * TICKS_PER_SECOND for pts in times]
     assert (pictures[0].pts_ticks, pictures[0].dts_ticks) == (0, -3600)
+
+
+def decoded(path: Path, stream: str) -> bytes:
+    """A hash of every decoded picture or of all sound, without times."""
+    command = [program("ffmpeg"), "-v", "error", "-nostdin", "-ignore_editlist", "1"]
+    command += ["-i", str(path), "-map", f"0:{stream}"]
+    command += ["-fps_mode", "passthrough"] if stream == "v" else []
+    done = subprocess.run([*command, "-f", "streamhash", "-"], check=True, capture_output=True, timeout=60)
+    assert done.stderr == b""
+    return done.stdout.partition(b"=")[2]
+
+
+HEVC = ("-an", "-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "bframes=3:pools=1:log-level=none")
+
+
+@pytest.mark.parametrize(
+    ("source", "stream", "codecs"),
+    [
+        pytest.param("offline_av1.mp4", "v", "av01.0.08M.08", id="AV1"),
+        pytest.param("offline_h264.mp4", "v", "avc3.42c028", id="H.264"),
+        pytest.param("offline_h264.mp4", "v", "avc1.42c028", id="H.264, sets out of band"),
+        pytest.param("offline_h265.mp4", "v", "hev1.1.6.L120.90", id="HEVC"),
+        pytest.param("offline_vp9.mp4", "v", "vp09.00.40.08", id="VP9"),
+        pytest.param((*HEVC, "-movflags", "+faststart"), "v", "hvc1.1.6.L30.90", id="HEVC, sets out of band"),
+        pytest.param(("-vn", "-c:a", "aac", "-movflags", FRAGMENTS), "a", "mp4a.40.2", id="AAC"),
+        pytest.param(("-vn", "-c:a", "ac3", "-ac", "6", "-movflags", "+faststart"), "a", "ac-3", id="AC-3"),
+        pytest.param(("-vn", "-c:a", "eac3", "-movflags", "+faststart"), "a", "ec-3", id="E-AC-3"),
+        pytest.param(("-vn", "-c:a", "libopus", "-movflags", FRAGMENTS), "a", "opus", id="Opus"),
+    ],
+)
+def test_written_again_it_decodes_to_the_same(
+    source: str | tuple[str, ...], stream: str, codecs: str, media_dir: Path, tmp_path: Path
+) -> None:
+    path, in_band = tmp_path / "made.mp4", not codecs.startswith(("avc1", "hvc1"))
+    if isinstance(source, str):
+        path = media_dir / "mp4_small" / source
+    else:
+        made(tmp_path, *source)
+    events = demuxed(path.read_bytes())[0]
+    listed = tracks(events)[0].tracks
+    second = TICKS_PER_SECOND  # later: what is before 0 can't be written
+    content = [s._replace(pts_ticks=s.pts_ticks + second, dts_ticks=s.dts_ticks + second) for s in samples(events)]
+    again = tmp_path / "again.mp4"
+    again.write_bytes(b"".join(fragmented(listed, content, 9, in_band=in_band)))
+    assert decoded(again, stream) == decoded(path, stream)
+    (base,), (times,) = probe(again)
+    found = [round(pts * base * TICKS_PER_SECOND) for pts in times]
+    assert max(abs(a - b.pts_ticks) for a, b in zip(found, content, strict=True)) <= (stream == "a")
+    writer = Muxer(listed, in_band=in_band)
+    writer.learn(content[0])
+    assert writer.codecs() == codecs
 
 
 def test_encrypted_by_ffmpeg(tmp_path: Path) -> None:

@@ -230,6 +230,39 @@ def test_a_change_of_sets(sets: tuple[bytes, ...], in_band: bool, out_of_band: b
         assert (writer.init_segment() != before) or not expected
 
 
+def test_a_keyframe_without_sets_gets_those_that_came_last() -> None:
+    writer = muxer(VIDEO)
+    samples = [picture(0, key=True, sets=()), picture(3600, key=True, sets=(SPS, OTHER_PPS))]
+    (run,) = runs(writer.fragment(1, [*samples, picture(7200, key=True, sets=()), picture(10_800)]))
+    first, second, third, last = run.payloads
+    prefix = [b"".join(len(unit).to_bytes(4, "big") + unit for unit in (SPS, pps)) for pps in (PPS, OTHER_PPS)]
+    assert first.startswith(prefix[0])
+    assert second == third
+    assert third.startswith(prefix[1])
+    assert last == len(SLICE).to_bytes(4, "big") + SLICE
+
+
+def test_what_a_keyframe_said_counts_more_than_what_the_track_came_with() -> None:
+    writer = muxer(VIDEO)
+    changed = picture(0, key=True, sets=(b"\x67\x64\x00\x1f" + SPS[4:], PPS))
+    writer.learn(changed)
+    assert not writer.differs(picture(3600, key=True, sets=()))
+    writer.learn(picture(3600, key=True, sets=()))
+    assert writer.codecs() == "avc3.64001f"
+
+
+def test_the_first_frame_settles_what_audio_is() -> None:
+    """The track says 44.1 kHz; its frames are AAC Main."""
+    writer = muxer(AUDIO)
+    main = bytes((*adts()[:2], adts()[2] & 0x3F, *adts()[3:]))
+    first = Sample(AUDIO.id, 0, 0, main, True)
+    assert writer.codecs() == "mp4a.40.2"
+    assert writer.differs(first)
+    writer.learn(first)
+    assert writer.codecs() == "mp4a.40.1"
+    assert not writer.differs(frame(2090))
+
+
 # FFmpeg reads it
 
 

@@ -87,10 +87,11 @@ class CapabilitiesCame:
 
 @dataclass(frozen=True, slots=True)
 class DrainAsked:
-    """A draining daemon gets no jobs, and those that it has are moved away, `moves.MOVES_AT_ONCE` at a time."""
+    """A draining daemon gets no jobs, and those that it has are moved away, a few at a time (`moves.at_once`)."""
 
     id: str
     draining: bool  # False: takes jobs again, and no more moves are asked
+    hurry: bool = False  # the daemon ends in a few seconds, whatever it still runs
 
 
 @dataclass(frozen=True, slots=True)

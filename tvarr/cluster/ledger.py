@@ -137,9 +137,9 @@ class Ledger:
             case CapabilitiesCame(daemon_id, capabilities):
                 if daemon := self.daemons.get(daemon_id):
                     self.cluster.set_capabilities(daemon, capabilities)
-            case DrainAsked(daemon_id, draining):
+            case DrainAsked(daemon_id, draining, hurry):
                 if daemon := self.daemons.get(daemon_id):
-                    self.cluster.drain(daemon, draining=draining)
+                    self.cluster.drain(daemon, draining=draining, hurry=hurry)
             case TimePassed():
                 return self._look_at_the_clock(now)
         return []

@@ -15,10 +15,16 @@ from tvarr.cluster.fit import shape_key
 from tvarr.cluster.model import MoveKind, Placement
 from tvarr.cluster.policy import choose
 from tvarr.cluster.pools import Held
-from tvarr.cluster.state import NEVER, Cluster, Job, PoolKey, Succession
+from tvarr.cluster.state import NEVER, Cluster, Daemon, Job, PoolKey, Succession
 from tvarr.cluster.succession import succession_of
 
 MOVES_AT_ONCE = 2  # away from one draining daemon
+MOVES_IN_A_HURRY = 8  # the same where the daemon waits a few seconds and ends
+
+
+def at_once(daemon: Daemon) -> int:
+    """How many jobs leave a draining daemon at the same time."""
+    return MOVES_IN_A_HURRY if daemon.in_a_hurry else MOVES_AT_ONCE
 
 
 @dataclass(slots=True, eq=False)
@@ -90,7 +96,7 @@ class Moves:
         asked: list[Instruction] = []
         hopeless: set[tuple[object, ...]] = set()
         for daemon in self.cluster.draining.values():
-            free = MOVES_AT_ONCE - self._leaving(daemon.id)
+            free = at_once(daemon) - self._leaving(daemon.id)
             for job in self.cluster.held_by(daemon.id) if free > 0 else ():
                 if self._movable(job) and self._ask(job, MoveKind.DRAIN, now, hopeless):
                     asked.append(Move(job.id, MoveKind.DRAIN, f"{daemon.name} drains"))
@@ -174,4 +180,4 @@ class Moves:
             assert not (asked.under_way and asked.promised), f"{job.id} has a promise beside its successor"
             assert not (asked.under_way and asked.failed), f"the move of {job.id} failed and goes on"
         for daemon_id in cluster.daemons:
-            assert self._leaving(daemon_id) <= MOVES_AT_ONCE, f"too many jobs leave {daemon_id} at once"
+            assert self._leaving(daemon_id) <= MOVES_IN_A_HURRY, f"too many jobs leave {daemon_id} at once"

@@ -44,7 +44,8 @@ class Presence:
         if before is not None:
             daemon.last_used = before.last_used
         if before is not None and before.instance == event.instance:
-            daemon.draining, daemon.cost_factor = before.draining, before.cost_factor
+            daemon.draining, daemon.in_a_hurry = before.draining, before.in_a_hurry
+            daemon.cost_factor = before.cost_factor
             daemon.failed_works, daemon.times_aside = before.failed_works, before.times_aside
             daemon.aside_until, daemon.aside_reason = before.aside_until, before.aside_reason
             departed = [

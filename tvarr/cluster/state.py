@@ -34,6 +34,7 @@ class Settings:
     lonely_s: float = 5.0  # a job waits so long for somebody who could do it to come back
     backoff_s: float = 0.5  # after the first failure of a job on a daemon; doubles with each
     max_backoff_s: float = 60.0
+    went_well_after_s: float = 5.0  # a job that ran so long there before it failed makes the backoff short again
     aside_failures: int = 3  # different jobs in a row that set a daemon aside
     aside_s: float = 30.0  # the first time; doubles with each
     max_aside_s: float = 600.0
@@ -63,6 +64,7 @@ class Daemon:
     heard_at: float
     connected: bool = True
     draining: bool = False
+    in_a_hurry: bool = False  # it drains because it ends soon
     unhealthy: bool = False
     sequence: int = -1  # of its latest heartbeat on this stream
     last_used: int = 0  # serial of the latest placement
@@ -183,7 +185,7 @@ class Cluster:
         """A daemon is here, in place of one with its id. Jobs that it holds as the same process count again."""
         before = self.daemons.pop(daemon.id, None)
         self.daemons[daemon.id] = daemon
-        self.drain(daemon, draining=daemon.draining)
+        self.drain(daemon, draining=daemon.draining, hurry=daemon.in_a_hurry)
         if before is not None:
             daemon.pools = before.pools
         self.set_capabilities(daemon, daemon.capabilities)
@@ -214,8 +216,8 @@ class Cluster:
         self.touch(daemon)
         self.improved = True
 
-    def drain(self, daemon: Daemon, *, draining: bool) -> None:
-        daemon.draining = draining
+    def drain(self, daemon: Daemon, *, draining: bool, hurry: bool) -> None:
+        daemon.draining, daemon.in_a_hurry = draining, draining and hurry
         if draining:
             self.draining[daemon.id] = daemon
         else:
@@ -462,10 +464,11 @@ class Cluster:
     # ------------------------------------------------------------------------------------------------- failures
 
     def back_off(self, job: Job, reason: str, now: float, *, hardware_only: bool) -> None:
-        """The job's daemon is not tried for it again for a while, longer each time."""
+        """The job's daemon is not tried for it again for a while, longer each time it fails soon."""
         of_work = self.backoffs.setdefault(job.work, {})
         before = of_work.get(job.daemon_id)
-        failures = before.failures + 1 if before else 1
+        went_well = job.confirmed_at is not None and now - job.confirmed_at >= self.settings.went_well_after_s
+        failures = before.failures + 1 if before and not went_well else 1
         pause = min(self.settings.backoff_s * 2 ** min(failures - 1, 16), self.settings.max_backoff_s)
         of_work[job.daemon_id] = Backoff(now + pause, failures, reason, hardware_only)
         while len(self.backoffs) > MAX_BACKOFFS:

@@ -181,7 +181,7 @@ class Daemons:
                     self._handle(events.CapabilitiesCame(link.id, capabilities))
                 case messages.Draining():
                     log.info("daemon %s drains: %s", link.name, message.reason)
-                    self._handle(events.DrainAsked(link.id, draining=True))
+                    self._handle(events.DrainAsked(link.id, draining=True, hurry=True))
 
     async def _write(self, link: DaemonLink, stream: DaemonMessages) -> None:
         while True:

@@ -23,11 +23,16 @@ from tvarr.coordinator.source import (
     redact,
 )
 from tvarr.coordinator.sources.file import open_file
+from tvarr.coordinator.sources.hls.fetch import fetching
+from tvarr.coordinator.sources.hls.playlist import MAX_PLAYLIST_BYTES, is_hls, is_playlist
+from tvarr.coordinator.sources.hls.source import HlsSource, open_hls
+from tvarr.coordinator.sources.hls.window import Bookmark
 from tvarr.coordinator.sources.http import open_http
 from tvarr.coordinator.sources.intake import Intake
-from tvarr.coordinator.sources.pacing import Pacer, Throttle
+from tvarr.coordinator.sources.mp4 import fetch_moov
+from tvarr.coordinator.sources.pacing import Pacer, Smoother, Throttle
 from tvarr.coordinator.sources.retry import Retry
-from tvarr.errors import SourceError
+from tvarr.errors import MoovBehind, SourceError
 from tvarr.media.model import Event
 from tvarr.media.mpegts.receive import DemuxStats
 from tvarr.media.timeline import TimelineStats
@@ -58,6 +63,7 @@ class IngestStatus:
     laps: int  # times that a looped source started again
     bytes: int
     bitrate_kbps: float  # over the last seconds
+    segments_left_out: int  # of HLS: could not be had or read, or were gone before their turn
     dropped_samples: int  # of video, between a reconnection and its first keyframe
     demux: DemuxStats  # of all connections and laps, as all counts here
     timeline: TimelineStats
@@ -73,8 +79,13 @@ class Ingest:
         self._limits = limits
         self._session = session
         self._intake = Intake(spec.program)
-        live = spec.effective_pace == "live"
-        self._pacer = Throttle(limits.live_ahead_s, limits.slice_s) if live else Pacer(limits.preroll_s, limits.slice_s)
+        self._live = spec.effective_pace == "live"
+        self._pacer: Pacer = (
+            Throttle(limits.live_ahead_s, limits.slice_s) if self._live else Pacer(limits.preroll_s, limits.slice_s)
+        )
+        self._bookmark: Bookmark | None = None  # where an HLS source goes on
+        self._hls_source: HlsSource | None = None  # that is being read
+        self._left_out = 0  # segments of those before
         self._retry = Retry(limits, rng, time.monotonic())
         self._meter = _Meter()
         self._state = IngestState.CONNECTING
@@ -100,6 +111,7 @@ class Ingest:
             laps=self._laps,
             bytes=self._bytes,
             bitrate_kbps=self._meter.kbps(time.monotonic()),
+            segments_left_out=self._left_out + (self._hls_source.left_out if self._hls_source else 0),
             dropped_samples=self._intake.dropped_samples,
             demux=self._intake.demux_stats,
             timeline=self._intake.timeline.stats,
@@ -163,14 +175,105 @@ class Ingest:
             self._connected_at = time.time()
             self._intake.begin(stream.content_type)
             self._quiet_s = 0.0
-            while data := await self._read(stream):
-                await self._deliver(self._take(data), sink, room)
-            await self._deliver(self._intake.end(), sink, room)
+            head = await self._head(stream)
+            url = stream.url
+            if is_playlist(head):
+                body = await self._playlist(head, stream)
+            else:
+                try:
+                    await self._stream(head, stream, sink, room)
+                    return
+                except MoovBehind as behind:
+                    moov_at, body = behind.moov_at, b""
+        if not body:
+            await self._with_index_behind(url, moov_at, sink, room)
+            return
+        if not is_hls(body):
+            raise SourceFailure("the source sends an M3U playlist of channels, not video; import it as a playlist")
+        await self._hls(body, url, sink, room)
+
+    async def _with_index_behind(self, url: str, moov_at: int, sink: Sink, room: Room) -> None:
+        """Plays an MP4 whose index is behind its media: that is fetched first, then it is read from its begin."""
+        async with fetching(self._spec, self._limits, self._count) as fetcher:
+            moov = await fetch_moov(fetcher, self._limits, url, moov_at)
+        async with self._open() as stream:
+            self._intake.begin(stream.content_type, moov=moov)
+            self._quiet_s = 0.0
+            await self._stream(await self._read(stream), stream, sink, room)
+
+    async def _head(self, stream: Stream) -> bytes:
+        """The first bytes, enough to tell a playlist."""
+        head = await self._read(stream)
+        while is_playlist(head) is None and (more := await self._read(stream)):
+            head += more
+        return head
+
+    async def _stream(self, head: bytes, stream: Stream, sink: Sink, room: Room) -> None:
+        data = head
+        while data:
+            await self._deliver(self._take(data), sink, room)
+            data = await self._read(stream)
+        await self._end(sink, room)
+        if not stream.whole:
+            raise SourceFailure("the source closed the connection", passing=True, ended=True)
+
+    async def _end(self, sink: Sink, room: Room) -> None:
+        await self._deliver(self._intake.end(), sink, room)
+        if not self._intake.has_media:
+            raise self._intake.trouble()
+        self._note_media()
+
+    async def _playlist(self, head: bytes, stream: Stream) -> bytes:
+        """All of a body that is a playlist."""
+        pieces, size = [head], len(head)
+        while size <= MAX_PLAYLIST_BYTES and (data := await self._read(stream)):
+            pieces.append(data)
+            size += len(data)
+        if size > MAX_PLAYLIST_BYTES:
+            raise SourceFailure(f"the source's playlist is larger than {MAX_PLAYLIST_BYTES >> 20} MiB")
+        return b"".join(pieces)
+
+    async def _hls(self, body: bytes, url: str, sink: Sink, room: Room) -> None:
+        """Plays what a playlist names to its end."""
+        if self._live and not isinstance(self._pacer, Smoother):
+            self._pacer = Smoother(self._limits.preroll_s, self._limits.slice_s)
+        async with open_hls(
+            self._spec, self._limits, body, url, on_bytes=self._count, bookmark=self._bookmark
+        ) as source:
+            self._intake.begin(media=source)
+            self._quiet_s = 0.0
+            self._hls_source = source
+            try:
+                while (events := await self._events(source)) is not None:
+                    await self._deliver(self._place(events), sink, room)
+            finally:
+                self._hls_source = None
+                self._left_out += source.left_out
+                self._bookmark = source.bookmark
             if not self._intake.has_media:
-                raise self._intake.trouble()
-            self._note_media()
-            if not stream.whole:
-                raise SourceFailure("the source closed the connection", passing=True, ended=True)
+                raise self._without_media(source)
+            await self._end(sink, room)
+        self._bookmark = None
+
+    def _without_media(self, source: HlsSource) -> SourceFailure:
+        if source.trouble is not None:
+            return source.trouble
+        if self._intake.received_bytes:
+            return self._intake.trouble()
+        return SourceFailure("the source's HLS playlist brought nothing to play", passing=True)
+
+    async def _events(self, source: HlsSource) -> list[Event] | None:
+        """The next of an HLS source, within the limit on the time without media."""
+        began_at = time.monotonic()
+        targets = 3.0 if self._intake.has_media else 1.0
+        left_s = self._limits.first_media_s + targets * source.target_s - self._quiet_s
+        try:
+            async with asyncio.timeout(left_s):
+                return await source.read()
+        except TimeoutError:
+            raise self._without_media(source) from None
+        finally:
+            self._quiet_s += time.monotonic() - began_at
 
     async def _read(self, stream: Stream) -> bytes:
         """The next bytes, within the limits on silence and on data without media."""
@@ -180,25 +283,37 @@ class Ingest:
             async with asyncio.timeout(min(left_s, self._limits.stall_s)):
                 data = await stream.read()
         except TimeoutError:
-            if left_s < self._limits.stall_s or (self._intake.bytes and not self._intake.has_media):
+            if left_s < self._limits.stall_s or (self._intake.received_bytes and not self._intake.has_media):
                 raise self._intake.trouble() from None
             raise SourceFailure(f"the source sent nothing for {self._limits.stall_s:g} s", passing=True) from None
-        now = time.monotonic()
-        self._quiet_s += now - began_at
+        self._quiet_s += time.monotonic() - began_at
         if data:
-            self._bytes += len(data)
-            self._meter.add(len(data), now)
-            self._last_data_at = time.time()
+            self._count(len(data))
         return data
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        self._meter.add(size, time.monotonic())
+        self._last_data_at = time.time()
 
     def _take(self, data: bytes) -> list[Event]:
         before = self._intake.media_samples
         events = self._intake.feed(data)
-        if self._intake.media_samples > before:
-            self._note_media()
-        elif not self._intake.has_media and self._intake.bytes > self._limits.first_media_bytes:
-            raise self._intake.trouble()
+        self._look(before)
         return events
+
+    def _place(self, events: list[Event]) -> list[Event]:
+        before = self._intake.media_samples
+        events = self._intake.place(events)
+        self._look(before)
+        return events
+
+    def _look(self, media_samples_before: int) -> None:
+        """Takes note of media, or of too much without any."""
+        if self._intake.media_samples > media_samples_before:
+            self._note_media()
+        elif not self._intake.has_media and self._intake.received_bytes > self._limits.first_media_bytes:
+            raise self._intake.trouble()
 
     def _note_media(self) -> None:
         self._quiet_s = 0.0

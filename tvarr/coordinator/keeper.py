@@ -36,6 +36,9 @@ SLOW_PAUSE_S = 30.0  # between two tries to move a slow job
 LIVE_AFTER_S = 2.0  # a live job that waited longer in the queue begins with what is on then
 
 
+_NOT_BEGUN = frozenset({ErrorCode.CAPACITY, ErrorCode.SHUTTING_DOWN})  # a daemon that could not take the job
+
+
 class _Uprooted(Exception):
     """The job has to leave its daemon, though no successor met it."""
 
@@ -381,7 +384,7 @@ class Keeper:
         self.endings.append(Ending(error.code, str(error), job_id=run.id, daemon_name=name))
         log.warning("%s: job %s on %s ended: %s (%s)", self._name, run.id, name or "nobody", error, error.code)
         self.feed_seq = self._restart_seq(run)[0]
-        if error.code is ErrorCode.CAPACITY and run.output_since is None:
+        if error.code in _NOT_BEGUN and run.output_since is None:
             return  # the ledger does not ask that daemon again so soon
         now = time.monotonic()
         failures.append(now)

@@ -35,13 +35,15 @@ class SourceFailure(SourceError):
 class SourceSpec:
     """Where a channel's media come from, and how fast they are taken."""
 
-    url: str  # http://, https:// or file:, with `#program=N` for one program of many
+    url: str  # http://, https:// or file:, with `#program=N`, `#max_height=N` and `#max_kbps=N`, joined by `&`
     pace: str = "auto"  # auto (files at real time, networks as they come up to that), realtime, fast
     loop: bool = False  # a source that ends starts again; under `auto` that makes any source one at real time
     user_agent: str = ""  # empty: tvarr/VERSION
     headers: Mapping[str, str] = field(default_factory=dict)
     media_dir: Path | None = None  # `file:` sources lie below it; None: there are none
     program: int | None = None  # MPEG-TS program number; None: the demuxer's choice
+    max_height: int = 0  # of HLS variants, in pixels; 0: no cap
+    max_kbps: int = 0  # the same for what they announce as their bandwidth
 
     @classmethod
     def parse(
@@ -71,7 +73,17 @@ class SourceSpec:
             raise InvalidRequest("file: sources are read only below a folder given with --media-dir")
         if pace not in PACES:
             raise InvalidRequest(f"pace is one of {', '.join(PACES)}, not {pace!r}")
-        return cls(url, pace, loop, user_agent, dict(headers or {}), media_dir, program_of(url))
+        return cls(
+            url,
+            pace,
+            loop,
+            user_agent,
+            dict(headers or {}),
+            media_dir,
+            program_of(url),
+            max_height=_number_of("max_height", url) or 0,
+            max_kbps=_number_of("max_kbps", url) or 0,
+        )
 
     @property
     def scheme(self) -> str:
@@ -111,6 +123,10 @@ class Stream(Protocol):
         """What the server says it sends; empty where nothing says it."""
 
     @property
+    def url(self) -> str:
+        """Where it comes from: after redirects, or the file's absolute `file:` URL."""
+
+    @property
     def whole(self) -> bool:
         """After the end: everything there was to come has come."""
 
@@ -120,7 +136,11 @@ class Stream(Protocol):
 
 def program_of(url: str) -> int | None:
     """The MPEG-TS program that the URL's fragment asks for: `#program=N`."""
-    match = re.search(r"#(?:[^#]*&)?program=(\d{1,5})(?:&|$)", url)
+    return _number_of("program", url)
+
+
+def _number_of(name: str, url: str) -> int | None:
+    match = re.search(rf"#(?:[^#]*&)?{name}=(\d{{1,5}})(?:&|$)", url)
     return int(match[1]) if match else None
 
 

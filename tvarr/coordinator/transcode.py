@@ -26,7 +26,7 @@ from tvarr.wire.streams import JobOutputs
 log = logging.getLogger(__name__)
 
 LAST_WORDS_S = 1.0  # a stream that breaks while we send often has the daemon's reason still to be read
-BACK_TICKS = TICKS_PER_SECOND  # decode times of one track that step back by more are no encoder's doing
+BACK_TICKS = TICKS_PER_SECOND  # decode times of sound that step back by more are no encoder's doing
 UNUSABLE_TICKS = 5 * TICKS_PER_SECOND  # so much output of which nothing could be used is no job
 LARGEST_SAMPLE_BYTES = 8 << 20  # no encoder of ours makes a picture of 8 MiB
 STRAY_TICKS = 10 * TICKS_PER_SECOND  # output lies at most so far outside the input that was there
@@ -316,16 +316,18 @@ class JobRun:
         least = self._start_ticks - STRAY_TICKS
         most = self._feed.source.newest_ticks + STRAY_TICKS
         for track, pts, dts, data, _ in samples:
-            if track not in self.kinds:
+            kind = self.kinds.get(track)
+            if kind is None:
                 raise self._garbage(f"a sample of track {track}, which the job does not have")
             if len(data) > LARGEST_SAMPLE_BYTES:
                 raise self._garbage(f"a sample of {len(data) >> 20} MiB")
             if not least <= pts <= most or not least <= dts <= most:
                 raise self._garbage(f"a sample of track {track} from a time that it was given nothing of")
-            last = greatest.get(track, dts)
-            if dts < last - BACK_TICKS:
-                raise self._garbage(f"samples of track {track} whose time runs backwards")
-            greatest[track] = max(last, dts)
+            last = greatest.get(track)
+            if last is None or dts > last:
+                greatest[track] = dts
+            elif kind is Kind.VIDEO or dts < last - BACK_TICKS:
+                raise self._garbage(f"samples of track {track} whose time does not go on")
 
     def _garbage(self, what: str) -> JobError:
         return JobError(ErrorCode.BAD_OUTPUT, f"{self.daemon_name} sent {what}")
@@ -345,7 +347,7 @@ class JobRun:
             await asyncio.sleep(pace.look_in_s(loop.time()))
             if silent_s := pace.stalled_s(loop.time(), source.newest_ticks):
                 words = f"{self.daemon_name} gave no output for {silent_s:.1f} s while its input went on"
-                if self.ack is not None and self.output_since is None:  # the two come together
+                if self.ack is not None and self.output_since is None:  # encoders give their first picture at once
                     raise JobError(ErrorCode.BAD_OUTPUT, f"{words}, though it said that the encoder runs")
                 raise JobError(ErrorCode.STALLED, words)
             if (speed := pace.slow_at(loop.time(), source.newest_ticks)) is not None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from tvarr.errors import ErrorCode, JobError
+from tvarr.ffmpeg.child import Child
 from tvarr.ffmpeg.errors import MAX_STDERR_LINES
 from tvarr.ffmpeg.progress import Progress, ProgressParser
 
@@ -127,7 +128,7 @@ class FfmpegProcess:
 
     def __init__(
         self,
-        process: asyncio.subprocess.Process,
+        process: Child,
         stdin: _PipeEnd,
         stdout: _PipeEnd,
         others: Sequence[asyncio.Task[None]],
@@ -160,14 +161,13 @@ class FfmpegProcess:
                 theirs.append(reader if child_reads else writer)
                 ours.append(writer if child_reads else reader)
             argv = command(theirs[3])
-            process = await asyncio.create_subprocess_exec(
-                *tied_to_this_process(argv),
+            process = Child(
+                tied_to_this_process(argv),
                 stdin=theirs[0],
                 stdout=theirs[1],
                 stderr=theirs[2],
                 pass_fds=(theirs[3],),
                 env={**os.environ, **environment},
-                start_new_session=True,
             )
         except OSError as error:
             for fd in ours:

@@ -50,6 +50,16 @@ class Transport(Protocol):
     def write(self, message: bytes) -> Coroutine[Any, Any, None]: ...
 
 
+class _Over:
+    """Takes a call's place once it is over: gRPC keeps a connection open for as long as somebody holds the call."""
+
+    async def read(self) -> Any:  # noqa: ANN401 - as in `Transport`
+        return grpc.aio.EOF
+
+    async def write(self, message: bytes) -> None:
+        raise asyncio.InvalidStateError(f"{len(message)} bytes for a stream that is closed")
+
+
 def connection_lost(words: str) -> JobError:
     return JobError(ErrorCode.CONNECTION_LOST, words)
 
@@ -163,6 +173,8 @@ class MessageStream(Generic[SendT, ReceiveT]):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._transport = _Over()
+        self._failure = self._writing = None  # a raised error holds frames that hold this stream, and with it the call
 
     async def _read(self) -> None:
         last: object = None

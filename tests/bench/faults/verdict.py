@@ -92,7 +92,7 @@ def judge(
         verdict.audio_overlaps += overlaps
     verdict.normal_s, verdict.pause_s = pauses(transcoded.video_arrivals, struck_at)
     verdict.source_pause_s = pauses(source.video_arrivals, struck_at)[1]
-    verdict.decode_errors = decode_errors(transcoded.save(folder / "received.ts"))
+    verdict.decode_errors = decode_errors(transcoded.save(folder / "received.ts"), max(120.0, verdict.seconds))
     return verdict
 
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
@@ -67,7 +68,8 @@ class FileStream:
 
     content_type = ""
 
-    def __init__(self, file: io.BufferedReader, read_bytes: int) -> None:
+    def __init__(self, file: io.BufferedReader, url: str, read_bytes: int) -> None:
+        self.url = url
         self._file = file
         self._read_bytes = read_bytes
         self.whole = False
@@ -81,12 +83,32 @@ class FileStream:
         return data
 
 
+def _read_part(spec: SourceSpec, part: tuple[int, int] | None, cap_bytes: int) -> bytes:
+    with _open(spec) as file:
+        offset, length = part or (0, cap_bytes + 1)
+        try:
+            file.seek(offset)
+            data = file.read(min(length, cap_bytes + 1))
+        except OSError as error:
+            raise SourceFailure(f"the file can't be read: {error.strerror}") from error
+        if len(data) > cap_bytes:
+            raise SourceFailure(f"{Path(file.name).name} is larger than {cap_bytes >> 20} MiB")
+        return data
+
+
+async def read_file(spec: SourceSpec, part: tuple[int, int] | None, cap_bytes: int) -> bytes:
+    """A file, or `part` of it (offset and length), as a whole. Raises `SourceFailure` with the cause in words."""
+    return await _in_thread(partial(_read_part, spec, part), cap_bytes)
+
+
 @asynccontextmanager
 async def open_file(spec: SourceSpec) -> AsyncIterator[FileStream]:
     """Opens the source's file. Raises `SourceFailure` with the cause in words."""
     file = await _in_thread(_open, spec)
     try:
-        yield FileStream(file, FAST_READ_BYTES if spec.effective_pace == "fast" else PACED_READ_BYTES)
+        yield FileStream(
+            file, Path(file.name).as_uri(), FAST_READ_BYTES if spec.effective_pace == "fast" else PACED_READ_BYTES
+        )
     finally:
         # In a thread as well: where the task was cancelled during a read, closing waits for that read's lock.
         _threads.submit(file.close)

@@ -1,4 +1,4 @@
-"""MPEG-TS over HTTP(S): one request, its redirects, and an answer that may never end."""
+"""HTTP(S): one request, its redirects, and an answer that may never end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class HttpStream:
     One without a length or chunks ends where its connection does; aiohttp doesn't tell how that ended.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, slice_s: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, url: URL, slice_s: float) -> None:
+        self.url = str(url)  # after redirects
         self._response = response
         self._slice_s = slice_s
         self._drained = False  # the last read took all there was, and it was little
@@ -85,45 +86,70 @@ async def open_http(
     spec: SourceSpec, session: aiohttp.ClientSession, limits: IngestLimits
 ) -> AsyncIterator[HttpStream]:
     """Connects to the source; its answer is good when this returns. Raises `SourceFailure` with the cause in words."""
+    response, url = await request(spec.url, spec, session, limits, {"Connection": "close"})
     try:
-        url = _url(spec.url)
-    except ValueError as error:
-        raise SourceFailure("the source's address is not a URL") from error
-    try:
-        async with asyncio.timeout(limits.connect_s):
-            response = await _follow(url, spec, session, limits)
-    except TimeoutError as error:
-        raise SourceFailure(f"{_host(url)} did not answer within {limits.connect_s:g} s", passing=True) from error
-    try:
-        _check(response)
-        yield HttpStream(response, limits.slice_s)
+        yield HttpStream(response, url, limits.slice_s)
     finally:
         response.close()
 
 
+async def request(
+    target: str, spec: SourceSpec, session: aiohttp.ClientSession, limits: IngestLimits, extra: Mapping[str, str]
+) -> tuple[aiohttp.ClientResponse, URL]:
+    """A good answer for a URL of this source, and the URL that gave it in the end; `extra` are headers of the request.
+
+    Raises `SourceFailure` with the cause in words.
+    """
+    try:
+        url, own = _url(target), _url(spec.url)
+    except ValueError as error:
+        raise SourceFailure("the source's address is not a URL") from error
+    try:
+        async with asyncio.timeout(limits.connect_s):
+            response, url = await _follow(url, own, spec, session, limits, extra)
+    except TimeoutError as error:
+        raise SourceFailure(f"{_host(url)} did not answer within {limits.connect_s:g} s", passing=True) from error
+    try:
+        _check(response)
+    except SourceFailure:
+        response.close()
+        raise
+    return response, url
+
+
 async def _follow(
-    url: URL, spec: SourceSpec, session: aiohttp.ClientSession, limits: IngestLimits
-) -> aiohttp.ClientResponse:
-    """Requests `url` and where it redirects to; returns the first answer that is no redirect.
+    url: URL,
+    own: URL,
+    spec: SourceSpec,
+    session: aiohttp.ClientSession,
+    limits: IngestLimits,
+    extra: Mapping[str, str],
+) -> tuple[aiohttp.ClientResponse, URL]:
+    """Requests `url` and where it redirects to; returns the first answer that is no redirect, and who gave it.
 
     Redirects are followed here and not by aiohttp, which would send a channel's own headers to any host. What looks
     like a credential, and the user and password of the URL, stay with the host that they were given for.
     """
     headers = {"User-Agent": f"tvarr/{__version__}", "Accept": "*/*"}
-    headers |= {"Accept-Encoding": "identity", "Connection": "close"}
+    headers |= {"Accept-Encoding": "identity", **extra}
     if spec.user_agent:
         headers["User-Agent"] = spec.user_agent
-    headers = _merged(headers | _authorization(url), spec.headers)
+    headers = _merged(headers | _authorization(url), _for_host(spec.headers, own, url))
     for _ in range(limits.max_redirects + 1):
         response = await _request(url.with_user(None), headers, session)
         if response.status not in _REDIRECTS:
-            return response
+            return response, url
         response.close()
         target = _target(url, response.headers.get("Location", ""))
-        if target.host != url.host or (url.scheme == "https" and target.scheme == "http"):
-            headers = {k: v for k, v in headers.items() if not any(word in k.lower() for word in _SECRET_HEADERS)}
-        url, headers = target, _merged(headers, _authorization(target))
+        url, headers = target, _merged(_for_host(headers, url, target), _authorization(target))
     raise SourceFailure(f"the source redirects more than {limits.max_redirects} times")
+
+
+def _for_host(headers: Mapping[str, str], given_for: URL, target: URL) -> dict[str, str]:
+    """The headers without what looks like a credential, where they go to another host, or in the clear for once."""
+    if target.host == given_for.host and not (given_for.scheme == "https" and target.scheme == "http"):
+        return dict(headers)
+    return {k: v for k, v in headers.items() if not any(word in k.lower() for word in _SECRET_HEADERS)}
 
 
 def _url(text: str) -> URL:

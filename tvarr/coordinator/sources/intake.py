@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import fields
 
 from tvarr.coordinator.source import SourceFailure
+from tvarr.coordinator.sources.container import Container, Media, add_stats
 from tvarr.coordinator.sources.sniff import ENOUGH_BYTES, HEAD_BYTES, recognise
-from tvarr.errors import MediaError
+from tvarr.errors import MediaError, MoovBehind, NotTransportStream
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Track, Tracks
-from tvarr.media.mpegts.demux import Demuxer
 from tvarr.media.mpegts.receive import DemuxStats
 from tvarr.media.timeline import Timeline
 
@@ -16,6 +16,7 @@ HELD_EVENTS = 4096  # so many wait for the first picture or sound; of those that
 KEYFRAME_WAIT_TICKS = 10 * TICKS_PER_SECOND  # video that has no keyframe for so long is passed on as it is
 
 _PLAYABLE = (Kind.VIDEO, Kind.AUDIO)
+_NO_MEDIA = "is not MPEG-TS, MP4 or HLS"
 _UNKNOWN = (Codec.PRIVATE, "", b"", 0)  # values of a track's fields
 
 
@@ -33,14 +34,22 @@ class Intake:
         self.dropped_samples = 0  # of video, before the first keyframe after a join
         self._program = program
         self._past_stats = DemuxStats()  # of the connections before this one
-        self.demuxer = Demuxer(program=program)
+        self._container = Container(program)
+        self._media: Media = self._container
         self.begin()
 
-    def begin(self, content_type: str = "") -> None:
-        """A new connection, or the next lap of a loop: nothing of what came before is continued in it."""
+    def begin(self, content_type: str = "", *, moov: bytes = b"", media: Media | None = None) -> None:
+        """A new connection, or the next lap of a loop: nothing of what came before is continued in it.
+
+        `media`: what demuxes it, where that is not done here; its events are given to `place`. `moov`: see `Container`;
+        one that can't be read raises `SourceFailure`.
+        """
         self._past_stats = self.demux_stats
-        self.demuxer = Demuxer(program=self._program)
-        self.bytes = 0  # of this connection
+        try:
+            self._container = Container(self._program, moov=moov)
+        except MediaError as error:
+            raise SourceFailure(_words(error)) from error
+        self._media = media or self._container
         self.has_media = False  # this connection gave video or audio
         self._content_type = content_type
         self._head = b""  # the first bytes, at most HEAD_BYTES, until tracks are known
@@ -58,32 +67,46 @@ class Intake:
     @property
     def demux_stats(self) -> DemuxStats:
         """What was demuxed, all connections."""
-        past, now = self._past_stats, self.demuxer.stats
-        return DemuxStats(**{f.name: getattr(past, f.name) + getattr(now, f.name) for f in fields(DemuxStats)})
+        return add_stats(self._past_stats, self._media.stats)
+
+    @property
+    def received_bytes(self) -> int:
+        """What this connection brought."""
+        return self._media.stats.bytes
 
     def feed(self, data: bytes) -> list[Event]:
-        """Takes the next bytes; raises `SourceFailure` as soon as they are known not to be MPEG-TS."""
-        self.bytes += len(data)
+        """Takes the next bytes; raises `SourceFailure` as soon as they are known to be no media.
+
+        Raises `MoovBehind` where the index of an MP4 must be had first.
+        """
         if self._tracks is None and len(self._head) < HEAD_BYTES:
             self._head += data[: HEAD_BYTES - len(self._head)]
             if len(self._head) >= ENOUGH_BYTES:
                 self._recognise()
         try:
-            events = self.demuxer.feed(data)
+            events = self._container.feed(data)
+        except MoovBehind:
+            raise
         except MediaError as error:
             self._recognise()
-            raise SourceFailure(f"what the source sends is not MPEG-TS: {error}") from error
-        return self._place(events)
+            raise SourceFailure(_words(error)) from error
+        return self.place(events)
 
     def end(self) -> list[Event]:
         """The connection ended in good order: what the demuxer still holds is complete."""
-        return self._place(self.demuxer.flush())
+        try:
+            return self.place(self._media.flush())
+        except MediaError as error:
+            raise SourceFailure(_words(error)) from error
 
     def trouble(self) -> SourceFailure:
         """Why this connection gave nothing playable so far."""
-        if not self.bytes:
+        if not self.received_bytes:
             return SourceFailure("the source answered with nothing", gone=True)
-        rest = self.demuxer.flush()  # what it still waited to learn more of
+        try:
+            rest = self._media.flush()  # what it still waited to learn more of
+        except MediaError as error:
+            return SourceFailure(_words(error))
         tracks = next((event for event in rest if isinstance(event, Tracks)), self._tracks)
         if tracks is None:
             try:
@@ -103,8 +126,8 @@ class Intake:
         return SourceFailure(f"the source announces {named} but sends none")
 
     def _without_tracks(self) -> str:
-        if not self.demuxer.stats.packets:
-            return "what the source sends is not MPEG-TS"
+        if not self._media.stats.packets:
+            return f"what the source sends {_NO_MEDIA}"
         if self._program is not None:
             return f"the source has no program {self._program}"
         return "the source sends no table of programs (PAT, PMT): it can't be told what is in it"
@@ -112,9 +135,10 @@ class Intake:
     def _recognise(self) -> None:
         if self._tracks is None and (what := recognise(self._head, self._content_type)):
             first, _, advice = what.partition("; ")
-            raise SourceFailure(f"the source sends {first}, not MPEG-TS video" + (f"; {advice}" if advice else ""))
+            raise SourceFailure(f"the source sends {first}, not video" + (f"; {advice}" if advice else ""))
 
-    def _place(self, events: list[Event]) -> list[Event]:
+    def place(self, events: list[Event]) -> list[Event]:
+        """What of a demuxer's events is passed on, on the timeline."""
         placed: list[Event] = []
         for event in events:
             if isinstance(event, Tracks):
@@ -167,6 +191,12 @@ class Intake:
             return False
         del self._awaited[sample.track]
         return True
+
+
+def _words(error: MediaError) -> str:
+    if isinstance(error, NotTransportStream):
+        return f"what the source sends {_NO_MEDIA}: {error}"
+    return f"the source can't be read: {error}"
 
 
 def _codecs(tracks: list[Track], kind: Kind) -> list[str]:

@@ -24,11 +24,18 @@ class Pacer:
     """
 
     def __init__(
-        self, preroll_s: float = 1.0, slice_s: float = 0.08, late_s: float = LATE_S, jump_s: float = JUMP_S
+        self,
+        preroll_s: float = 1.0,
+        slice_s: float = 0.08,
+        late_s: float = LATE_S,
+        jump_s: float = JUMP_S,
+        tolerance: float = 0.0,
     ) -> None:
+        """`tolerance`: the clock is taken to be slow by this share."""
         self._preroll_s = preroll_s
         self._late_s = late_s
         self._jump_s = jump_s
+        self._rate = 1.0 + tolerance
         self._slice_s = slice_s  # nothing wakes up more often than this
         self._queue: deque[tuple[float, Event]] = deque()  # with its media time in seconds; -inf: due at once
         self._clocks: frozenset[int] = frozenset()  # ids of the tracks that say when
@@ -58,6 +65,7 @@ class Pacer:
 
     def take(self, now: float) -> list[Event]:
         """Everything due at `now` (seconds, monotonic)."""
+        now *= self._rate
         if not self._queue:
             return []
         taken = []
@@ -78,9 +86,21 @@ class Pacer:
         """When `take` next has something to give, or None while nothing is held."""
         if not self._queue:
             return None
-        if self._origin_s is None:
-            return self._next_slice_at
-        return max(self._next_slice_at, self._queue[0][0] + self._origin_s)
+        due = self._next_slice_at
+        if self._origin_s is not None:
+            due = max(due, self._queue[0][0] + self._origin_s)
+        return due / self._rate
+
+
+class Smoother(Pacer):
+    """Real time for a live source that comes in bursts, as segments do: each is spread over the time that it lasts.
+
+    It is faster than real time by CLOCK_TOLERANCE, or a source with a fast clock would get ahead of us until what is
+    next is no longer to be had.
+    """
+
+    def __init__(self, preroll_s: float = 1.0, slice_s: float = 0.08) -> None:
+        super().__init__(preroll_s, slice_s, tolerance=CLOCK_TOLERANCE)
 
 
 class Throttle(Pacer):
@@ -93,15 +113,8 @@ class Throttle(Pacer):
     """
 
     def __init__(self, ahead_s: float = 15.0, slice_s: float = 0.08) -> None:
-        super().__init__(ahead_s, slice_s, late_s=0.0, jump_s=HOLE_S)
+        super().__init__(ahead_s, slice_s, late_s=0.0, jump_s=HOLE_S, tolerance=CLOCK_TOLERANCE)
 
     def push(self, events: Iterable[Event]) -> None:
         super().push(events)
         self._next_slice_at = 0.0  # what comes in time goes on at once
-
-    def take(self, now: float) -> list[Event]:
-        return super().take(now * (1.0 + CLOCK_TOLERANCE))
-
-    def deadline(self) -> float | None:
-        deadline = super().deadline()
-        return None if deadline is None else deadline / (1.0 + CLOCK_TOLERANCE)

@@ -1,4 +1,4 @@
-"""Naming what a source sends where it isn't MPEG-TS. Pure."""
+"""Telling what a source sends, and naming what can't be read. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ ENOUGH_BYTES = 1024  # so much is looked at before the connection's end
 
 _PACKET_SIZES = (188, 192, 204)
 _SYNC = 0x47
+_BOX_HEADER_BYTES = 8
+_FIRST_BOXES = frozenset(
+    (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pdin", b"sidx", b"emsg", b"prft")
+)
 _UTF8_BOM = b"\xef\xbb\xbf"
 
 _MAGIC: tuple[tuple[bytes, int, str], ...] = (
     # magic, its offset, what it is
-    (b"ftyp", 4, "an MP4 file"),
-    (b"styp", 4, "a piece of fragmented MP4"),
-    (b"moof", 4, "a piece of fragmented MP4"),
-    (b"moov", 4, "an MP4 file"),
     (b"\x1a\x45\xdf\xa3", 0, "a Matroska or WebM file"),
     (b"\x00\x00\x01\xba", 0, "an MPEG program stream"),
     (b"FLV", 0, "an FLV file"),
@@ -32,8 +32,9 @@ _MAGIC: tuple[tuple[bytes, int, str], ...] = (
     (b"GIF8", 0, "a GIF picture"),
 )
 _TEXTS: tuple[tuple[re.Pattern[bytes], str], ...] = (
-    (re.compile(rb"#EXTM3U.*#EXT-X-", re.DOTALL), "an HLS playlist; HLS sources come with a later version"),
+    (re.compile(rb"#EXTM3U.*#EXT-X-", re.DOTALL), "an HLS playlist"),
     (re.compile(rb"#EXTM3U"), "an M3U playlist of channels; import it as a playlist"),
+    (re.compile(rb"WEBVTT"), "subtitles (WebVTT)"),
     (re.compile(rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<MPD\b", re.DOTALL), "a DASH manifest"),
     (re.compile(rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype\s+html|<(html|head|body|script|title)\b)", re.I | re.S),
      "a web page"),
@@ -52,12 +53,18 @@ def looks_like_ts(head: bytes) -> bool:
     )
 
 
+def looks_like_mp4(head: bytes) -> bool:
+    """It begins with a box that files and segments begin with (14496-12, 4.2 and 8.16), of a size that it may have."""
+    size = int.from_bytes(head[:4], "big")
+    return head[4:8] in _FIRST_BOXES and (size >= _BOX_HEADER_BYTES or size in (0, 1))
+
+
 def recognise(head: bytes, content_type: str = "") -> str | None:
-    """What `head`, a source's first bytes, is if it is something known and not MPEG-TS: `a web page (text/html)`.
+    """What `head`, a source's first bytes, is if it is something known and not media: `a web page (text/html)`.
 
     `content_type` is only shown; servers are often wrong about it.
     """
-    if not head or looks_like_ts(head):
+    if not head or looks_like_ts(head) or looks_like_mp4(head):
         return None
     media_type = content_type.partition(";")[0].strip()[:60]
     what = next((name for magic, at, name in _MAGIC if head.startswith(magic, at)), None) or _text(head)

@@ -14,9 +14,11 @@ from itertools import chain
 
 from tvarr.errors import MediaError, MoovBehind
 from tvarr.media.fmp4.boxes import HEADER_BYTES, LARGE_HEADER_BYTES, Box, children, name
+from tvarr.media.fmp4.descriptions import retold
 from tvarr.media.fmp4.movie import MovieTrack, read_movie
+from tvarr.media.fmp4.nal import FORMATS
 from tvarr.media.fmp4.places import Place, TrackFragment, read_fragment
-from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Tracks
+from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Track, Tracks
 
 MAX_MOOV_BYTES = 32 << 20  # 10 hours of a film take 10 MiB; larger ones raise
 MAX_MOOF_BYTES = 4 << 20
@@ -67,7 +69,8 @@ class _Source:
     """One track: samples that are expected, and those that came and wait for their turn."""
 
     movie: MovieTrack
-    description: int = 1  # announced now
+    track: Track  # announced now
+    description: int = 1  # which of the movie's that is
     lead_units: int = 0  # by which decode times are too late for the least composition offset (8.6.1.4)
     end_units: int = 0  # decode time of what comes next, where a fragment doesn't say
     places: Iterator[Place] = field(default_factory=lambda: iter(()))
@@ -103,7 +106,8 @@ class _Source:
 class Demuxer:
     """MP4 bytes in, tracks and samples out.
 
-    `Tracks` come first, and again when they are others: another moov, or a sample of another entry. Samples of one
+    `Tracks` come first, and again when they are others: another moov, a sample of another
+    entry, or parameter sets in band. Samples of one
     moof, or of one index, come in the order of their DTS over all tracks. Times are in 90 kHz ticks of the file's own
     clock, edit lists considered: not wrapped, below 0 where an edit list cuts off what a decoder needs to start.
     H.264 and HEVC come in Annex B with parameter sets at keyframes, AAC as ADTS.
@@ -242,7 +246,7 @@ class Demuxer:
         self.stats.left_out = list(movie.left_out)
         if not movie.tracks:
             raise MediaError(f"an MP4 without a track that can be read: {', '.join(movie.left_out) or 'it has none'}")
-        self._sources = {track.id: _Source(track) for track in movie.tracks}
+        self._sources = {movie_track.id: _Source(movie_track, movie_track.track) for movie_track in movie.tracks}
         for source in self._sources.values():
             tables = source.movie.tables
             source.lead_units = -tables.least_composition()
@@ -250,8 +254,7 @@ class Demuxer:
         self._announce()
 
     def _announce(self) -> None:
-        sources = self._sources.values()
-        tracks = Tracks(tuple(s.movie.descriptions[s.description - 1].track for s in sources))
+        tracks = Tracks(tuple(source.track for source in self._sources.values()))
         if tracks != self._announced:
             self._announced = tracks
             self._events.append(tracks)
@@ -347,11 +350,10 @@ class Demuxer:
         if not 1 <= place.description <= len(descriptions):
             self.stats.damaged += 1
             return
-        if place.description != source.description:
-            self._release_all()
-            source.description = place.description
-            self._announce()
         description = descriptions[place.description - 1]
+        if place.description != source.description:
+            source.description = place.description
+            self._change(source, description.track)
         if description.track.scrambled:
             self.stats.scrambled += 1
             return
@@ -365,9 +367,18 @@ class Demuxer:
         if not data or max(abs(dts), abs(pts)) > MAX_TICKS:
             self.stats.damaged += 1
             return
+        if keyframe and description.track.codec in FORMATS:
+            self._change(source, retold(source.track, data))
         source.arrived.append(Sample(description.track.id, pts, min(dts, pts), data, keyframe))
         self._held_bytes += len(data)
         self._release()
+
+    def _change(self, source: _Source, track: Track) -> None:
+        """Announces the track, if it is another, behind the samples that were before."""
+        if track != source.track:
+            self._release_all()
+            source.track = track
+            self._announce()
 
     def _release(self) -> None:
         """Gives out samples as long as nothing that is still expected comes before them."""

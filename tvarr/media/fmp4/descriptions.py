@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,7 @@ from tvarr.errors import MediaError
 from tvarr.media.codecs import aac, ac3, av1, h264, hevc, opus
 from tvarr.media.codecs.annexb import joined, nal_units
 from tvarr.media.fmp4.boxes import Box, children, find, name
-from tvarr.media.fmp4.nal import FORMATS, to_annexb
+from tvarr.media.fmp4.nal import FORMATS, has_sps, parameter_sets, to_annexb
 from tvarr.media.model import Codec, Track
 
 Convert = Callable[[bytes, bool], bytes]
@@ -22,10 +21,6 @@ MAX_CONFIG_BYTES = 1 << 16  # of a decoder configuration: parameter sets are cop
 _VISUAL_BYTES, _AUDIO_BYTES = 78, 28  # of a sample entry before its boxes (14496-12, 12.1.3 and 12.2.3)
 _QUICKTIME_AUDIO_BYTES = {1: 16, 2: 36}  # more, by the version of QuickTime's sound description
 _ENCRYPTED = (b"encv", b"enca")
-_PARAMETER_SETS = {
-    Codec.H264: re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]"),
-    Codec.HEVC: re.compile(rb"\x00\x00\x01\x42"),
-}
 _OBJECT_TYPES = {  # objectTypeIndication (14496-1, table 5; mp4ra.org)
     0x40: Codec.AAC,
     **dict.fromkeys((0x66, 0x67, 0x68), Codec.AAC),
@@ -103,11 +98,7 @@ def _h264(data: bytes, entry: Box) -> Description:
             unit, at = _sized(config, at)
             sets.append(unit)
     init = joined([unit for unit in sets if unit])
-    track = Track(0, Codec.H264, init=init)
-    sps = next((unit for unit in sets if unit and unit[0] & 0x1F == h264.SPS), None)
-    if sps is not None:
-        s = h264.parse_sps(sps)
-        track = replace(track, width=s.width, height=s.height, fps=s.fps, interlaced=s.interlaced)
+    track = retold(Track(0, Codec.H264), init)
     return Description(track, _nal_converter(Codec.H264, (config[4] & 3) + 1, init))
 
 
@@ -121,12 +112,26 @@ def _hevc(data: bytes, entry: Box) -> Description:
             sets.append(unit)
     sets = [unit for unit in sets if len(unit) > 2 and unit[0] in FORMATS[Codec.HEVC].sets]
     init = joined(sets)
-    track = Track(0, Codec.HEVC, init=init)
-    sps = next((unit for unit in sets if hevc.nal_type(unit[0]) == hevc.SPS), None)
-    if sps is not None:
-        s = hevc.parse_sps(sps)
-        track = replace(track, width=s.width, height=s.height, fps=s.fps, interlaced=s.interlaced)
+    track = retold(Track(0, Codec.HEVC), init)
     return Description(track, _nal_converter(Codec.HEVC, (config[21] & 3) + 1, init))
+
+
+def retold(track: Track, data: bytes) -> Track:
+    """The track as the parameter sets in an access unit say, or as it was where they say nothing new.
+
+    Another PPS alone makes no other track: some encoders write one of its own to each picture.
+    """
+    sets = parameter_sets(track.codec, data)
+    *others, _ = sets.values() or [[], []]
+    if all(unit in track.init for same in others for unit in same):
+        return track
+    first_sps = others[-1][0]
+    try:
+        s = h264.parse_sps(first_sps) if track.codec is Codec.H264 else hevc.parse_sps(first_sps)
+    except MediaError:
+        return track
+    init = joined([unit for same in sets.values() for unit in same])
+    return replace(track, width=s.width, height=s.height, fps=s.fps, interlaced=s.interlaced, init=init)
 
 
 def _sized(config: bytes, at: int) -> tuple[bytes, int]:
@@ -140,11 +145,11 @@ def _sized(config: bytes, at: int) -> tuple[bytes, int]:
 
 def _nal_converter(codec: Codec, length_bytes: int, init: bytes) -> Convert:
     """Annex B, with parameter sets in keyframes: behind the delimiter, if there is one."""
-    has_sets, delimiters = _PARAMETER_SETS[codec], FORMATS[codec].delimiters
+    delimiters = FORMATS[codec].delimiters
 
     def convert(data: bytes, keyframe: bool) -> bytes:
         unit = to_annexb(data, length_bytes)
-        if keyframe and init and not has_sets.search(unit):
+        if keyframe and init and not has_sps(codec, unit):
             at = 0
             if len(unit) > 4 and unit[4] in delimiters:
                 at = 4 + len(nal_units(bytes(unit[:16]))[0])

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 
 from tvarr.errors import CannotCarry, MediaError
 from tvarr.media.codecs import aac, ac3, av1, h264, hevc, opus, vp9
-from tvarr.media.codecs.annexb import nal_units
 from tvarr.media.fmp4.boxes import box, full_box
-from tvarr.media.fmp4.nal import FORMATS, LENGTH_BYTES
+from tvarr.media.fmp4.nal import LENGTH_BYTES, parameter_sets
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Kind, Track
 
-MAX_PARAMETER_SETS = 31  # of a kind: SPS are counted in 5 bits
 _AVCC_HIGH_PROFILES = frozenset({100, 110, 122, 144, 244})
 _VP9_CHROMA = {(1, 1): 1, (1, 0): 2, (0, 0): 3}  # VP Codec ISO Media File Format Binding, chromaSubsampling
 _UNSPECIFIED_COLOUR = 2
@@ -34,7 +32,7 @@ class SampleEntry:
     timescale: int  # units a second
     width: int = 0  # as shown: with the shape of the pixels
     height: int = 0
-    sets: frozenset[bytes] = frozenset()  # NAL units that the entry holds
+    sets: tuple[bytes, ...] = ()  # NAL units that the entry holds
 
 
 def carries(codec: Codec) -> bool:
@@ -69,20 +67,12 @@ def _shown_width(width: int, aspect: tuple[int, int]) -> int:
     return min(round(width * aspect[0] / aspect[1]), 0xFFFF)
 
 
-def _parameter_sets(codec: Codec, track: Track, data: bytes) -> dict[int, list[bytes]]:
-    """NAL units by type: those of the keyframe where it is complete, else those that the track came with."""
-    wanted = (h264.SPS, h264.PPS) if codec is Codec.H264 else (hevc.VPS, hevc.SPS, hevc.PPS)
-    for source in (data, track.init):
-        sets: dict[int, list[bytes]] = {kind: [] for kind in wanted}
-        for unit in nal_units(source):
-            if unit[0] not in FORMATS[codec].sets:
-                continue
-            kind = unit[0] & 0x1F if codec is Codec.H264 else hevc.nal_type(unit[0])
-            if unit not in sets[kind] and len(sets[kind]) < MAX_PARAMETER_SETS:
-                sets[kind].append(unit)
-        if all(sets.values()):
-            return sets
-    raise MediaError("parameter sets are missing")
+def _parameter_sets(track: Track, data: bytes) -> dict[int, list[bytes]]:
+    """Those of the keyframe where it is complete, else those that the track came with."""
+    sets = parameter_sets(track.codec, data) or parameter_sets(track.codec, track.init)
+    if not sets:
+        raise MediaError("parameter sets are missing")
+    return sets
 
 
 def _sized(units: Iterable[bytes]) -> bytes:
@@ -90,7 +80,7 @@ def _sized(units: Iterable[bytes]) -> bytes:
 
 
 def _h264(track: Track, data: bytes, in_band: bool) -> SampleEntry:
-    sets = _parameter_sets(Codec.H264, track, data)
+    sets = _parameter_sets(track, data)
     sps, pps = sets[h264.SPS], sets[h264.PPS]
     head = h264.parse_sps(sps[0])
     profile = bytes((head.profile_idc, head.constraint_flags, head.level_idc))
@@ -107,11 +97,11 @@ def _h264(track: Track, data: bytes, in_band: bool) -> SampleEntry:
     key = _visual(kind, head.width, head.height, head.pixel_aspect, fixed, extension) if in_band else entry
     codecs = f"{kind.decode()}.{profile.hex()}"
     shown = _shown_width(head.width, head.pixel_aspect)
-    return SampleEntry(entry, key, codecs, TICKS_PER_SECOND, shown, head.height, frozenset(sps + pps))
+    return SampleEntry(entry, key, codecs, TICKS_PER_SECOND, shown, head.height, (*sps, *pps))
 
 
 def _hevc(track: Track, data: bytes, in_band: bool) -> SampleEntry:
-    sets = _parameter_sets(Codec.HEVC, track, data)
+    sets = _parameter_sets(track, data)
     head = hevc.parse_sps(sets[hevc.SPS][0])
     fixed = b"\x01" + head.profile_tier + bytes((head.level_idc, 0xF0, 0, 0xFC, 0xFC | head.chroma_format_idc & 3))
     fixed += bytes((0xF8 | head.bit_depth_luma - 8 & 7, 0xF8 | head.bit_depth_chroma - 8 & 7, 0, 0))
@@ -124,7 +114,7 @@ def _hevc(track: Track, data: bytes, in_band: bool) -> SampleEntry:
         kind, head.width, head.height, head.pixel_aspect, box(b"hvcC", fixed, bytes((len(sets),)), arrays)
     )  # 14496-15, 8.3.3.1
     key = _visual(kind, head.width, head.height, head.pixel_aspect, fixed) if in_band else entry
-    every = frozenset(unit for units in sets.values() for unit in units)
+    every = tuple(unit for units in sets.values() for unit in units)
     shown = _shown_width(head.width, head.pixel_aspect)
     return SampleEntry(entry, key, hevc_codecs(kind.decode(), head), TICKS_PER_SECOND, shown, head.height, every)
 

@@ -9,11 +9,13 @@ samples. Nothing is kept between fragments but the place that each audio track h
 * A sample lasts until the next one of its track; the last of a fragment until what `ends` says, else as long as the
   one before it. A wrong guess has no consequences but a gap or an overlap of that size between two fragments: each
   fragment tells its own decode times (tfdt, 64 bits).
-* Parameter sets of H.264 and HEVC are in band at keyframes in the entries `avc3` and `hev1`, and repeated in the
-  initialization segment as they were when it was made; they may change without a new one. Chromium and Firefox play
-  these entries in `<video>` and in MSE, so hls.js and dash.js do too. Apple's players are the exception: the HLS
-  Authoring Specification (1.10) asks for `avc1` and `hvc1`, and Safari plays no `hev1`. With `in_band=False` these
-  are written: sets that the entry holds are left out of samples, and a change of sets needs a new segment.
+* Parameter sets of H.264 and HEVC are in band at keyframes in the entries `avc3` and `hev1`, added where a keyframe has
+  none, and repeated in the
+  initialization segment as they were when it was made; they may change without a new one. Chromium plays `avc3` in
+  `<video>` and in MSE, which hls.js and dash.js hand segments to as they are (Chromium 156, tried). Apple's players are
+  the exception: the HLS Authoring Specification wants `avc1` and `hvc1`, and Safari plays no `hev1`. With
+  `in_band=False` these are written: sets that the entry holds are left out of samples, and a change of sets needs a
+  new segment. That is the safe choice for HLS.
 * Access unit delimiters and filler data are left out, temporal delimiters of AV1 and ADTS headers too.
 """
 
@@ -21,13 +23,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvarr.errors import CannotCarry, MediaError
 from tvarr.media.codecs import aac, av1
 from tvarr.media.fmp4 import entries
 from tvarr.media.fmp4.boxes import box, full_box
-from tvarr.media.fmp4.nal import FORMATS, to_lengths
+from tvarr.media.fmp4.nal import FORMATS, LENGTH_BYTES, has_sps, parameter_sets, to_lengths
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Kind, Sample, Track, Tracks
 
 STYP = box(b"styp", b"msdh", bytes(4), b"msdhmsixcmfc")  # may stand before the first fragment of a segment
@@ -60,6 +62,8 @@ class _Output:
     track: Track
     id: int  # in the file
     entry: entries.SampleEntry | None = None
+    settled: bool = False  # audio: a sample has confirmed the entry
+    sets: tuple[bytes, ...] = ()  # parameter sets that came last
     end_units: int | None = None  # audio: where its last frame ends
     duration_units: int = 0  # of its last sample
 
@@ -82,7 +86,8 @@ class Muxer:
         for track in listed:
             if not entries.carries(track.codec):
                 raise CannotCarry(f"MP4 cannot carry {track.codec}")
-            self._outputs[track.id] = _Output(track, track.id or free, entries.describe(track, in_band=in_band))
+            entry = entries.describe(track, in_band=in_band)
+            self._outputs[track.id] = _Output(track, track.id or free, entry, sets=entry.sets if entry else ())
 
     @property
     def missing(self) -> tuple[Track, ...]:
@@ -92,22 +97,33 @@ class Muxer:
     def differs(self, sample: Sample) -> bool:
         """Whether the sample needs another initialization segment than the last one, or the first."""
         output = self._outputs.get(sample.track)
-        if output is None or not _describes(output, sample):
+        if output is None or not sample.keyframe or output.settled:
             return False
-        entry = entries.describe(output.track, sample.data, in_band=self._in_band)
-        return entry is not None and (output.entry is None or entry.key != output.entry.key)
+        entry = self._described(output, sample)
+        if entry is None:
+            return False
+        if output.entry is None or entry.key != output.entry.key:
+            return True
+        output.settled = output.track.kind is Kind.AUDIO
+        return False
 
     def learn(self, sample: Sample) -> None:
         """From here on the sample's track is as this sample says."""
         output = self._outputs.get(sample.track)
-        if output is None or not sample.keyframe:
-            return
-        entry = entries.describe(output.track, sample.data, in_band=self._in_band)
-        if entry is None:
+        entry = self._described(output, sample) if output is not None and sample.keyframe else None
+        if output is None or entry is None:
             return
         if output.entry is not None and output.entry.timescale != entry.timescale:
             output.end_units, output.duration_units = None, 0
-        output.entry = entry
+        output.entry, output.settled = entry, output.track.kind is Kind.AUDIO
+        output.sets = entry.sets
+
+    def _described(self, output: _Output, sample: Sample) -> entries.SampleEntry | None:
+        """What the sample says; what the track came with counts only until a keyframe has said more."""
+        track = output.track
+        if track.kind is Kind.VIDEO and output.entry is not None:
+            track = replace(track, init=b"")
+        return entries.describe(track, sample.data, in_band=self._in_band)
 
     def entry(self, track_id: int) -> entries.SampleEntry:
         """How a track is described: codecs string, size, timescale, and `key` to compare. MediaError if not yet."""
@@ -151,11 +167,6 @@ class Muxer:
                 end = ends.get(track_id) if ends else None
                 runs.append(_run(output, output.entry, by_track[track_id], end))
         return _assembled(sequence, runs) if runs else b""
-
-
-def _describes(output: _Output, sample: Sample) -> bool:
-    """Whether a sample says anything about its track."""
-    return sample.keyframe and (output.track.kind is Kind.VIDEO or output.entry is None)
 
 
 # Initialization segments
@@ -208,7 +219,7 @@ def _run(output: _Output, entry: entries.SampleEntry, samples: list[Sample], end
     output.duration_units = durations[-1]
     compositions = [] if audio else [s.pts_ticks - start for s, start in zip(samples, starts, strict=True)]
     flags = [_KEYFRAME_FLAGS if sample.keyframe else _OTHER_FLAGS for sample in samples]
-    payloads = _payloads(output.track.codec, entry, samples)
+    payloads = _payloads(output, entry, samples)
     return _Run(output.id, starts[0], payloads, durations, flags, compositions)
 
 
@@ -247,17 +258,30 @@ def _aligned(ticks: int, rate: int, reached: int | None, frame: int) -> int:
     return reached if reached is not None and 2 * abs(reached - target) <= frame else target
 
 
-def _payloads(codec: Codec, entry: entries.SampleEntry, samples: list[Sample]) -> list[bytes]:
+def _payloads(output: _Output, entry: entries.SampleEntry, samples: list[Sample]) -> list[bytes]:
     """The samples as files hold them."""
+    codec = output.track.codec
     if codec in FORMATS:
-        unwanted = FORMATS[codec].unwanted
-        sets = frozenset() if entry.key != entry.box else entry.sets
-        return [to_lengths(sample.data, unwanted, sets) for sample in samples]
+        if entry.key == entry.box:
+            return [to_lengths(sample.data, FORMATS[codec].unwanted, entry.sets) for sample in samples]
+        return [_with_sets(output, codec, sample) for sample in samples]
     if codec is Codec.AAC:
         return [aac.adts_payload(s.data) if aac.parse_adts(s.data) is not None else s.data for s in samples]
     if codec is Codec.AV1:
         return [av1.without_delimiters(sample.data) for sample in samples]
     return [sample.data for sample in samples]
+
+
+def _with_sets(output: _Output, codec: Codec, sample: Sample) -> bytes:
+    """An access unit, with parameter sets if it is a keyframe: those that came last where it has none."""
+    unit = to_lengths(sample.data, FORMATS[codec].unwanted)
+    if not sample.keyframe:
+        return unit
+    if sets := parameter_sets(codec, sample.data):
+        output.sets = tuple(one for same in sets.values() for one in same)
+    elif not has_sps(codec, sample.data):
+        return b"".join(len(one).to_bytes(LENGTH_BYTES, "big") + one for one in output.sets) + unit
+    return unit
 
 
 def _assembled(sequence: int, runs: list[_Run]) -> bytes:

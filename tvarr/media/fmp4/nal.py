@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container
 from dataclasses import dataclass
 
 from tvarr.errors import MediaError
 from tvarr.media.codecs import h264, hevc
-from tvarr.media.codecs.annexb import START_CODE
+from tvarr.media.codecs.annexb import START_CODE, nal_units
 from tvarr.media.model import Codec
 
 LENGTH_BYTES = 4  # of the lengths that are written
+MAX_PARAMETER_SETS = 31  # of a kind, further ones are not looked at: avcC counts SPS in 5 bits
 
 
 @dataclass(frozen=True, slots=True)
 class NalFormat:
     """What differs between H.264 and HEVC: NAL unit types by the first byte of a unit."""
 
+    set_types: tuple[int, ...]  # of parameter sets: all of them are needed to decode, PPS come last
     sets: frozenset[int]  # first bytes of parameter sets
     delimiters: frozenset[int]  # of access unit delimiters
     unwanted: frozenset[int]  # first bytes of units that files leave out: delimiters and filler data
@@ -28,19 +31,42 @@ def _first_bytes(codec: Codec, *types: int) -> frozenset[int]:
     return frozenset(byte for byte in range(128) if hevc.nal_type(byte) in types)
 
 
+_SPS = {
+    Codec.H264: re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67]"),
+    Codec.HEVC: re.compile(rb"\x00\x00\x01\x42"),
+}
 _H264_FILLER, _HEVC_FILLER = 12, 38
 FORMATS = {
     Codec.H264: NalFormat(
+        (h264.SPS, h264.PPS),
         _first_bytes(Codec.H264, h264.SPS, h264.PPS),
         _first_bytes(Codec.H264, h264.AUD),
         _first_bytes(Codec.H264, h264.AUD, _H264_FILLER),
     ),
     Codec.HEVC: NalFormat(
+        (hevc.VPS, hevc.SPS, hevc.PPS),
         _first_bytes(Codec.HEVC, hevc.VPS, hevc.SPS, hevc.PPS),
         _first_bytes(Codec.HEVC, hevc.AUD),
         _first_bytes(Codec.HEVC, hevc.AUD, _HEVC_FILLER),
     ),
 }
+
+
+def parameter_sets(codec: Codec, data: bytes) -> dict[int, list[bytes]]:
+    """The parameter sets of an access unit in Annex B by their type, each once; empty where it is not complete."""
+    wanted = FORMATS[codec]
+    found: dict[int, list[bytes]] = {kind: [] for kind in wanted.set_types}
+    for unit in nal_units(data):
+        if unit[0] in wanted.sets:
+            same = found[unit[0] & 0x1F if codec is Codec.H264 else hevc.nal_type(unit[0])]
+            if unit not in same and len(same) < MAX_PARAMETER_SETS:
+                same.append(unit)
+    return found if all(found.values()) else {}
+
+
+def has_sps(codec: Codec, data: bytes | bytearray) -> bool:
+    """Whether an access unit in Annex B has a sequence parameter set: a keyframe without can't be joined at."""
+    return _SPS[codec].search(data) is not None
 
 
 def to_lengths(data: bytes, unwanted: Container[int], known_sets: Container[bytes] = frozenset()) -> bytes:

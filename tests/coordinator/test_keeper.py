@@ -1,0 +1,228 @@
+"""A variant's jobs on daemons that echo their input: what viewers get when jobs are slow, lost, or have to leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
+
+import pytest
+
+from tests.fakes.third_party import ThirdParty, Treat, Work
+from tvarr.cluster.model import MoveKind
+from tvarr.coordinator import keeper as keeper_module
+from tvarr.coordinator import pace
+from tvarr.coordinator.daemons import Daemons
+from tvarr.coordinator.keeper import Keeper
+from tvarr.coordinator.models import BUILTIN_PROFILES
+from tvarr.coordinator.profiles import plan
+from tvarr.coordinator.signals import Signal
+from tvarr.coordinator.transcode import Feed
+from tvarr.errors import NoPlacement
+from tvarr.media.model import Codec, Sample, Track, Tracks
+from tvarr.media.ring import Ring
+from tvarr.wire import messages
+from tvarr.wire.codec import Batch
+from tvarr.wire.server import serve_coordinator
+
+TOKEN = "a token of this test"
+PICTURE, GOP = 3600, 25
+VIDEO = Track(256, Codec.H264, width=320, height=180, fps=25.0)
+PASSED = BUILTIN_PROFILES["h264"]
+
+
+def echo(speed: float = 0.0, keyframes: bool = True) -> Treat:
+    """A job whose output is its input, with a keyframe where one is forced; `speed`: of real time, 0 is at once."""
+
+    async def treat(work: Work) -> None:
+        loop, began, first, sent = asyncio.get_running_loop(), 0.0, -1, 0
+        forced = work.start.first_keyframe_ticks
+        due = forced is not None
+        async for batch in work.batches():
+            if first < 0:
+                await work.acknowledge()
+                began, first = loop.time(), batch.samples[0].dts_ticks
+            for sample in batch.samples:
+                key = sample.pts_ticks == first or (sample.keyframe and keyframes)
+                if due and forced is not None and sample.pts_ticks >= forced:
+                    key, due = True, False
+                if speed:
+                    await asyncio.sleep(began + (sample.dts_ticks - first) / 90_000 / speed - loop.time())
+                await work.send(Batch([sample._replace(keyframe=key)], sent))
+                sent += 1
+        await work.send(messages.OutputComplete(samples=sent))
+
+    return treat
+
+
+class Channel:
+    """A source of 25 pictures a second and a keeper of its one variant."""
+
+    def __init__(self, daemons: Daemons, patience_s: float = 5.0) -> None:
+        self.ring = Ring(1 << 22)
+        self.ring.append(Tracks((VIDEO,)))
+        self.changed = Signal()
+        self.got: list[Sample] = []
+        self.pictures = 0
+        self._ended = False
+        feed = Feed(self.ring, self.changed, lambda: self._ended, False, 0.02, 1 << 18)
+        self.keeper = Keeper(
+            name="channel/h264",
+            profile=PASSED,
+            feed=feed,
+            source_id="channel",
+            daemons=daemons,
+            exhausted_policy="fallback",
+            max_takeovers=3,
+            patience_s=patience_s,
+            output=self,
+        )
+        self.keeper.current_plan = plan(PASSED, Tracks((VIDEO,)))
+
+    def release(self, samples: Sequence[Sample]) -> None:
+        self.got.extend(samples)
+
+    async def room_for_more(self) -> None:
+        return
+
+    def fed(self) -> None:
+        return
+
+    def went_live(self, seq: int) -> None:
+        return
+
+    async def play(self) -> None:
+        """Pictures at real time, until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            ticks = PICTURE * self.pictures
+            self.ring.append(Sample(VIDEO.id, ticks, ticks, b"picture", self.pictures % GOP == 0))
+            self.changed.set()
+            self.pictures += 1
+            await asyncio.sleep(began + self.pictures / 25 - loop.time())
+
+    def end(self) -> None:
+        self._ended = True
+        self.changed.set()
+
+    def assert_whole(self) -> None:
+        assert [s.pts_ticks for s in self.got] == [PICTURE * n for n in range(self.pictures)]
+        assert all(a.dts_ticks < b.dts_ticks for a, b in pairwise(self.got))
+        assert self.keeper.splice.missing == 0
+
+
+class Site:
+    def __init__(self, daemons: Daemons, port: int) -> None:
+        self.daemons = daemons
+        self._port = port
+
+    def daemon(self, name: str, treat: Treat) -> ThirdParty:
+        return ThirdParty(f"127.0.0.1:{self._port}", TOKEN, name, treat)
+
+    @asynccontextmanager
+    async def channel(self) -> AsyncIterator[Channel]:
+        """On the air until the block ends; then all that was shown must have come."""
+        channel = Channel(self.daemons)
+        source, kept = asyncio.create_task(channel.play()), asyncio.create_task(channel.keeper.keep())
+        try:
+            yield channel
+            source.cancel()
+            await asyncio.gather(source, return_exceptions=True)
+            channel.end()
+            async with asyncio.timeout(15):
+                await kept
+            channel.assert_whole()
+        finally:
+            for task in (source, kept):
+                task.cancel()
+            await asyncio.gather(source, kept, return_exceptions=True)
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    daemons = Daemons(heartbeat_interval_s=0.2, unhealthy_after_s=30)
+    server = await serve_coordinator(daemons, "127.0.0.1", 0, TOKEN)
+    try:
+        yield Site(daemons, server.port)
+        daemons.ledger.validate()
+    finally:
+        daemons.close()
+        await server.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)
+
+
+def on(channel: Channel) -> str:
+    """The daemon that viewers see."""
+    run = channel.keeper.run
+    return run.daemon_name if run is not None and run.state == "running" else ""
+
+
+async def test_a_slow_job_moves_to_where_it_is_fast(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "SLOW_S", 1.0)
+    monkeypatch.setattr(pace, "BEHIND_TICKS", 0)
+    monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.2)
+    async with site.daemon("slow", echo(speed=0.5)), AsyncExitStack() as later, site.channel() as channel:
+        await until(lambda: on(channel) == "slow")
+        await later.enter_async_context(site.daemon("fast", echo()))
+        await until(lambda: on(channel) == "fast")
+        (ending,) = channel.keeper.endings
+        assert ending.code == "moved"
+        assert "times real time" in ending.reason
+        assert (channel.keeper.moves, channel.keeper.takeovers) == (1, 0)
+
+
+async def test_a_job_that_must_leave_is_taken_over_where_its_successor_never_meets_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "MOVE_WITHIN_S", 1.5)
+    async with site.daemon("old", echo()), AsyncExitStack() as later, site.channel() as channel:
+        await until(lambda: on(channel) == "old")
+        await later.enter_async_context(site.daemon("new", echo(keyframes=False)))
+        run = channel.keeper.run
+        assert run is not None
+        channel.keeper.move(run, MoveKind.DRAIN, "its daemon drains")
+        await until(lambda: on(channel) == "new")
+        (ending,) = channel.keeper.endings
+        assert (ending.code, ending.daemon_name) == ("moved", "old")
+        assert (channel.keeper.moves, channel.keeper.takeovers) == (1, 0)
+
+
+async def test_viewers_of_a_lost_job_wait_for_a_daemon_to_come(site: Site) -> None:
+    async with AsyncExitStack() as later:
+        async with AsyncExitStack() as first:
+            await first.enter_async_context(site.daemon("first", echo()))
+            channel = await later.enter_async_context(site.channel())
+            await until(lambda: len(channel.got) > 10)
+        await until(lambda: channel.keeper.run is not None and channel.keeper.run.state == "waiting")
+        async with site.daemon("second", echo()):
+            await until(lambda: on(channel) == "second")
+            assert channel.keeper.takeovers == 1
+            await later.aclose()
+
+
+async def test_they_do_not_wait_for_ever(site: Site) -> None:
+    channel = Channel(site.daemons, patience_s=0.5)
+    source = asyncio.create_task(channel.play())
+    async with site.daemon("first", echo()):
+        kept = asyncio.create_task(channel.keeper.keep())
+        await until(lambda: len(channel.got) > 10)
+    with pytest.raises(NoPlacement):
+        await kept
+    source.cancel()
+    await asyncio.gather(source, return_exceptions=True)
+
+
+async def test_without_a_daemon_a_new_channel_is_refused_at_once(site: Site) -> None:
+    channel = Channel(site.daemons)
+    source = asyncio.create_task(channel.play())
+    with pytest.raises(NoPlacement, match="no daemon is connected"):
+        await channel.keeper.keep()
+    source.cancel()
+    await asyncio.gather(source, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""HLS as a source (RFC 8216bis)."""

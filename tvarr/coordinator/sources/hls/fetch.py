@@ -1,0 +1,104 @@
+"""Gets playlists, segments and keys, each as a whole and none larger than it may be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+
+import aiohttp
+
+from tvarr.coordinator.source import NETWORK_SCHEMES, IngestLimits, SourceFailure, SourceSpec
+from tvarr.coordinator.sources.file import read_file
+from tvarr.coordinator.sources.http import request
+
+KEEP_ALIVE_S = 30.0  # segments come every few seconds: a new TLS connection for each would cost both sides
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    data: bytes
+    url: str  # after redirects
+    content_type: str = ""
+
+
+class Fetcher:
+    """All requests of one source: with its headers, over connections and cookies of its own."""
+
+    def __init__(
+        self,
+        spec: SourceSpec,
+        session: aiohttp.ClientSession,
+        limits: IngestLimits,
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        self._spec = spec
+        self._session = session
+        self._limits = limits
+        self._on_bytes = on_bytes
+
+    async def get(
+        self, url: str, what: str, *, cap_bytes: int, within_s: float, part: tuple[int, int] | None = None
+    ) -> Fetched:
+        """`what` names it in the words of a `SourceFailure`. `part`: offset and length of the bytes that are wanted."""
+        try:
+            async with asyncio.timeout(within_s):
+                if url.startswith("file:"):
+                    data = await read_file(replace(self._spec, url=url), part, cap_bytes)
+                    self._on_bytes(len(data))
+                    return Fetched(data, url)
+                return await self._get(url, what, cap_bytes, part)
+        except TimeoutError as error:
+            raise SourceFailure(f"the source's {what} did not come within {within_s:g} s", passing=True) from error
+
+    async def _get(self, url: str, what: str, cap_bytes: int, part: tuple[int, int] | None) -> Fetched:
+        if not url.startswith(tuple(f"{scheme}:" for scheme in NETWORK_SCHEMES)):
+            raise SourceFailure(f"the source's {what} is at no address that is read")
+        headers = {"Range": f"bytes={part[0]}-{sum(part) - 1}"} if part else {}
+        try:
+            response, final = await request(url, self._spec, self._session, self._limits, headers)
+        except SourceFailure as failure:
+            words = f"the source's {what}: {failure}"
+            raise SourceFailure(words, passing=failure.passing, gone=failure.gone) from failure
+        try:
+            begin, most = 0, cap_bytes
+            if part and response.status == HTTPStatus.OK:  # the server does not do ranges
+                if part[0] > cap_bytes:
+                    raise SourceFailure(f"the source's server does not give parts of a file, as its {what} needs")
+                begin, most = part[0], sum(part)
+            elif part:
+                most = part[1]
+            data = await self._body(response, what, most, cut=part is not None)
+        finally:
+            response.close() if not response.content.at_eof() else response.release()
+        return Fetched(data[begin:], str(final), response.headers.get("Content-Type", ""))
+
+    async def _body(self, response: aiohttp.ClientResponse, what: str, most: int, *, cut: bool) -> bytes:
+        """At most `most` bytes; more are left unread where `cut`, else refused."""
+        pieces: list[bytes] = []
+        size = 0
+        if not cut and (response.content_length or 0) > most:
+            raise SourceFailure(f"the source's {what} is larger than {most >> 20} MiB")
+        try:
+            while piece := await response.content.readany():
+                pieces.append(piece)
+                size += len(piece)
+                self._on_bytes(len(piece))
+                if size > most and not cut:
+                    raise SourceFailure(f"the source's {what} is larger than {most >> 20} MiB")
+                if size >= most and cut:
+                    break
+        except (aiohttp.ClientError, OSError) as error:
+            raise SourceFailure(f"the source's {what} was cut off", passing=True) from error
+        return b"".join(pieces)[:most] if cut else b"".join(pieces)
+
+
+@asynccontextmanager
+async def fetching(spec: SourceSpec, limits: IngestLimits, on_bytes: Callable[[int], None]) -> AsyncIterator[Fetcher]:
+    """A fetcher that keeps its connections for the next request, and its cookies to itself."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
+    jar = aiohttp.CookieJar(unsafe=True)  # of hosts without names as well
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=jar, auto_decompress=False) as session:
+        yield Fetcher(spec, session, limits, on_bytes)

@@ -1,0 +1,64 @@
+"""A child process that is started without running Python between fork and exec."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+
+
+class Child:
+    """One child of this process, watched by the running event loop.
+
+    Not asyncio's own: uvloop's spawn runs Python's handlers in the forked child, and while another thread (gRPC has
+    several) holds a lock at that moment, the child hangs, and with it this process, which waits for its exec. `Popen`
+    uses vfork, or forks and execs in C; the loop waits for neither longer than that takes.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        pass_fds: Sequence[int],
+        env: Mapping[str, str],
+    ) -> None:
+        """Starts it as the leader of a session and group of its own. Raises `OSError` where it can't be run."""
+        self._process = subprocess.Popen(
+            argv, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, env=env, start_new_session=True
+        )
+        self.pid = self._process.pid
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._watcher: asyncio.Task[int] | None = None
+        self._pidfd = -1
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):  # another system than Linux, or one older than 5.3
+            self._watcher = asyncio.create_task(
+                asyncio.to_thread(self._process.wait), name=f"end of process {self.pid}"
+            )
+            self._watcher.add_done_callback(lambda _: self._ended.set())
+        else:
+            self._loop.add_reader(self._pidfd, self._reap)
+
+    @property
+    def returncode(self) -> int | None:
+        """Negative: of the signal that ended it. None while it runs."""
+        return self._process.returncode
+
+    async def wait(self) -> int:
+        """Waits for its end; the return code."""
+        await self._ended.wait()
+        code = self._process.returncode
+        assert code is not None
+        return code
+
+    def _reap(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._process.wait()
+        self._ended.set()
