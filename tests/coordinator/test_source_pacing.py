@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvarr.coordinator.sources.pacing import CLOCK_TOLERANCE, HOLE_S, JUMP_S, LATE_S, Pacer, Throttle
+from tvarr.coordinator.sources.pacing import CLOCK_TOLERANCE, HOLE_S, JUMP_S, LATE_S, Pacer, Smoother, Throttle
 from tvarr.media.model import Codec, Event, Sample, Track, Tracks
 
 VIDEO, AUDIO, SUBTITLE = 256, 257, 258
@@ -184,3 +184,22 @@ class TestThrottle:
             limits = [before + (media_s - from_s - ahead_s) / (1 + CLOCK_TOLERANCE) for _, before, from_s in passed[:i]]
             assert went >= max(limits, default=went) - 1e-6, "more passed than the bucket holds"
             assert went <= max([arrived, *limits]) + SLICE_S + 1e-6, "held up for nothing"
+
+
+def test_bursts_are_spread_over_the_time_that_they_last() -> None:
+    pacer = Smoother(1.0, SLICE_S)
+    times: list[float] = []
+    for burst in range(5):
+        pacer.push([TRACKS, *(sample(burst * 4 + i * 0.04) for i in range(100))])
+        times += [at for at, event in delivered(pacer, start=1000.0 + max(0, burst * 4 - 3)) if event is not TRACKS]
+    assert times[24] == pytest.approx(1000.0), "the preroll"
+    assert max(b - a for a, b in pairwise(times[25:])) < SLICE_S + 0.05
+    assert times[-1] == pytest.approx(1000.0 + 20.0 - 0.04 - 1.0, abs=SLICE_S)
+
+
+def test_a_clock_that_is_fast_within_the_standard_does_not_get_ahead() -> None:
+    pacer = Smoother(1.0, SLICE_S)
+    day_s = 86400
+    pacer.push([TRACKS, *(sample(at * (1 + 30e-6)) for at in range(0, day_s, 5))])
+    at = delivered(pacer, start=0.0)[-1][0]
+    assert at < day_s - 5 + 1

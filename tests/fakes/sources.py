@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable, Iterable
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Self
+
+from aiohttp import web
 
 Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
 """Plays one answer, from the status line on; when it returns, the connection is closed."""
@@ -123,3 +128,95 @@ async def close(writer: asyncio.StreamWriter) -> None:
 
 def pieces_of(data: bytes, size: int) -> list[bytes]:
     return [data[i : i + size] for i in range(0, len(data), size)]
+
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Origin:
+    """Serves a folder (ranges included), and what is made for each request; remembers what was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.requests: list[tuple[str, Mapping[str, str]]] = []  # path with query, and headers
+        self.at_once = 0
+        self.most_at_once = 0
+        self._folder = folder
+        self._answers: dict[str, Answer] = {}
+
+    async def __aenter__(self) -> Self:
+        application = web.Application()
+        application.router.add_get("/{path:.*}", self._serve)
+        self._runner = web.AppRunner(application, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    def paths(self) -> list[str]:
+        """What was asked for, in order, without queries."""
+        return [path.partition("?")[0] for path, _ in self.requests]
+
+    def on(self, path: str, answer: Answer | str | bytes | int) -> None:
+        """What a path gives: a body, a status, or what a function makes of the request."""
+        if callable(answer):
+            self._answers[path] = answer
+            return
+        status, body = (answer, b"") if isinstance(answer, int) else (200, answer)
+
+        async def give(_: web.Request) -> web.StreamResponse:
+            return web.Response(status=status, body=body)
+
+        self._answers[path] = give
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append((request.path_qs, request.headers.copy()))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            if answer := self._answers.get(request.path):
+                return await answer(request)
+            file = self._folder / request.path.lstrip("/")
+            return web.FileResponse(file) if file.is_file() else web.Response(status=404)
+        finally:
+            self.at_once -= 1
+
+
+class LivePlaylist:
+    """A sliding window over segments that are repeated for ever, at the speed of the clock."""
+
+    def __init__(self, names: Sequence[str], *, segment_s: float, window: int = 5, head: str = "") -> None:
+        """`head`: tags before the segments. Begins with a full window."""
+        self.names = list(names)
+        self.segment_s = segment_s
+        self.window = window
+        self.head = head
+        self.first = 0  # media sequence number when it began
+        self.frozen_at: int | None = None  # the end does not grow beyond
+        self.ended = False
+        self._began_at = time.monotonic()
+
+    @property
+    def end(self) -> int:
+        end = self.first + self.window + int((time.monotonic() - self._began_at) / self.segment_s)
+        return end if self.frozen_at is None else min(end, self.frozen_at)
+
+    def restart(self) -> None:
+        """The packager begins again with segment 0."""
+        self.first, self._began_at = 0, time.monotonic()
+
+    def text(self) -> str:
+        first = max(0, self.end - self.window)
+        lines = ["#EXTM3U", f"#EXT-X-TARGETDURATION:{math.ceil(self.segment_s)}", f"#EXT-X-MEDIA-SEQUENCE:{first}"]
+        lines += [self.head] if self.head else []
+        for number in range(first, self.end):
+            place = number % len(self.names)
+            lines += ["#EXT-X-DISCONTINUITY"] if number and place == 0 else []
+            lines += [f"#EXTINF:{self.segment_s:.3f},", f"{self.names[place]}?n={number}"]
+        return "\n".join([*lines, "#EXT-X-ENDLIST"] if self.ended else lines) + "\n"
+
+    async def __call__(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(text=self.text(), content_type="application/vnd.apple.mpegurl")

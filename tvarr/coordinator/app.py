@@ -22,6 +22,7 @@ from tvarr import __version__
 from tvarr.background import redact as log_redact
 from tvarr.cluster.state import Settings
 from tvarr.coordinator import views
+from tvarr.coordinator.adaptive import Adaptive
 from tvarr.coordinator.auth import Auth
 from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.ingest import Ingest
@@ -111,6 +112,7 @@ class Coordinator:
             limits=VariantLimits(options.max_takeovers, options.exhausted_policy, options.queue_timeout_s),
         )
         self.streaming = Streaming(store, self.relays_running)
+        self.adaptive = Adaptive(store, self.relays_running)
         self._session = session
         self._limits = limits
         self._random = Random()
@@ -219,7 +221,7 @@ async def run(options: CoordinatorOptions, *, limits: IngestLimits | None = None
 
 
 async def _serve_http(stack: AsyncExitStack, coordinator: Coordinator) -> int:
-    application = make_web(coordinator, extra_routes=coordinator.streaming.routes())
+    application = make_web(coordinator, extra_routes=[*coordinator.streaming.routes(), *coordinator.adaptive.routes()])
     runner = web.AppRunner(
         application, access_log=None, handler_cancellation=True, shutdown_timeout=HTTP_SHUTDOWN_S, max_line_size=16384
     )

@@ -23,14 +23,16 @@ from tvarr.coordinator.source import (
     redact,
 )
 from tvarr.coordinator.sources.file import open_file
+from tvarr.coordinator.sources.hls.fetch import fetching
 from tvarr.coordinator.sources.hls.playlist import MAX_PLAYLIST_BYTES, is_hls, is_playlist
 from tvarr.coordinator.sources.hls.source import HlsSource, open_hls
 from tvarr.coordinator.sources.hls.window import Bookmark
 from tvarr.coordinator.sources.http import open_http
 from tvarr.coordinator.sources.intake import Intake
+from tvarr.coordinator.sources.mp4 import fetch_moov
 from tvarr.coordinator.sources.pacing import Pacer, Smoother, Throttle
 from tvarr.coordinator.sources.retry import Retry
-from tvarr.errors import SourceError
+from tvarr.errors import MoovBehind, SourceError
 from tvarr.media.model import Event
 from tvarr.media.mpegts.receive import DemuxStats
 from tvarr.media.timeline import TimelineStats
@@ -61,6 +63,7 @@ class IngestStatus:
     laps: int  # times that a looped source started again
     bytes: int
     bitrate_kbps: float  # over the last seconds
+    segments_left_out: int  # of HLS: could not be had or read, or were gone before their turn
     dropped_samples: int  # of video, between a reconnection and its first keyframe
     demux: DemuxStats  # of all connections and laps, as all counts here
     timeline: TimelineStats
@@ -81,6 +84,8 @@ class Ingest:
             Throttle(limits.live_ahead_s, limits.slice_s) if self._live else Pacer(limits.preroll_s, limits.slice_s)
         )
         self._bookmark: Bookmark | None = None  # where an HLS source goes on
+        self._hls_source: HlsSource | None = None  # that is being read
+        self._left_out = 0  # segments of those before
         self._retry = Retry(limits, rng, time.monotonic())
         self._meter = _Meter()
         self._state = IngestState.CONNECTING
@@ -106,6 +111,7 @@ class Ingest:
             laps=self._laps,
             bytes=self._bytes,
             bitrate_kbps=self._meter.kbps(time.monotonic()),
+            segments_left_out=self._left_out + (self._hls_source.left_out if self._hls_source else 0),
             dropped_samples=self._intake.dropped_samples,
             demux=self._intake.demux_stats,
             timeline=self._intake.timeline.stats,
@@ -170,13 +176,30 @@ class Ingest:
             self._intake.begin(stream.content_type)
             self._quiet_s = 0.0
             head = await self._head(stream)
-            if not is_playlist(head):
-                await self._stream(head, stream, sink, room)
-                return
-            body = await self._playlist(head, stream)
+            url = stream.url
+            if is_playlist(head):
+                body = await self._playlist(head, stream)
+            else:
+                try:
+                    await self._stream(head, stream, sink, room)
+                    return
+                except MoovBehind as behind:
+                    moov_at, body = behind.moov_at, b""
+        if not body:
+            await self._with_index_behind(url, moov_at, sink, room)
+            return
         if not is_hls(body):
             raise SourceFailure("the source sends an M3U playlist of channels, not video; import it as a playlist")
-        await self._hls(body, stream.url, sink, room)
+        await self._hls(body, url, sink, room)
+
+    async def _with_index_behind(self, url: str, moov_at: int, sink: Sink, room: Room) -> None:
+        """Plays an MP4 whose index is behind its media: that is fetched first, then it is read from its begin."""
+        async with fetching(self._spec, self._limits, self._count) as fetcher:
+            moov = await fetch_moov(fetcher, self._limits, url, moov_at)
+        async with self._open() as stream:
+            self._intake.begin(stream.content_type, moov=moov)
+            self._quiet_s = 0.0
+            await self._stream(await self._read(stream), stream, sink, room)
 
     async def _head(self, stream: Stream) -> bytes:
         """The first bytes, enough to tell a playlist."""
@@ -219,13 +242,25 @@ class Ingest:
         ) as source:
             self._intake.begin(media=source)
             self._quiet_s = 0.0
+            self._hls_source = source
             try:
                 while (events := await self._events(source)) is not None:
                     await self._deliver(self._place(events), sink, room)
             finally:
+                self._hls_source = None
+                self._left_out += source.left_out
                 self._bookmark = source.bookmark
+            if not self._intake.has_media:
+                raise self._without_media(source)
             await self._end(sink, room)
         self._bookmark = None
+
+    def _without_media(self, source: HlsSource) -> SourceFailure:
+        if source.trouble is not None:
+            return source.trouble
+        if self._intake.received_bytes:
+            return self._intake.trouble()
+        return SourceFailure("the source's HLS playlist brought nothing to play", passing=True)
 
     async def _events(self, source: HlsSource) -> list[Event] | None:
         """The next of an HLS source, within the limit on the time without media."""
@@ -236,7 +271,7 @@ class Ingest:
             async with asyncio.timeout(left_s):
                 return await source.read()
         except TimeoutError:
-            raise source.trouble or self._intake.trouble() from None
+            raise self._without_media(source) from None
         finally:
             self._quiet_s += time.monotonic() - began_at
 

@@ -73,6 +73,10 @@ class Viewer:
             await output.changed.wait()
 
     @property
+    def container(self) -> str:
+        return self.output.container
+
+    @property
     def behind_bytes(self) -> int:
         return self.output.chunks.bytes_since(self.seq)
 

@@ -14,6 +14,7 @@ from tvarr.coordinator.ingest import Ingest
 from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.outputs import Viewer
 from tvarr.coordinator.relay import Relay
+from tvarr.coordinator.segmented import Container, Session
 from tvarr.coordinator.variant import Variant, VariantLimits
 from tvarr.errors import NotFound
 
@@ -43,6 +44,7 @@ class Relays:
         self._retention_s = retention_s
         self._idle_linger_s = idle_linger_s
         self._limits = limits
+        self._sessions: dict[str, tuple[Session, Variant]] = {}  # by token
         self._sweeper = asyncio.create_task(self._sweep(), name="relay sweeper")
 
     @asynccontextmanager
@@ -60,6 +62,38 @@ class Relays:
             output.leave(viewer)
             if not variant.watched:
                 variant.idle_since = time.monotonic()
+
+    def open_session(
+        self,
+        channel: Channel,
+        profile: Profile,
+        container: Container,
+        *,
+        kind: str,
+        token: str,
+        address: str,
+        user_agent: str,
+    ) -> Session:
+        """One player of a channel's segments, until it has asked for nothing for a while. Raises `CannotCarry`."""
+        variant = self._relay(channel).variant(profile)
+        session = variant.segments(container).join(token, kind, address, user_agent)
+        variant.idle_since = None
+        self._sessions[token] = session, variant
+        return session
+
+    def session(self, token: str) -> Session | None:
+        return self._sessions[token][0] if token in self._sessions else None
+
+    def returning(self, channel: Channel, profile: Profile, kind: str, address: str, user_agent: str) -> Session | None:
+        """The session of a player that asks again where it asked first, instead of where it was sent."""
+        relay = self.running.get(channel.id)
+        variant = relay.variants.get(profile.name) if relay is not None else None
+        for session, watched in self._sessions.values():
+            who = session.container, session.address, session.user_agent
+            if watched is variant and who == (kind, address, user_agent) and not session.relocates:
+                session.asked_at = asyncio.get_running_loop().time()
+                return session
+        return None
 
     def by_id(self, relay_id: str) -> Relay:
         """Raises `NotFound`."""
@@ -103,6 +137,7 @@ class Relays:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
+            self._end_sessions(asyncio.get_running_loop().time())
             now = time.monotonic()
             for relay in list(self.running.values()):
                 for variant in list(relay.variants.values()):
@@ -110,6 +145,14 @@ class Relays:
                         await relay.drop(variant, "nobody watches")
                 if not relay.variants:
                     await self.stop(relay, "nobody watches")
+
+    def _end_sessions(self, now: float) -> None:
+        for token, (session, variant) in list(self._sessions.items()):
+            if session.is_over(now):
+                del self._sessions[token]
+                session.output.leave(session)
+                if not variant.watched:
+                    variant.idle_since = time.monotonic()
 
     def _is_done(self, variant: Variant, now: float) -> bool:
         if variant.watched or variant.idle_since is None:

@@ -26,6 +26,11 @@ class Catalogue(Protocol):
     async def profile(self, name: str) -> Profile: ...
 
 
+async def wanted_profile(catalogue: Catalogue, request: web.Request, channel: Channel) -> Profile:
+    """The profile that is asked for, else the channel's. Raises `NotFound`."""
+    return await catalogue.profile(request.query.get("profile") or channel.profile or DEFAULT_PROFILE)
+
+
 class Streaming:
     """The handlers of the stream routes."""
 
@@ -39,7 +44,7 @@ class Streaming:
     async def endless(self, request: web.Request) -> web.StreamResponse:
         """An endless stream. The answer begins with the first bytes, so that an earlier failure has its own status."""
         channel = await self._catalogue.channel(request.match_info["channel"])
-        profile = await self._catalogue.profile(request.query.get("profile") or channel.profile or DEFAULT_PROFILE)
+        profile = await wanted_profile(self._catalogue, request, channel)
         container = request.match_info["container"]
         headers = {"Content-Type": CONTENT_TYPES[container], **ENDLESS}
         if request.method == "HEAD":

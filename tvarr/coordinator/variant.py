@@ -7,7 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from functools import partial
+from typing import TypeAlias, TypeVar, cast
 
 from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.endings import Ending
@@ -15,17 +16,21 @@ from tvarr.coordinator.keeper import Keeper
 from tvarr.coordinator.models import Profile
 from tvarr.coordinator.outputs import Mp4Output, StreamOutput, TsOutput
 from tvarr.coordinator.profiles import Plan, must_carry, plan
+from tvarr.coordinator.segmented import Container, SegmentOutput
 from tvarr.coordinator.signals import Signal
 from tvarr.coordinator.transcode import Feed
 from tvarr.errors import ErrorCode, JobError, NoPlacement, QueueTimeout, TvarrError
 from tvarr.media.interleave import Interleaver
 from tvarr.media.model import Event, Sample, Tracks
 from tvarr.media.ring import Ring
+from tvarr.media.segmenter import TARGET_TICKS
 
 log = logging.getLogger(__name__)
 
-AnyOutput = TypeVar("AnyOutput", bound=StreamOutput)
+Output: TypeAlias = StreamOutput | SegmentOutput
+AnyOutput = TypeVar("AnyOutput", StreamOutput, TsOutput, Mp4Output, SegmentOutput)
 
+HEAD_START_TICKS = 3 * TARGET_TICKS
 VARIANT_RING_BYTES = 16 * 1024 * 1024  # a transcode's output kept for outputs that start later
 HELD_BYTES = 32 * 1024 * 1024  # copied samples that wait for the transcoded ones; beyond it the oldest go on alone
 
@@ -68,7 +73,7 @@ class Variant:
         self._source = source
         self._drained = drained
         self._source_ended = False
-        self._outputs: dict[str, StreamOutput] = {}
+        self._outputs: dict[str, Output] = {}
         self._plan: Plan | None = None
         self._samples = source if _copies_all(profile) else Ring(VARIANT_RING_BYTES)
         self._interleaver = Interleaver(max_bytes=HELD_BYTES)
@@ -106,12 +111,22 @@ class Variant:
         must_carry(self.profile, "mp4")
         return self._output("mp4", lambda: Mp4Output(self._drained))
 
-    def _output(self, kind: str, make: Callable[[], AnyOutput]) -> AnyOutput:
-        """The output of this kind, begun at the latest keyframe where it does not run yet."""
+    def segments(self, container: Container) -> SegmentOutput:
+        """The variant as segments for HLS, with `fmp4` for DASH as well. Raises `CannotCarry`.
+
+        It begins some time back, where that is held: players want a few segments before they start.
+        """
+        must_carry(self.profile, "ts" if container == "ts" else "mp4")
+        make = partial(SegmentOutput, container, self._service_name, self._drained)
+        return self._output(f"segments-{container}", make, HEAD_START_TICKS)
+
+    def _output(self, kind: str, make: Callable[[], AnyOutput], back_ticks: int = 0) -> AnyOutput:
+        """The output of this kind. Where it does not run yet, it begins at the latest keyframe, or so far back."""
         output = self._outputs.get(kind)
         if output is None:
             output = self._outputs[kind] = make()
-            seq = self._samples.join_seq()
+            back = self._samples.keyframe_at_or_before(self._samples.newest_ticks - back_ticks) if back_ticks else None
+            seq = self._samples.join_seq() if back is None else back
             if tracks := self._samples.tracks_at(seq):
                 output.push([tracks])
             while seq < self._samples.next_seq:
@@ -122,7 +137,7 @@ class Variant:
         return cast("AnyOutput", output)
 
     @property
-    def outputs(self) -> Sequence[StreamOutput]:
+    def outputs(self) -> Sequence[Output]:
         return tuple(self._outputs.values())
 
     @property

@@ -12,8 +12,9 @@ from tvarr.cluster.model import Capabilities, Considered
 from tvarr.cluster.pools import Pool
 from tvarr.coordinator.daemons import DaemonLink, Daemons
 from tvarr.coordinator.endings import Ending
-from tvarr.coordinator.outputs import StreamOutput, Viewer
+from tvarr.coordinator.outputs import Viewer
 from tvarr.coordinator.relay import Relay
+from tvarr.coordinator.segmented import Session
 from tvarr.coordinator.source import redact
 from tvarr.coordinator.transcode import JobRun
 from tvarr.coordinator.variant import Variant
@@ -180,6 +181,7 @@ def relay(relay: Relay) -> View:
 
 def _variant(variant: Variant) -> View:
     keeper = variant.keeper
+    viewers: list[Viewer | Session] = [viewer for output in variant.outputs for viewer in output.viewers]
     run, successor = keeper.run, keeper.successor
     return {
         "profile": variant.profile.name,
@@ -194,9 +196,7 @@ def _variant(variant: Variant) -> View:
         "placement": placement(run) if run else None,
         "outputs": [output.container for output in variant.outputs],
         "viewers_dropped": sum(output.dropped for output in variant.outputs),
-        "viewers": [
-            _viewer(v, output) for output in variant.outputs for v in sorted(output.viewers, key=lambda v: v.id)
-        ],
+        "viewers": [_viewer(v) for v in sorted(viewers, key=lambda v: v.connected_at)],
         "endings": [_ending(e) for e in keeper.endings],
     }
 
@@ -248,12 +248,12 @@ def _considered(considered: Iterable[Considered]) -> list[View]:
     ]
 
 
-def _viewer(viewer: Viewer, output: StreamOutput) -> View:
+def _viewer(viewer: Viewer | Session) -> View:
     return {
         "id": viewer.id,
         "address": viewer.address,
         "user_agent": viewer.user_agent,
-        "container": output.container,
+        "container": viewer.container,
         "connected_at": when(viewer.connected_at),
         "bytes": viewer.sent_bytes,
         "lag_s": round(viewer.lag_s, 2),

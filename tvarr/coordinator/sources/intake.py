@@ -7,7 +7,7 @@ from dataclasses import fields
 from tvarr.coordinator.source import SourceFailure
 from tvarr.coordinator.sources.container import Container, Media, add_stats
 from tvarr.coordinator.sources.sniff import ENOUGH_BYTES, HEAD_BYTES, recognise
-from tvarr.errors import MediaError, NotTransportStream
+from tvarr.errors import MediaError, MoovBehind, NotTransportStream
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Track, Tracks
 from tvarr.media.mpegts.receive import DemuxStats
 from tvarr.media.timeline import Timeline
@@ -41,10 +41,14 @@ class Intake:
     def begin(self, content_type: str = "", *, moov: bytes = b"", media: Media | None = None) -> None:
         """A new connection, or the next lap of a loop: nothing of what came before is continued in it.
 
-        `media`: what demuxes it, where that is not done here; its events are given to `place`. `moov`: see `Container`.
+        `media`: what demuxes it, where that is not done here; its events are given to `place`. `moov`: see `Container`;
+        one that can't be read raises `SourceFailure`.
         """
         self._past_stats = self.demux_stats
-        self._container = Container(self._program, moov=moov)
+        try:
+            self._container = Container(self._program, moov=moov)
+        except MediaError as error:
+            raise SourceFailure(_words(error)) from error
         self._media = media or self._container
         self.has_media = False  # this connection gave video or audio
         self._content_type = content_type
@@ -71,13 +75,18 @@ class Intake:
         return self._media.stats.bytes
 
     def feed(self, data: bytes) -> list[Event]:
-        """Takes the next bytes; raises `SourceFailure` as soon as they are known to be no media."""
+        """Takes the next bytes; raises `SourceFailure` as soon as they are known to be no media.
+
+        Raises `MoovBehind` where the index of an MP4 must be had first.
+        """
         if self._tracks is None and len(self._head) < HEAD_BYTES:
             self._head += data[: HEAD_BYTES - len(self._head)]
             if len(self._head) >= ENOUGH_BYTES:
                 self._recognise()
         try:
             events = self._container.feed(data)
+        except MoovBehind:
+            raise
         except MediaError as error:
             self._recognise()
             raise SourceFailure(_words(error)) from error

@@ -196,6 +196,10 @@ class Muxer:
             chunks.append(Chunk(b"".join(parts), begins_with_access, dts))
         return chunks
 
+    def begin_segment(self) -> None:
+        """The tables go out before the next sample, whatever it is."""
+        self._tables_at = self._sdt_at = self._access_at = None
+
     def discontinuity(self, track_id: int | None = None) -> None:
         """The next packet that begins a sample, of this track or of all, has its discontinuity_indicator set.
 

@@ -65,6 +65,8 @@ class Fetcher:
         try:
             begin, most = 0, cap_bytes
             if part and response.status == HTTPStatus.OK:  # the server does not do ranges
+                if part[0] > cap_bytes:
+                    raise SourceFailure(f"the source's server does not give parts of a file, as its {what} needs")
                 begin, most = part[0], sum(part)
             elif part:
                 most = part[1]

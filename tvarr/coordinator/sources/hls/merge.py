@@ -20,14 +20,14 @@ class Part:
         self.tracks: Tracks | None = None
         self.ended = False
         self.queue: deque[Event] = deque()  # what one read gave
-        self.jumps = 0  # of its clock
-        self.played_ticks = 0
+        self._jumps = 0  # of its clock
+        self._played_ticks = 0
         self._index = index
         self._kinds = kinds
         self._language = language
         self._taken: frozenset[int] = frozenset()
         self._clocks: set[int] = set()  # ids of the tracks that say when; given out ones
-        self._last: int | None = None  # DTS, of the last sample queued
+        self._last: int | None = None  # DTS, of the last sample given out
 
     def push(self, events: list[Event]) -> None:
         for event in events:
@@ -50,18 +50,27 @@ class Part:
         """What is next belongs to what came before: tracks, subtitles, data."""
         return isinstance(self.queue[0], Tracks) or self.queue[0].track not in self._clocks
 
+    @property
+    def rank(self) -> tuple[int, int]:
+        """How far the sample that is next lies behind the begin: jumps of the clock, and what was played, in ticks."""
+        step = self._step()
+        return (self._jumps + (abs(step) > NEAR_TICKS), self._played_ticks)
+
+    def _step(self) -> int:
+        head = self.queue[0]
+        return signed_33(head.dts_ticks - self._last) if isinstance(head, Sample) and self._last is not None else 0
+
     def pop(self) -> Event:
-        event = self.queue.popleft()
-        if isinstance(event, Tracks):
-            self.tracks = event
-        elif event.track in self._clocks:
-            step = 0 if self._last is None else signed_33(event.dts_ticks - self._last)
+        if isinstance(self.queue[0], Tracks):
+            self.tracks = self.queue[0]
+        elif not self.leads:
+            step = self._step()
             if abs(step) > NEAR_TICKS:
-                self.jumps += 1
+                self._jumps += 1
             else:
-                self.played_ticks += max(0, step)
-            self._last = event.dts_ticks
-        return event
+                self._played_ticks += max(0, step)
+            self._last = self.queue[0].dts_ticks
+        return self.queue.popleft()
 
 
 class Merge:
@@ -107,7 +116,7 @@ class Merge:
         distance = signed_33(mine.dts_ticks - theirs.dts_ticks)
         if abs(distance) <= NEAR_TICKS:
             return distance < 0
-        return (part.jumps, part.played_ticks) < (other.jumps, other.played_ticks)
+        return part.rank < other.rank
 
     def _tracks(self) -> Tracks:
         known = [part.tracks for part in self.parts if part.tracks is not None]

@@ -18,7 +18,7 @@ MAX_SEGMENT_S = 3600.0
 MIN_TARGET_S, MAX_TARGET_S = 0.5, 60.0  # what is said beyond is taken for this
 
 # Handed to the library; all other tags are left out, which spares time and trouble with those that are damaged.
-_READ = (
+_TAGS_READ = (
     "EXTINF:",
     "EXT-X-BYTERANGE:",
     "EXT-X-DISCONTINUITY",
@@ -36,6 +36,8 @@ _MAP_KEYS = "keys of maps"
 _TARGET: Final = "#EXT-X-TARGETDURATION:"
 _BOM = "\ufeff"
 _IDENTITY = ("", "identity")
+_PART = re.compile(r"\"?(\d{1,15})(?:@(\d{1,15}))?\"?", re.ASCII)
+_MAX_SEQUENCE = 1 << 62
 _PLAIN_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 # Beginnings of the codec names (RFC 6381) that can be relayed.
 _CODECS = ("avc", "hvc1", "hev1", "av01", "vp09", "mp4a", "mp4v", "ac-3", "ec-3", "opus", "mp2v")
@@ -149,14 +151,17 @@ def parse_playlist(body: bytes, url: str) -> MediaPlaylist | Multivariant:
     """Reads a playlist that was fetched from `url`; raises `SourceFailure` in words for what is none."""
     text = body.decode("utf-8", "replace").removeprefix(_BOM)
     try:
-        tags = parse_tags(text, custom_tags_parser=_before)
+        return _read(parse_tags(text, custom_tags_parser=_before), url)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise SourceFailure("the source's HLS playlist can't be read: it is damaged") from error
+
+
+def _read(tags: Mapping[str, Any], url: str) -> MediaPlaylist | Multivariant:
     if tags["playlists"]:
         return _multivariant(tags, url)
     if tags["is_i_frames_only"]:
         raise SourceFailure("the source's HLS playlist has only keyframes, for seeking")
-    if _TARGET not in tags and not tags["segments"]:
+    if not tags["segments"] and (_TARGET not in tags or tags["is_endlist"]):
         raise SourceFailure("the source's HLS playlist names nothing that could be played")
     return _media(tags, url)
 
@@ -166,7 +171,7 @@ def _before(line: str, _number: int, data: dict[str, Any], state: dict[str, Any]
     if line.startswith(_TARGET):
         data[_TARGET] = float(line.removeprefix(_TARGET).partition(",")[0])  # the library refuses fractions
         return True
-    if not line.startswith(_READ, 1):
+    if not line.startswith(_TAGS_READ, 1):
         return True
     if line.startswith("#EXT-X-KEY:"):
         data["keys"].clear()  # it looks each key up among all before: a key for each segment would take its time
@@ -183,7 +188,7 @@ def _media(tags: Mapping[str, Any], url: str) -> MediaPlaylist:
         if section.get("uri")
     }
     segments: list[Segment] = []
-    first = max(0, tags["media_sequence"] or 0)
+    first = min(max(0, tags["media_sequence"] or 0), _MAX_SEQUENCE)
     behind: dict[str, int] = {}  # where the last part of a URL ended
     for entry in tags["segments"]:
         if not entry.get("uri"):
@@ -246,11 +251,10 @@ def _part(text: str | None, behind: int) -> tuple[int, int] | None:
     """A byte range, `LENGTH[@OFFSET]`; without an offset it begins where the last one ended (4.4.4.2)."""
     if not text:
         return None
-    length, at, offset = text.strip('"').partition("@")
-    part = (int(offset) if at else behind, int(length)) if length.isdigit() and (not at or offset.isdigit()) else None
-    if part is None:
+    match = _PART.fullmatch(text)
+    if match is None:
         raise SourceFailure("the source's HLS playlist has a damaged byte range")
-    return part
+    return (int(match[2]) if match[2] else behind, int(match[1]))
 
 
 def _multivariant(tags: Mapping[str, Any], url: str) -> Multivariant:

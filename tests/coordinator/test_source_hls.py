@@ -1,0 +1,485 @@
+"""HLS sources over HTTP from a server on loopback: what comes of them, and what is said of bad ones."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from tests.conftest import program
+from tests.coordinator.test_ingest import LIMITS, SOON_S, Taken, counts, take
+from tests.fakes.sources import LivePlaylist, Origin
+from tvarr.coordinator.ingest import Ingest, IngestState
+from tvarr.coordinator.source import IngestLimits, SourceSpec
+from tvarr.coordinator.sources.hls.playlist import MAX_PLAYLIST_BYTES
+from tvarr.coordinator.sources.hls.rendition import MAX_BAD_SEGMENTS
+from tvarr.coordinator.sources.http import client_session
+from tvarr.media.model import TICKS_PER_SECOND, Codec, Kind
+
+SECONDS = 6
+PICTURES = SECONDS * 25
+SEGMENTS = [f"s{i}.ts" for i in range(SECONDS)]
+CAPTURES = ("hls_h264_ac3/media.m3u8", "hls_ts_rollover/playlist.m3u8", "hls_cmaf_fmp4/playlist.m3u8")
+KEY = bytes(range(16))
+QUICK = replace(LIMITS, connect_s=0.5, give_up_s=0.5)
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six seconds of H.264 with B-frames and AAC in segments of one second, in every form, each in a folder."""
+    folder = tmp_path_factory.mktemp("hls")
+    clip = folder / "clip.mp4"
+    ffmpeg = (program("ffmpeg"), "-v", "error", "-nostdin", "-y")
+    picture, sound = f"testsrc2=s=160x90:r=25:d={SECONDS}", f"sine=f=440:r=48000:d={SECONDS}"
+    coded = (
+        "-c:v",
+        "libx264",
+        "-preset",
+        "ultrafast",
+        "-bf",
+        "2",
+        "-g",
+        "25",
+        "-c:a",
+        "aac",
+        "-movflags",
+        "+faststart",
+    )
+    subprocess.run([*ffmpeg, "-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", sound, *coded, clip], check=True)
+    (folder / "key").write_bytes(KEY)
+    (folder / "key.info").write_text(f"../key\n{folder / 'key'}\n")
+    (folder / "iv.info").write_text(f"../key\n{folder / 'key'}\n{'ab' * 16}\n")
+    fmp4 = ("-hls_segment_type", "fmp4")
+    apart = ("-map", "0:a", "-map", "0:v", "-var_stream_map", "a:0,agroup:a,default:yes,language:deu v:0,agroup:a")
+    forms = {
+        "ts": ("-hls_segment_filename", "s%d.ts"),
+        "fmp4": (*fmp4, "-hls_segment_filename", "s%d.m4s"),
+        "ranges": (*fmp4, "-hls_flags", "single_file"),
+        "aes": ("-hls_key_info_file", "../key.info", "-hls_segment_filename", "s%d.ts"),
+        "aes_iv": ("-hls_key_info_file", "../iv.info", "-start_number", "7"),
+        "apart": (*apart, "-hls_segment_filename", "v%v_%d.ts", "-master_pl_name", "list.m3u8"),
+        "apart_fmp4": (*apart, *fmp4, "-hls_segment_filename", "v%v_%d.m4s", "-master_pl_name", "list.m3u8"),
+    }
+    for name, form in forms.items():
+        (folder / name).mkdir()
+        command = [*ffmpeg, "-i", clip, "-c", "copy", "-f", "hls", "-hls_time", "1", "-hls_playlist_type", "vod", *form]
+        playlist = "v%v.m3u8" if name.startswith("apart") else "list.m3u8"
+        subprocess.run([*command, playlist], check=True, cwd=folder / name)
+    return folder
+
+
+def packets(playlist: Path) -> dict[str, int]:
+    """By kind, as ffprobe counts them."""
+    shown = ("-count_packets", "-show_entries", "stream=codec_type,nb_read_packets", "-of", "json")
+    command = [program("ffprobe"), "-v", "quiet", *shown, str(playlist)]
+    streams = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)["streams"]
+    return {stream["codec_type"]: int(stream["nb_read_packets"]) for stream in streams}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SOON_S):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with client_session() as session:
+        yield session
+
+
+@pytest.fixture
+async def origin(media: Path) -> AsyncIterator[Origin]:
+    async with Origin(media) as origin:
+        yield origin
+
+
+def ingest_of(
+    url: str, session: aiohttp.ClientSession, *, pace: str = "fast", limits: IngestLimits = LIMITS, **how: object
+) -> Ingest:
+    return Ingest(SourceSpec.parse(url, pace=pace, **how), limits, session, Random(1))  # type: ignore[arg-type]
+
+
+def assert_all_came(taken: Taken) -> None:
+    assert taken.error == ""
+    assert counts(taken)[Kind.VIDEO] == PICTURES
+    assert counts(taken)[Kind.AUDIO] == pytest.approx(SECONDS * 48000 / 1024, abs=2)
+    assert max(taken.steps_s(Kind.VIDEO)) < 0.1
+    assert max(taken.steps_s(Kind.AUDIO)) < 0.1
+
+
+def offset_s(taken: Taken) -> float:
+    """From the first picture's presentation to the first sound's."""
+    first = [min(s.pts_ticks for s in taken.samples(kind)) for kind in (Kind.VIDEO, Kind.AUDIO)]
+    return (first[1] - first[0]) / TICKS_PER_SECOND
+
+
+class TestEveryForm:
+    @pytest.mark.parametrize("form", ["ts", "fmp4", "ranges", "aes", "aes_iv", "apart", "apart_fmp4"])
+    async def test_all_of_it_comes(self, form: str, origin: Origin, session: aiohttp.ClientSession) -> None:
+        ingest = ingest_of(f"{origin.url}/{form}/list.m3u8", session)
+        taken = await take(ingest)
+        assert_all_came(taken)
+        assert len(taken.announcements) == 1
+        assert {t.codec for t in taken.announcements[0].tracks} == {Codec.H264, Codec.AAC}
+        assert abs(offset_s(taken)) < 0.09
+        assert ingest.status.bytes > 50_000
+        assert origin.most_at_once <= (2 if form.startswith("apart") else 1)
+
+    async def test_as_a_file(self, media: Path, session: aiohttp.ClientSession) -> None:
+        taken = await take(ingest_of("file:apart_fmp4/list.m3u8", session, media_dir=media))
+        assert_all_came(taken)
+        assert [t.language for t in taken.announcements[0].of_kind(Kind.AUDIO)] in (["deu"], ["und"])
+
+    async def test_a_loop_goes_on_where_it_ended(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        ingest = ingest_of(f"{origin.url}/ts/list.m3u8", session, loop=True)
+        taken = await take(ingest, until=lambda taken: len(taken.samples(Kind.VIDEO)) > 2 * PICTURES)
+        assert max(taken.steps_s(Kind.VIDEO)) < 0.1
+        assert ingest.status.laps >= 2
+
+    async def test_vod_at_real_time(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        limits = replace(LIMITS, preroll_s=SECONDS - 1.0, slice_s=0.05)
+        began = time.monotonic()
+        taken = await take(ingest_of(f"{origin.url}/ts/list.m3u8", session, pace="auto", limits=limits))
+        assert_all_came(taken)
+        assert 0.8 < time.monotonic() - began < 4.0
+
+    @pytest.mark.parametrize(
+        "name", ["hls_h264_ac3/media.m3u8", "hls_ts_rollover/playlist.m3u8", "hls_cmaf_fmp4/playlist.m3u8"]
+    )
+    async def test_captures(self, name: str, media_dir: Path, session: aiohttp.ClientSession) -> None:
+        async with Origin(media_dir) as origin:
+            taken = await take(ingest_of(f"{origin.url}/{name}", session))
+        assert taken.error == ""
+        expected = await asyncio.to_thread(packets, media_dir / name)
+        assert {str(kind): count for kind, count in counts(taken).items() if count} == expected
+        assert max(taken.steps_s(Kind.VIDEO)) < 0.2
+
+
+class TestRequests:
+    async def test_headers_redirects_and_cookies(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        async def away(_: web.Request) -> web.StreamResponse:
+            raise web.HTTPFound("/ts/list.m3u8?signed=1")
+
+        origin.on("/channel", away)
+        url = f"{origin.url}/channel".replace("//", "//me:pw@")
+        taken = await take(
+            ingest_of(url, session, user_agent="VLC/3", headers={"Referer": "http://x/", "X-Token": "1"})
+        )
+        assert_all_came(taken)
+        assert len(origin.requests) == SECONDS + 2
+        for path, headers in origin.requests:
+            assert headers["User-Agent"] == "VLC/3", path
+            assert headers["Referer"] == "http://x/"
+            assert headers["X-Token"] == "1"
+            assert headers["Accept-Encoding"] == "identity"
+
+    async def test_another_host_gets_no_credentials(
+        self, origin: Origin, media: Path, session: aiohttp.ClientSession
+    ) -> None:
+        elsewhere = origin.url.replace("127.0.0.1", "localhost")
+        lines = [f"#EXTINF:1,\n{elsewhere}/ts/{name}" for name in SEGMENTS]
+        origin.on("/list", "\n".join(["#EXTM3U", "#EXT-X-TARGETDURATION:1", *lines, "#EXT-X-ENDLIST"]))
+        taken = await take(ingest_of(f"{origin.url}/list", session, headers={"Referer": "r", "X-Token": "1"}))
+        assert_all_came(taken)
+        assert [("X-Token" in headers, headers["Referer"]) for _, headers in origin.requests] == [
+            (True, "r"),
+            *[(False, "r")] * SECONDS,
+        ]
+
+    async def test_ranges_and_keys_are_asked_for_once(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        await take(ingest_of(f"{origin.url}/ranges/list.m3u8", session))
+        assert all("Range" in headers for path, headers in origin.requests if not path.endswith("m3u8"))
+        assert len(origin.requests) == 2 + SECONDS, "the playlist, the initialization section once, the segments"
+        origin.requests.clear()
+        await take(ingest_of(f"{origin.url}/aes/list.m3u8", session))
+        assert origin.paths().count("/key") == 1
+
+    async def test_a_server_without_ranges(self, origin: Origin, media: Path, session: aiohttp.ClientSession) -> None:
+        (file,) = (media / "ranges").glob("*.m4s")
+        origin.on(f"/ranges/{file.name}", file.read_bytes())
+        assert_all_came(await take(ingest_of(f"{origin.url}/ranges/list.m3u8", session)))
+
+    @pytest.mark.parametrize("content_type", ["text/plain", "video/mp2t", "application/x-mpegURL"])
+    async def test_a_playlist_is_known_by_its_content(
+        self, content_type: str, origin: Origin, media: Path, session: aiohttp.ClientSession
+    ) -> None:
+        text = (media / "ts/list.m3u8").read_text()
+
+        async def give(_: web.Request) -> web.StreamResponse:
+            return web.Response(text=text, content_type=content_type)
+
+        origin.on("/ts/live.ts", give)
+        assert_all_came(await take(ingest_of(f"{origin.url}/ts/live.ts", session)))
+
+    @pytest.mark.parametrize(
+        ("fragment", "chosen"), [("", "high"), ("#max_height=100", "low"), ("#max_kbps=500", "low")]
+    )
+    async def test_the_best_variant_within_the_cap(
+        self, fragment: str, chosen: str, origin: Origin, media: Path, session: aiohttp.ClientSession
+    ) -> None:
+        text = (media / "ts/list.m3u8").read_text()
+        for name in ("low", "high"):
+            origin.on(f"/ts/{name}", text)
+        origin.on(
+            "/ts/master",
+            "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=300000,RESOLUTION=160x90\nlow\n"
+            "#EXT-X-STREAM-INF:BANDWIDTH=900000,RESOLUTION=320x180\nhigh\n",
+        )
+        assert_all_came(await take(ingest_of(f"{origin.url}/ts/master{fragment}", session)))
+        assert origin.paths()[:2] == ["/ts/master", f"/ts/{chosen}"]
+
+    async def test_a_variant_that_is_not_there(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        origin.on(
+            "/ts/master",
+            "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=300000\nlist.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=900000\nabsent\n",
+        )
+        assert_all_came(await take(ingest_of(f"{origin.url}/ts/master", session)))
+
+
+class TestLive:
+    def live(self, origin: Origin, **how: object) -> tuple[LivePlaylist, str]:
+        playlist = LivePlaylist(SEGMENTS, segment_s=1.0, **how)  # type: ignore[arg-type]
+        origin.on("/ts/live", playlist)
+        return playlist, f"{origin.url}/ts/live"
+
+    async def test_smoothly_from_the_live_edge(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        _, url = self.live(origin)
+        limits = replace(LIMITS, slice_s=0.05, preroll_s=0.5)
+        ingest = ingest_of(url, session, pace="auto", limits=limits)
+        began = time.monotonic()
+        taken = await take(ingest, until=lambda taken: taken.span_s() > 4.5)
+        took = time.monotonic() - began
+        assert 3.5 < took < 8.0
+        silences = [b - a for a, b in zip(taken.times, taken.times[1:], strict=False)]
+        assert max(silences) < 0.5, "spread over the time that they last"
+        assert max(taken.steps_s(Kind.VIDEO)) < 0.1
+        asked = [path for path, _ in origin.requests if "n=" in path]
+        assert asked[0] == "/ts/s2.ts?n=2", "three target durations before the end"
+        assert asked == [f"/ts/s{n % SECONDS}.ts?n={n}" for n in range(2, 2 + len(asked))], "each once, in order"
+        assert origin.paths().count("/ts/live") <= took / 1.0 * 2 + 2, "no more often than half of the target duration"
+        assert origin.most_at_once == 1
+        assert ingest.status.reconnections == 0
+
+    async def test_its_end(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        playlist, url = self.live(origin)
+        playlist.frozen_at, playlist.ended = 6, True
+        assert_all_came_of(await take(ingest_of(url, session)), seconds=5)
+
+    async def test_a_discontinuity(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        playlist, url = self.live(origin)
+        playlist.first, playlist.frozen_at, playlist.ended, playlist.window = 4, 9, True, 5
+        ingest = ingest_of(url, session)
+        taken = await take(ingest)
+        assert_all_came_of(taken, seconds=5)
+        assert ingest.status.timeline.jumps == 1
+
+    async def test_a_restarted_packager(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        playlist, url = self.live(origin)
+        playlist.first = playlist.frozen_at = 1000
+        ingest = ingest_of(url, session)
+        task = asyncio.create_task(take(ingest, until=lambda taken: taken.span_s() > 4.0))
+        await until(lambda: "n=999" in str(origin.requests))
+        playlist.frozen_at = None
+        playlist.restart()
+        taken = await task
+        assert taken.error == ""
+        assert ingest.status.reconnections == 0
+        assert max(taken.steps_s(Kind.VIDEO)) < 0.2
+
+    async def test_one_that_never_changes_is_connected_to_again_and_goes_on(
+        self, origin: Origin, session: aiohttp.ClientSession
+    ) -> None:
+        playlist, url = self.live(origin)
+        playlist.frozen_at = 5
+        ingest = ingest_of(url, session, limits=replace(LIMITS, stall_s=0.2, give_up_s=8.0))
+        task = asyncio.create_task(take(ingest, until=lambda taken: taken.span_s() > 3.5))
+        await until(lambda: ingest.status.reconnections > 0)
+        assert ingest.status.error == "the source's HLS playlist had nothing new for 3 s"
+        assert ingest.status.state is IngestState.RECONNECTING
+        playlist.frozen_at = None
+        taken = await task
+        assert max(taken.steps_s(Kind.VIDEO)) < 0.2
+        asked = [path for path, _ in origin.requests if "n=" in path]
+        assert len(asked) == len(set(asked)), "what was played is not asked for again"
+
+    async def test_trouble_with_the_playlist_passes(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        playlist, url = self.live(origin)
+
+        async def troubled(request: web.Request) -> web.StreamResponse:
+            if origin.paths().count("/ts/live") in (2, 3):
+                return web.Response(status=502)
+            return await playlist(request)
+
+        origin.on("/ts/live", troubled)
+        ingest = ingest_of(url, session)
+        taken = await take(ingest, until=lambda taken: taken.span_s() > 4.5)
+        assert taken.error == ""
+        assert ingest.status.reconnections == 0
+        assert max(taken.steps_s(Kind.VIDEO)) < 0.1
+
+
+def assert_all_came_of(taken: Taken, *, seconds: int) -> None:
+    assert taken.error == ""
+    assert counts(taken)[Kind.VIDEO] == seconds * 25
+    assert max(taken.steps_s(Kind.VIDEO)) < 0.1
+
+
+def vod(*names: str, head: str = "") -> str:
+    lines = [f"#EXTINF:1,\n{name}" for name in names]
+    return "\n".join(["#EXTM3U", "#EXT-X-TARGETDURATION:1", head, *lines, "#EXT-X-ENDLIST"])
+
+
+class TestBadSegments:
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            pytest.param(404, id="404"),
+            pytest.param(b"", id="empty"),
+            pytest.param(b"<!doctype html><html>", id="a web page"),
+            pytest.param(b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n", id="a playlist"),
+            pytest.param(b"\x00" * 1880, id="zeros"),
+        ],
+    )
+    async def test_one_is_left_out(self, bad: int | bytes, origin: Origin, session: aiohttp.ClientSession) -> None:
+        origin.on("/ts/s2.ts", bad)
+        ingest = ingest_of(f"{origin.url}/ts/list.m3u8", session)
+        taken = await take(ingest)
+        assert taken.error == ""
+        assert counts(taken)[Kind.VIDEO] == pytest.approx(PICTURES - 25, abs=1)
+        assert ingest.status.segments_left_out == 1
+        assert ingest.status.reconnections == 0
+
+    async def test_one_that_is_cut_off_is_tried_again(
+        self, origin: Origin, media: Path, session: aiohttp.ClientSession
+    ) -> None:
+        data = (media / "ts/s2.ts").read_bytes()
+
+        async def cut(request: web.Request) -> web.StreamResponse:
+            if origin.paths().count("/ts/s2.ts") > 1:
+                return web.Response(body=data)
+            response = web.StreamResponse(headers={"Content-Length": str(len(data))})
+            await response.prepare(request)
+            await response.write(data[: len(data) // 2])
+            assert request.transport is not None
+            request.transport.abort()
+            return response
+
+        origin.on("/ts/s2.ts", cut)
+        assert_all_came(await take(ingest_of(f"{origin.url}/ts/list.m3u8", session)))
+
+    @pytest.mark.parametrize("form", ["ts/s2.ts", "fmp4/s2.m4s"])
+    async def test_one_that_is_truncated_costs_itself_only(
+        self, form: str, origin: Origin, media: Path, session: aiohttp.ClientSession
+    ) -> None:
+        data = (media / form).read_bytes()
+        origin.on(f"/{form}", data[: len(data) * 2 // 3])
+        taken = await take(ingest_of(f"{origin.url}/{form.partition('/')[0]}/list.m3u8", session))
+        assert taken.error == ""
+        assert PICTURES - 25 <= counts(taken)[Kind.VIDEO] < PICTURES
+        times = [s.pts_ticks for s in taken.samples(Kind.VIDEO)]
+        assert max(times) - min(times) == (PICTURES - 1) * 3600
+
+    async def test_a_gap_is_not_asked_for(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        text = vod(*SEGMENTS).replace("s2.ts", "#EXT-X-GAP\ngap.ts")
+        origin.on("/ts/gap", text.replace("#EXTINF:1,\n#EXT-X-GAP", "#EXT-X-GAP\n#EXTINF:1,"))
+        ingest = ingest_of(f"{origin.url}/ts/gap", session)
+        taken = await take(ingest)
+        assert counts(taken)[Kind.VIDEO] == pytest.approx(PICTURES - 25, abs=1)
+        assert "/ts/gap.ts" not in origin.paths()
+        assert ingest.status.segments_left_out == 0
+
+    async def test_too_many_in_a_row(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        origin.on("/ts/bad", vod(*[f"absent{i}.ts" for i in range(10)]))
+        taken = await take(ingest_of(f"{origin.url}/ts/bad", session, limits=QUICK))
+        assert taken.error == "the source's segment: the source answered 404 Not Found"
+        assert len(origin.requests) == 1 + MAX_BAD_SEGMENTS
+
+    async def test_too_many_in_the_middle_are_passed(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        names = [*SEGMENTS[:2], *[f"absent{i}.ts" for i in range(MAX_BAD_SEGMENTS)], *SEGMENTS[2:]]
+        origin.on("/ts/bad", vod(*names))
+        ingest = ingest_of(f"{origin.url}/ts/bad", session)
+        taken = await take(ingest)
+        assert taken.error == ""
+        assert ingest.status.reconnections == 1
+        assert counts(taken)[Kind.VIDEO] == pytest.approx(PICTURES, abs=1)
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("body", "words"),
+        [
+            (vod(), "the source's HLS playlist names nothing that could be played"),
+            ("#EXTM3U\n#EXT-X-TARGETDURATION:x\n", "the source's HLS playlist can't be read: it is damaged"),
+            ("#EXTM3U\n#EXTINF:-1,A\nhttp://h/1.ts\n#EXTINF:-1,B\nhttp://h/2.ts\n", "an M3U playlist of channels"),
+            ("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nmaster\n", "lists lists of variants"),
+            ("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nabsent\n", "the source's HLS playlist: the source answered 404"),
+            ("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\npage\n", "the source's HLS playlist is a web page"),
+            (vod("page"), "a segment of the source is a web page"),
+            (
+                vod("s0.ts", "s1.ts", head='#EXT-X-KEY:METHOD=SAMPLE-AES,URI="skd://1",KEYFORMAT="com.apple"'),
+                "the source is encrypted with SAMPLE-AES (com.apple), which can't be read",
+            ),
+            (
+                vod(*SEGMENTS, head='#EXT-X-KEY:METHOD=AES-128,URI="absent"'),
+                "the source's key: the source answered 404 Not Found",
+            ),
+            (vod(*SEGMENTS, head='#EXT-X-KEY:METHOD=AES-128,URI="page"'), "the source's key has"),
+            (vod(*SEGMENTS, head='#EXT-X-KEY:METHOD=AES-128,URI="/wrong"'), "its key may be wrong"),
+            ("#EXTM3U\n#EXT-X-TARGETDURATION:1\n", "the source's HLS playlist brought nothing to play"),
+        ],
+    )
+    async def test_why_nothing_comes(
+        self, body: str, words: str, origin: Origin, media: Path, session: aiohttp.ClientSession
+    ) -> None:
+        origin.on("/ts/master", body)
+        origin.on("/ts/page", "<!doctype html><html><body>Sign in</body></html>")
+        origin.on("/wrong", b"0" * 16)
+        if "wrong" in body:
+            for name in SEGMENTS:
+                origin.on(f"/ts/{name}", (media / "aes" / name).read_bytes())
+        limits = replace(QUICK, first_media_s=0.5)
+        began = time.monotonic()
+        taken = await take(ingest_of(f"{origin.url}/ts/master", session, pace="auto", limits=limits))
+        assert words in taken.error
+        assert not taken.events
+        assert time.monotonic() - began < 5.0
+
+    async def test_a_huge_playlist_is_not_read_to_its_end(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        sent = 0
+
+        async def huge(request: web.Request) -> web.StreamResponse:
+            nonlocal sent
+            response = web.StreamResponse()
+            await response.prepare(request)
+            await response.write(b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n")
+            while sent < 100 << 20:
+                await response.write(b"#EXTINF:1,\nsegment.ts\n" * 5000)
+                sent += 5000 * 22
+            return response
+
+        origin.on("/huge", huge)
+        taken = await take(ingest_of(f"{origin.url}/huge", session, limits=QUICK))
+        assert taken.error == "the source's playlist is larger than 4 MiB"
+        assert sent < 4 * MAX_PLAYLIST_BYTES
+
+    async def test_no_secret_is_told(
+        self, origin: Origin, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("DEBUG", "tvarr")
+        origin.on("/ts/bad", vod("absent.ts?token=q9q9", "absent2.ts?token=q9q9"))
+        taken = await take(ingest_of(f"{origin.url}/ts/bad?token=q9q9", session, limits=QUICK))
+        assert taken.error
+        assert caplog.records
+        assert "q9q9" not in taken.error + caplog.text

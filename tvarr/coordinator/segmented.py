@@ -1,0 +1,142 @@
+"""A variant's samples as the segments that HLS and DASH players read, and who reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tvarr.coordinator.profiles import carried
+from tvarr.coordinator.signals import Signal
+from tvarr.errors import MediaError, SourceError, TvarrError
+from tvarr.media.fmp4 import entries
+from tvarr.media.model import TICKS_PER_SECOND, Event, Track, Tracks
+from tvarr.media.segmenter import Cut, Segmenter
+from tvarr.media.segments import LISTED, CmafPacker, Part, TsPacker, Window
+
+Container = Literal["ts", "fmp4"]
+
+LEAVES_AFTER_S = 10.0  # a player that asked for nothing for so long, and for three target durations, has left
+LEAVES_AFTER_TARGETS = 3
+
+_ids = itertools.count(1)
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One player of a segmented output. It is a viewer from its first request to some time after its last one."""
+
+    token: str  # in its addresses
+    output: SegmentOutput
+    container: str  # what it reads: hls-ts, hls-fmp4, dash
+    address: str
+    user_agent: str
+    number: int  # of the newest segment that it has fetched
+    asked_at: float  # of the loop's time: its last request
+    id: str = field(default_factory=lambda: f"s{next(_ids)}")
+    connected_at: float = field(default_factory=time.time)
+    sent_bytes: int = 0
+    waiting: int = 0  # requests under way
+    relocates: bool = False  # DASH: it asks where the manifest told it to
+
+    @property
+    def lag_s(self) -> float:
+        """How much media lies between the newest segment's end and that of the last one fetched."""
+        window = self.output.window
+        fetched = window.get(self.number)
+        behind = [s.duration_ticks for s in window.segments if fetched is None or s.number > self.number]
+        return sum(behind) / TICKS_PER_SECOND
+
+    def is_over(self, now: float) -> bool:
+        patience_s = max(LEAVES_AFTER_S, LEAVES_AFTER_TARGETS * self.output.window.target_s)
+        return not self.waiting and now - self.asked_at > patience_s
+
+    def fetched(self, number: int, part: Part) -> None:
+        """Counts a segment that is sent."""
+        self.sent_bytes += len(part.data)
+        self.number = max(self.number, number)
+        self.output.drained.set()
+
+
+class SegmentOutput:
+    """Segments for any number of sessions. Overflow: the oldest go, and who asks for them learns that (404)."""
+
+    def __init__(self, container: Container, service_name: str, drained: Signal) -> None:
+        self.container = f"segments-{container}"
+        self.viewers: set[Session] = set()
+        self.changed = Signal()  # a new segment, or the end
+        self.drained = drained  # set when a session has fetched something, or left
+        self.ended = False
+        self.failure: TvarrError | None = None
+        self.dropped = 0  # nobody ever is
+        self.window = Window(first_number=int(time.time()))  # so that numbers grow when an output is made anew
+        self._carrier = "ts" if container == "ts" else "mp4"
+        self._segmenter = Segmenter(None if container == "ts" else _configuration)
+        self._packer = TsPacker(service_name) if container == "ts" else CmafPacker()
+        self.renditions = self._packer.renditions
+        self._epoch_s: float | None = None
+
+    @property
+    def epoch_s(self) -> float:
+        """When time 0 of the timeline was, in seconds since 1970: fixed when it is asked for first."""
+        if self._epoch_s is None:
+            self._epoch_s = time.time() - self.window.end_ticks / TICKS_PER_SECOND
+        return self._epoch_s
+
+    def push(self, events: Iterable[Event]) -> None:
+        """Takes samples and changes of tracks in stream order; tracks that the container can't hold are left out."""
+        if self.ended:
+            return
+        try:
+            taken = [carried(event, self._carrier) if isinstance(event, Tracks) else event for event in events]
+            self._add(self._segmenter.push(taken))
+        except MediaError as error:
+            self.end(error)
+
+    def _add(self, cuts: Iterable[Cut]) -> None:
+        for cut in cuts:
+            parts, anew = self._packer.pack(cut)
+            self.window.add(cut, parts, anew)
+            self.changed.set()
+
+    def end(self, failure: TvarrError | None = None) -> None:
+        """No more samples: sessions get what is there and the end of the list, or the failure."""
+        if not self.ended and failure is None:
+            try:
+                self._add(self._segmenter.end())
+            except MediaError as error:
+                failure = error
+        self.ended = True
+        self.failure = failure
+        self.changed.set()
+
+    def join(self, token: str, container: str, address: str, user_agent: str) -> Session:
+        listed = self.window.listed()
+        number = (listed[0].number if listed else self.window.next_number) - 1
+        session = Session(token, self, container, address, user_agent, number, asyncio.get_running_loop().time())
+        self.viewers.add(session)
+        return session
+
+    def leave(self, session: Session) -> None:
+        self.viewers.discard(session)
+        self.drained.set()
+
+    def room(self) -> bool:
+        """Whether every session has fetched so much that nothing it wants is lost with the next segment."""
+        return all(self.window.next_number - 1 - session.number < LISTED - 1 for session in self.viewers)
+
+    def check(self) -> bool:
+        """Whether there is something to list. Raises the failure where there will be nothing, or nothing more."""
+        if self.failure is not None:
+            raise self.failure
+        if self.ended and not self.window.segments:
+            raise SourceError("the source ended before there was anything to show")
+        return bool(self.window.segments)
+
+
+def _configuration(track: Track, data: bytes) -> bytes | None:
+    entry = entries.describe(track, data, in_band=False) if entries.carries(track.codec) else None
+    return entry.key if entry is not None else None
