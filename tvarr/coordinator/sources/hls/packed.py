@@ -10,7 +10,7 @@ from tvarr.media.mpegts.audio import FORMATS, Format, confirmed
 from tvarr.media.mpegts.receive import DemuxStats
 
 TRACK_ID = 0x101
-MAX_TAG_BYTES = 1 << 20  # larger ID3 tags are looked through for frames
+MAX_TAG_BYTES = 1 << 16  # larger ID3 tags are looked through for frames
 
 _TAG_HEADER_BYTES = 10
 _OWNER = b"com.apple.streaming.transportStreamTimestamp\x00"
