@@ -28,7 +28,7 @@ RELAYS = 2
 PAUSE_S = (2.0, 8.0)  # between a recovery and the next fault
 FLAGS = ("--max-takeovers", "1000000", "--retention-mb", "8")
 WATCHED_EVERY_S = 10.0
-WARM_S = 600.0  # rings fill up meanwhile, in a shorter run for half of it
+WARM_S = 600.0  # rings fill up meanwhile; growth is judged after it only
 MOST_GROWTH = 1.10  # of memory from the first to the last quarter after that
 MOST_NEW_FDS = 3
 BAD_WORDS = ("Traceback (most recent call last)", "by a defect", "ledger is inconsistent")
@@ -42,8 +42,8 @@ class Use:
 
     def quarters(self, column: int) -> tuple[float, float]:
         """Medians of the first and the last quarter of what was seen when all was warm."""
-        since = min(WARM_S, self.samples[-1][0] / 2)
-        warm = [sample[column] for sample in self.samples if sample[0] >= since]
+        warm = [sample[column] for sample in self.samples if sample[0] >= WARM_S]
+        warm = warm or [sample[column] for sample in self.samples[-1:]]
         quarter = max(1, len(warm) // 4)
         return quantile(warm[:quarter], 0.5), quantile(warm[-quarter:], 0.5)
 
