@@ -85,12 +85,12 @@ class Relays:
         return self._sessions[token][0] if token in self._sessions else None
 
     def returning(self, channel: Channel, profile: Profile, kind: str, address: str, user_agent: str) -> Session | None:
-        """The session of a player that asks again where it asked first, instead of where it was sent."""
+        """The session of a player that asks again where it asked first."""
         relay = self.running.get(channel.id)
         variant = relay.variants.get(profile.name) if relay is not None else None
         for session, watched in self._sessions.values():
             who = session.container, session.address, session.user_agent
-            if watched is variant and who == (kind, address, user_agent) and not session.relocates:
+            if watched is variant and who == (kind, address, user_agent):
                 session.asked_at = asyncio.get_running_loop().time()
                 return session
         return None

@@ -40,7 +40,6 @@ class Session:
     connected_at: float = field(default_factory=time.time)
     sent_bytes: int = 0
     waiting: int = 0  # requests under way
-    relocates: bool = False  # DASH: it asks where the manifest told it to
 
     @property
     def lag_s(self) -> float:
