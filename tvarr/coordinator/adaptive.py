@@ -23,6 +23,7 @@ HLS_TYPE = "application/vnd.apple.mpegurl"
 DASH_TYPE = "application/dash+xml"
 SUFFIXES: dict[Container, str] = {"ts": "ts", "fmp4": "m4s"}
 MEDIA_TYPES: dict[Container, str] = {"ts": "video/mp2t", "fmp4": "video/mp4"}
+DASH_SEGMENTS = 3  # in the first manifest: dash.js 5.2 plays the only one of a manifest, and then stands still (tried)
 PLAYLIST_HEADERS = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 MEDIA_HEADERS = {"Cache-Control": "max-age=60", "Access-Control-Allow-Origin": "*"}
 
@@ -88,7 +89,7 @@ class Adaptive:
         return _text(text, HLS_TYPE)
 
     async def manifest(self, request: web.Request) -> web.StreamResponse:
-        """The manifest, as soon as there is a segment.
+        """The manifest, as soon as there are a few segments.
 
         Players read it again and again, here and not where it sends them: who does so with the same address and
         user agent is one viewer.
@@ -99,7 +100,7 @@ class Adaptive:
         session = self._relays.returning(channel, profile, "dash", request.remote or "", _agent(request))
         if session is None:
             session = self._join(request, channel, profile, "fmp4", "dash", secrets.token_urlsafe(12))
-        await _ready(session)
+        await _ready(session, DASH_SEGMENTS)
         output = session.output
         text = playlists.manifest(
             output.window,
@@ -165,11 +166,11 @@ def _text(text: str, content_type: str) -> web.Response:
     return web.Response(text=text, content_type=content_type, charset="utf-8", headers=PLAYLIST_HEADERS)
 
 
-async def _ready(session: Session) -> None:
-    """Waits for the first segment. Raises what prevents it."""
+async def _ready(session: Session, least: int = 1) -> None:
+    """Waits for the first segments. Raises what prevents it."""
     session.waiting += 1
     try:
-        while not session.output.check():
+        while session.output.available() < least and not session.output.ended:
             await session.output.changed.wait()
     finally:
         session.waiting -= 1
