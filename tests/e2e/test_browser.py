@@ -36,11 +36,11 @@ for (const [name, [kind, url]] of Object.entries(streams)) {
   } else if (kind === "dash") {
     const dash = dashjs.MediaPlayer().create();
     dash.on("error", event => player.errors.push(event.error.message || event.error));
-    dash.initialize(video, url, true);
+    dash.initialize(video, url, true);  // plays by itself: asked to play as well it never reads the manifest again
   } else {
     video.src = url;
   }
-  video.play().catch(error => player.errors.push(String(error)));
+  if (kind !== "dash") video.play().catch(error => player.errors.push(String(error)));
   let last = null;
   setInterval(() => {
     if (player.seconds >= playedS || video.currentTime === 0 || video.readyState < 3 && player.begun === null) return;

@@ -23,7 +23,7 @@ HLS_TYPE = "application/vnd.apple.mpegurl"
 DASH_TYPE = "application/dash+xml"
 SUFFIXES: dict[Container, str] = {"ts": "ts", "fmp4": "m4s"}
 MEDIA_TYPES: dict[Container, str] = {"ts": "video/mp2t", "fmp4": "video/mp4"}
-DASH_SEGMENTS = 3  # in the first manifest: dash.js 5.2 plays the only one of a manifest, and then stands still (tried)
+DASH_SEGMENTS = 3  # in the first manifest, which suggests to play as far behind
 PLAYLIST_HEADERS = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 MEDIA_HEADERS = {"Cache-Control": "max-age=60", "Access-Control-Allow-Origin": "*"}
 

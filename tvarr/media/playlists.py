@@ -124,7 +124,7 @@ def manifest(
     """The MPD: a period for each span without discontinuity, in it an adaptation set a track.
 
     `base` is the folder of the segments, `now_s` is seconds since 1970. The manifest is read again at its own address:
-    dash.js 5.2 does not come to an end with a relative Location, and stalls with an absolute one (tried).
+    with a Location dash.js 5.2 stood still (tried).
     """
     segments = window.listed()
     depth_ticks = sum(segment.duration_ticks for segment in segments)
