@@ -306,7 +306,7 @@ def _reasons(jobs: Sequence[tuple[View, View]]) -> RenderableType:
 def _move(variant: View) -> str:
     """Where the job came from, and where it could not go."""
     moved = [ending for ending in variant["endings"][-1:] if ending["code"] == "moved"]
-    words = "".join(f"; came from {ending['daemon_name']}: {ending['reason']}" for ending in moved)
+    words = "".join(f"; came from {ending['daemon_name']}, {ending['reason']}" for ending in moved)
     if variant["successor"]:
         words += f"; on its way to {variant['successor']['daemon_name'] or 'another daemon'}"
     return words + (f"; {variant['move_refused']}" if variant["move_refused"] else "")

@@ -17,20 +17,21 @@ from aiohttp import web
 
 from tests.conftest import program
 from tests.coordinator.test_ingest import LIMITS, SOON_S, Taken, counts, take
-from tests.fakes.sources import LivePlaylist, Origin
+from tests.fakes.sources import LivePlaylist, Origin, ScriptedServer, endless, hang
 from tvarr.coordinator.ingest import Ingest, IngestState
 from tvarr.coordinator.source import IngestLimits, SourceSpec
+from tvarr.coordinator.sources.hls.packed import PackedAudio
 from tvarr.coordinator.sources.hls.playlist import MAX_PLAYLIST_BYTES
 from tvarr.coordinator.sources.hls.rendition import MAX_BAD_SEGMENTS
 from tvarr.coordinator.sources.http import client_session
-from tvarr.media.model import TICKS_PER_SECOND, Codec, Kind
+from tvarr.media.model import TICKS_PER_SECOND, Codec, Kind, Sample
 
 SECONDS = 6
 PICTURES = SECONDS * 25
 SEGMENTS = [f"s{i}.ts" for i in range(SECONDS)]
 CAPTURES = ("hls_h264_ac3/media.m3u8", "hls_ts_rollover/playlist.m3u8", "hls_cmaf_fmp4/playlist.m3u8")
 KEY = bytes(range(16))
-QUICK = replace(LIMITS, connect_s=0.5, give_up_s=0.5)
+QUICK = replace(LIMITS, connect_s=2.0, give_up_s=0.5)
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +86,32 @@ def packets(playlist: Path) -> dict[str, int]:
     return {stream["codec_type"]: int(stream["nb_read_packets"]) for stream in streams}
 
 
+def packed(media: Path, codec: str) -> list[str]:
+    """The sound as packed audio in segments of about a second, each with its time in front; their names."""
+    folder = media / "packed"
+    folder.mkdir(exist_ok=True)
+    whole = folder / f"whole.{codec}"
+    begin = ["-i", media / "clip.mp4", "-map", "0:a", "-c:a", "copy" if codec == "aac" else codec]
+    form = ["-f", "adts" if codec == "aac" else codec]
+    form += ["-id3v2_version", "0", "-write_xing", "0"] if codec == "mp3" else []
+    subprocess.run([program("ffmpeg"), "-v", "error", "-y", *begin, *form, whole], check=True, timeout=60)
+    reader = PackedAudio()
+    events = [event for event in reader.feed(whole.read_bytes()) + reader.flush() if isinstance(event, Sample)]
+    begin_ticks = 133_200 - 1920  # of the first picture in ffmpeg's MPEG-TS, less the encoder's delay
+    names = []
+    for number in range(SECONDS + 1):
+        frames = [e for e in events if e.dts_ticks // TICKS_PER_SECOND == number]
+        if not frames:
+            continue
+        time_bytes = (begin_ticks + frames[0].dts_ticks).to_bytes(8, "big")
+        owner = b"com.apple.streaming.transportStreamTimestamp\x00" + time_bytes
+        private = b"PRIV" + len(owner).to_bytes(4, "big") + b"\x00\x00" + owner
+        tag = b"ID3\x04\x00\x00" + bytes([0, 0, len(private) >> 7, len(private) & 0x7F]) + private
+        names.append(f"{codec}{number}.bin")
+        (folder / names[-1]).write_bytes(tag + b"".join(frame.data for frame in frames))
+    return names
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(SOON_S):
         while True:
@@ -137,10 +164,31 @@ class TestEveryForm:
         assert ingest.status.bytes > 50_000
         assert origin.most_at_once <= (2 if form.startswith("apart") else 1)
 
+    @pytest.mark.parametrize("codec", ["aac", "ac3", "mp3"])
+    async def test_packed_audio(self, codec: str, origin: Origin, media: Path, session: aiohttp.ClientSession) -> None:
+        names = await asyncio.to_thread(packed, media, codec)
+        origin.on(f"/packed/{codec}", vod(*names))
+        origin.on(
+            "/packed/list",
+            f'#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="a",DEFAULT=YES,LANGUAGE="de",URI="{codec}"\n'
+            '#EXT-X-STREAM-INF:BANDWIDTH=1,AUDIO="a"\n/ts/list.m3u8\n',
+        )
+        taken = await take(ingest_of(f"{origin.url}/packed/list", session))
+        assert taken.error == ""
+        assert counts(taken)[Kind.VIDEO] == PICTURES
+        (track,) = taken.announcements[-1].of_kind(Kind.AUDIO)
+        assert (track.codec, track.language, track.sample_rate, track.channels) == (codec, "deu", 48000, 1)
+        frame = {"aac": 1024, "ac3": 1536, "mp3": 1152}[codec]
+        assert counts(taken)[Kind.AUDIO] == pytest.approx(SECONDS * 48000 / frame, abs=3)
+        assert max(taken.steps_s(Kind.AUDIO)) < 0.06
+        assert abs(offset_s(taken)) < 0.09
+        alone = await take(ingest_of(f"{origin.url}/packed/{codec}", session))
+        assert counts(alone) == {Kind.AUDIO: counts(taken)[Kind.AUDIO]} | dict.fromkeys(set(Kind) - {Kind.AUDIO}, 0)
+
     async def test_as_a_file(self, media: Path, session: aiohttp.ClientSession) -> None:
         taken = await take(ingest_of("file:apart_fmp4/list.m3u8", session, media_dir=media))
         assert_all_came(taken)
-        assert [t.language for t in taken.announcements[0].of_kind(Kind.AUDIO)] in (["deu"], ["und"])
+        assert [t.language for t in taken.announcements[0].of_kind(Kind.AUDIO)] == ["deu"]
 
     async def test_a_loop_goes_on_where_it_ended(self, origin: Origin, session: aiohttp.ClientSession) -> None:
         ingest = ingest_of(f"{origin.url}/ts/list.m3u8", session, loop=True)
@@ -263,7 +311,7 @@ class TestLive:
         took = time.monotonic() - began
         assert 3.5 < took < 8.0
         silences = [b - a for a, b in zip(taken.times, taken.times[1:], strict=False)]
-        assert max(silences) < 0.5, "spread over the time that they last"
+        assert max(silences) < 0.8, "spread over the time that they last"
         assert max(taken.steps_s(Kind.VIDEO)) < 0.1
         asked = [path for path, _ in origin.requests if "n=" in path]
         assert asked[0] == "/ts/s2.ts?n=2", "three target durations before the end"
@@ -341,6 +389,20 @@ def vod(*names: str, head: str = "") -> str:
     return "\n".join(["#EXTM3U", "#EXT-X-TARGETDURATION:1", head, *lines, "#EXT-X-ENDLIST"])
 
 
+async def test_leaving_closes_everything(origin: Origin, session: aiohttp.ClientSession) -> None:
+    before = asyncio.all_tasks()
+    origin.on("/apart/v1_3.ts", hang_up_never)
+    ingest = ingest_of(f"{origin.url}/apart/list.m3u8", session)
+    await take(ingest, until=lambda taken: len(taken.events) > 10)
+    await until(lambda: origin.at_once == 0)
+    assert not [task for task in asyncio.all_tasks() - before if "Rendition" in repr(task.get_coro())]
+
+
+async def hang_up_never(_: web.Request) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
 class TestBadSegments:
     @pytest.mark.parametrize(
         "bad",
@@ -400,6 +462,18 @@ class TestBadSegments:
         assert "/ts/gap.ts" not in origin.paths()
         assert ingest.status.segments_left_out == 0
 
+    @pytest.mark.parametrize("bad", ["init", "segments"])
+    async def test_mp4_that_can_t_be_read(
+        self, bad: str, origin: Origin, media: Path, session: aiohttp.ClientSession
+    ) -> None:
+        damaged = b"\x00\x00\x00\x08styp\x00\x00\x00\x04moof"
+        for name in ["init.mp4"] if bad == "init" else [f"s{i}.m4s" for i in range(SECONDS)]:
+            origin.on(f"/fmp4/{name}", damaged)
+        ingest = ingest_of(f"{origin.url}/fmp4/list.m3u8", session, limits=QUICK)
+        taken = await take(ingest)
+        assert taken.error.startswith("a segment of the source can't be read: ")
+        assert ingest.status.segments_left_out == MAX_BAD_SEGMENTS
+
     async def test_too_many_in_a_row(self, origin: Origin, session: aiohttp.ClientSession) -> None:
         origin.on("/ts/bad", vod(*[f"absent{i}.ts" for i in range(10)]))
         taken = await take(ingest_of(f"{origin.url}/ts/bad", session, limits=QUICK))
@@ -449,12 +523,25 @@ class TestWords:
         if "wrong" in body:
             for name in SEGMENTS:
                 origin.on(f"/ts/{name}", (media / "aes" / name).read_bytes())
-        limits = replace(QUICK, first_media_s=0.5)
+        limits = replace(QUICK, connect_s=0.2, first_media_s=0.5) if "brought" in words else QUICK
         began = time.monotonic()
         taken = await take(ingest_of(f"{origin.url}/ts/master", session, pace="auto", limits=limits))
         assert words in taken.error
         assert not taken.events
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 8.0
+
+    async def test_a_playlist_without_an_end(self, session: aiohttp.ClientSession) -> None:
+        limits = replace(QUICK, first_media_s=0.3)
+        async with ScriptedServer(endless([b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n"], then=hang)) as server:
+            taken = await take(ingest_of(server.url, session, limits=limits))
+        assert taken.error == "the source's playlist did not come to its end"
+
+    async def test_a_variant_that_hangs(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        origin.on("/ts/master", "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nhang\n")
+        origin.on("/ts/hang", hang_up_never)
+        limits = replace(QUICK, connect_s=0.4, first_media_s=0.3)
+        taken = await take(ingest_of(f"{origin.url}/ts/master", session, limits=limits))
+        assert taken.error == "the source's HLS playlists did not come within 0.3 s"
 
     async def test_a_huge_playlist_is_not_read_to_its_end(self, origin: Origin, session: aiohttp.ClientSession) -> None:
         sent = 0

@@ -77,9 +77,15 @@ def test_what_is_gone_before_its_turn_is_skipped() -> None:
 
 def test_another_rendition_begins_as_far_from_the_end() -> None:
     main = begun(playlist(10, 6, start_s=-9.0))
-    assert main.began_from_end_s == 12.0
-    assert taken(begun(playlist(100, 5), from_end_s=main.began_from_end_s)) == [102, 103, 104]
-    assert taken(begun(playlist(100, 5), from_end_s=9.0)) == [103, 104], "the nearest"
+    assert taken(main) == [13, 14, 15]
+    assert taken(begun(playlist(100, 5), beside=main)) == [102, 103, 104]
+    assert taken(begun(playlist(100, 2), beside=main)) == [100, 101]
+
+
+def test_another_rendition_begins_as_far_from_the_begin_of_what_has_ended() -> None:
+    assert taken(begun(playlist(0, 9, ended=True), beside=begun(playlist(50, 6, ended=True)))) == list(range(9))
+    main = begun(playlist(50, 6, ended=True), bookmark=Bookmark(51, "s51.ts"))
+    assert taken(begun(playlist(0, 5, ended=True), beside=main)) == [2, 3, 4]
 
 
 def test_a_restarted_packager_is_begun_anew() -> None:

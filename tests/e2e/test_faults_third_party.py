@@ -98,6 +98,17 @@ def reversed_time() -> Callable[[Sample], Sample]:
     return spoil
 
 
+def frozen_time() -> Callable[[Sample], Sample]:
+    """Each sample at the time of the first."""
+    first: list[Sample] = []
+
+    def spoil(sample: Sample) -> Sample:
+        first.append(sample)
+        return sample._replace(pts_ticks=first[0].pts_ticks, dts_ticks=first[0].dts_ticks)
+
+    return spoil
+
+
 def wrong_track(sample: Sample) -> Sample:
     return sample._replace(track=sample.track + 1000)
 
@@ -147,6 +158,7 @@ async def taken_over(one: Watched, running: Cluster) -> dict[str, Any]:
         pytest.param(deaf, "clip.ts", id="never reads"),
         pytest.param(garbage(wrong_track), "clip.ts", id="wrong track"),
         pytest.param(garbage(reversed_time()), "clip.ts", id="time running backwards"),
+        pytest.param(garbage(frozen_time()), "clip.ts", id="time standing still"),
         pytest.param(garbage(earlier(5 * 90_000)), "clip.ts", id="five seconds back"),
         pytest.param(garbage(earlier(-3600 * 90_000)), "clip.ts", id="an hour ahead"),
         pytest.param(garbage(swollen(100_000_000)), "clip.ts", id="100 MB samples"),

@@ -203,8 +203,8 @@ async def test_one_that_hangs_is_not_tried_another_way(tmp_path: Path) -> None:
 
 async def test_a_child_that_holds_stderr_does_not_hold_the_trial(tmp_path: Path) -> None:
     binary = StandIn(["libx264"], [Answer(["libx264"], forks=True)]).install(tmp_path)
-    tried = await outcome(binary, NOTHING, "libx264", timeout_s=1.0)
-    assert "did not end" in tried.reason
+    tried = await outcome(binary, NOTHING, "libx264", timeout_s=10.0)
+    assert tried.usable
     await gone(*(call["child"] for call in calls(binary)))
 
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -226,9 +226,14 @@ class Ingest:
     async def _playlist(self, head: bytes, stream: Stream) -> bytes:
         """All of a body that is a playlist."""
         pieces, size = [head], len(head)
-        while size <= MAX_PLAYLIST_BYTES and (data := await self._read(stream)):
-            pieces.append(data)
-            size += len(data)
+        try:
+            async with asyncio.timeout(self._limits.first_media_s):
+                while size <= MAX_PLAYLIST_BYTES and (data := await stream.read()):
+                    self._count(len(data))
+                    pieces.append(data)
+                    size += len(data)
+        except TimeoutError:
+            raise SourceFailure("the source's playlist did not come to its end", passing=True) from None
         if size > MAX_PLAYLIST_BYTES:
             raise SourceFailure(f"the source's playlist is larger than {MAX_PLAYLIST_BYTES >> 20} MiB")
         return b"".join(pieces)
@@ -237,9 +242,16 @@ class Ingest:
         """Plays what a playlist names to its end."""
         if self._live and not isinstance(self._pacer, Smoother):
             self._pacer = Smoother(self._limits.preroll_s, self._limits.slice_s)
-        async with open_hls(
-            self._spec, self._limits, body, url, on_bytes=self._count, bookmark=self._bookmark
-        ) as source:
+        opening = open_hls(self._spec, self._limits, body, url, on_bytes=self._count, bookmark=self._bookmark)
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._limits.first_media_s):
+                    source = await stack.enter_async_context(opening)
+            except TimeoutError:
+                limit_s = self._limits.first_media_s
+                raise SourceFailure(
+                    f"the source's HLS playlists did not come within {limit_s:g} s", passing=True
+                ) from None
             self._intake.begin(media=source)
             self._quiet_s = 0.0
             self._hls_source = source

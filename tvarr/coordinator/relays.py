@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -37,7 +36,6 @@ class Relays:
         limits: VariantLimits,
     ) -> None:
         self.running: dict[str, Relay] = {}  # by channel id
-        self.recent: deque[tuple[Relay, float]] = deque(maxlen=20)  # ended ones, and when
         self._daemons = daemons
         self._make_ingest = make_ingest
         self._retention_bytes = retention_bytes
@@ -106,7 +104,6 @@ class Relays:
         """Ends a relay and its viewers' streams."""
         if self.running.get(relay.channel.id) is relay:
             del self.running[relay.channel.id]
-            self.recent.append((relay, time.time()))
         await relay.close(reason)
 
     async def stop_channel(self, channel_id: str, reason: str) -> None:
@@ -122,8 +119,6 @@ class Relays:
     def _relay(self, channel: Channel) -> Relay:
         relay = self.running.get(channel.id)
         if relay is None or relay.ended:
-            if relay is not None:
-                self.recent.append((relay, time.time()))
             relay = self.running[channel.id] = Relay(
                 channel,
                 self._make_ingest(channel),

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+REAP_WITHIN_S = 5.0
 
 
 class Child:
     """One child of this process, watched by the running event loop.
 
     Not asyncio's own: uvloop's spawn runs Python's handlers in the forked child, and while another thread (gRPC has
-    several) holds a lock at that moment, the child hangs, and with it this process, which waits for its exec. `Popen`
-    uses vfork, or forks and execs in C; the loop waits for neither longer than that takes.
+    several) holds a lock at that moment, the child hangs, and with it this process, which waits for its exec: the
+    collector ran in one and took down a call of gRPC. `Popen` uses vfork, or forks and execs in C; the loop waits for
+    neither longer than that takes.
     """
 
     def __init__(
@@ -23,8 +28,8 @@ class Child:
         stdin: int,
         stdout: int,
         stderr: int,
-        pass_fds: Sequence[int],
-        env: Mapping[str, str],
+        pass_fds: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """Starts it as the leader of a session and group of its own. Raises `OSError` where it can't be run."""
         self._process = subprocess.Popen(
@@ -56,6 +61,16 @@ class Child:
         code = self._process.returncode
         assert code is not None
         return code
+
+    async def kill(self) -> None:
+        """Ends it and what it has started; to be called where it has just ended, too. Waits for that, though not for
+        ever: a process that a driver holds in the kernel does not even die of SIGKILL.
+        """
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REAP_WITHIN_S):
+                await self.wait()
 
     def _reap(self) -> None:
         self._loop.remove_reader(self._pidfd)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
+from subprocess import DEVNULL
+from tempfile import TemporaryFile
 
 from tvarr.errors import StartError
+from tvarr.ffmpeg.child import Child
 from tvarr.ffmpeg.locate import FfmpegBinary
 
 LIST_TIMEOUT_S = 15.0
@@ -47,24 +50,17 @@ async def read_build(binary: FfmpegBinary) -> Build:
 
 
 async def _ask(path: str, question: str) -> str:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            path,
-            "-hide_banner",
-            question,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-    except OSError as error:
-        raise StartError(f"{path} can't be run: {error.strerror or error}") from None
-    try:
-        async with asyncio.timeout(LIST_TIMEOUT_S):
-            out, _ = await process.communicate()
-    except TimeoutError:
-        raise StartError(f"{path} did not answer `{question}` within {LIST_TIMEOUT_S:g} s") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return out.decode(errors="replace")
+    with TemporaryFile() as out:
+        try:
+            process = Child([path, "-hide_banner", question], stdin=DEVNULL, stdout=out.fileno(), stderr=DEVNULL)
+        except OSError as error:
+            raise StartError(f"{path} can't be run: {error.strerror or error}") from None
+        try:
+            async with asyncio.timeout(LIST_TIMEOUT_S):
+                await process.wait()
+        except TimeoutError:
+            raise StartError(f"{path} did not answer `{question}` within {LIST_TIMEOUT_S:g} s") from None
+        finally:
+            await process.kill()
+        out.seek(0)
+        return out.read().decode(errors="replace")

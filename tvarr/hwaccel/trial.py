@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from subprocess import DEVNULL
+from tempfile import TemporaryFile
 
 from tvarr.cluster.model import Encoder, Family, Gpu
 from tvarr.errors import ErrorCode
+from tvarr.ffmpeg.child import Child
 from tvarr.ffmpeg.command import environment
 from tvarr.ffmpeg.errors import Failure, classify
 from tvarr.hwaccel.build import Build
@@ -27,7 +29,6 @@ from tvarr.media.model import Codec
 TIMEOUT_S = 15.0
 CONCURRENCY = 4  # trials at once; each one is a process
 MAX_STDERR_BYTES = 64 * 1024  # the head is kept, for the first specific line tells the cause; the rest is dropped
-_REAP_TIMEOUT_S = 5.0  # a process that a driver holds in the kernel does not even die of SIGKILL
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of trials done, their total, and the name of the one that just ended."""
@@ -183,37 +184,12 @@ async def _run(argv: Sequence[str], variables: Mapping[str, str], timeout_s: flo
     Raises `TimeoutError` after `timeout_s`, and `OSError` where it can't be started. However it is left, the whole
     group is dead and reaped.
     """
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=variables,
-        start_new_session=True,
-    )
-    ended = False
-    try:
-        async with asyncio.timeout(timeout_s):
-            head = await _head(process.stderr)
-            returncode = await process.wait()
-            ended = True
-    finally:
-        if not ended:
-            await _kill_group(process)
-    return returncode, head.decode(errors="replace").splitlines()
-
-
-async def _head(stream: asyncio.StreamReader | None) -> bytes:
-    assert stream is not None
-    head = b""
-    while chunk := await stream.read(MAX_STDERR_BYTES):
-        head = (head + chunk)[:MAX_STDERR_BYTES]
-    return head
-
-
-async def _kill_group(process: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_REAP_TIMEOUT_S):
-            await process.wait()
+    with TemporaryFile() as stderr:
+        process = Child(argv, stdin=DEVNULL, stdout=DEVNULL, stderr=stderr.fileno(), env=variables)
+        try:
+            async with asyncio.timeout(timeout_s):
+                returncode = await process.wait()
+        finally:
+            await process.kill()
+        stderr.seek(0)
+        return returncode, stderr.read(MAX_STDERR_BYTES).decode(errors="replace").splitlines()

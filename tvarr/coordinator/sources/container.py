@@ -36,10 +36,6 @@ class Container:
         self._mp4: fmp4.Demuxer | None = fmp4.Demuxer(moov=moov) if moov else None
 
     @property
-    def is_mp4(self) -> bool:
-        return self._mp4 is not None
-
-    @property
     def stats(self) -> DemuxStats:
         """Of an MP4, samples are counted where there are words that fit; there are no packets."""
         if self._ts is not None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 
-from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Tracks
+from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Track, Tracks
 from tvarr.media.mpegts.stamp import signed_33
 
 ID_STEP = 1 << 16  # between the track ids of one rendition and the next: PIDs and small MP4 ids would meet
 NEAR_TICKS = 10 * TICKS_PER_SECOND  # times further apart are those of different clocks
+
+_NO_LANGUAGE = ("", "und")
 
 
 class Part:
@@ -40,10 +42,11 @@ class Part:
         kept = [t for t in tracks.tracks if self._kinds is None or t.kind in self._kinds]
         self._taken = frozenset(t.id for t in kept)
         self._clocks |= {t.id + self._index * ID_STEP for t in kept if t.kind in (Kind.VIDEO, Kind.AUDIO)}
-        return Tracks(
-            tuple(replace(t, id=t.id + self._index * ID_STEP, language=t.language or self._language) for t in kept),
-            tracks.program,
-        )
+        return Tracks(tuple(self._translated(t) for t in kept), tracks.program)
+
+    def _translated(self, track: Track) -> Track:
+        language = self._language if track.language in _NO_LANGUAGE and self._language else track.language
+        return replace(track, id=track.id + self._index * ID_STEP, language=language)
 
     @property
     def leads(self) -> bool:

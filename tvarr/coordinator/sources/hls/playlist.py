@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Final
@@ -262,14 +262,15 @@ def _multivariant(tags: Mapping[str, Any], url: str) -> Multivariant:
     for medium in tags["media"]:
         if medium.get("type") == "AUDIO":
             groups.setdefault(medium.get("group_id", ""), []).append(medium)
-    return Multivariant(tuple(_variant(entry, groups, url) for entry in tags["playlists"] if entry.get("uri")))
+    audio = {group: _default(renditions) for group, renditions in groups.items()}
+    return Multivariant(tuple(_variant(entry, audio, url) for entry in tags["playlists"] if entry.get("uri")))
 
 
-def _variant(entry: Mapping[str, Any], groups: Mapping[str, list[Mapping[str, str]]], url: str) -> Variant:
+def _variant(entry: Mapping[str, Any], audio_by_group: Mapping[str, Mapping[str, str]], url: str) -> Variant:
     info = entry["stream_info"]
     codecs = [name.strip().lower() for name in info.get("codecs", "").split(",") if name.strip()]
     height = re.fullmatch(r"\d{1,6}x(\d{1,6})", info.get("resolution", "").strip())
-    audio = _default(groups.get(info.get("audio", ""), ()))
+    audio = audio_by_group.get(info.get("audio", ""), {})
     return Variant(
         url=_join(url, entry["uri"]),
         bandwidth_kbps=info.get("bandwidth", 0) / 1000,
@@ -281,11 +282,10 @@ def _variant(entry: Mapping[str, Any], groups: Mapping[str, list[Mapping[str, st
     )
 
 
-def _default(renditions: Iterable[Mapping[str, str]]) -> Mapping[str, str]:
+def _default(renditions: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
     """The rendition that plays where nobody chose (4.4.6.1.1)."""
     order = (("default", "YES"), ("autoselect", "YES"), ("type", "AUDIO"))
-    listed = list(renditions)
-    return next((r for name, value in order for r in listed if r.get(name) == value), {})
+    return next(r for name, value in order for r in renditions if r.get(name) == value)
 
 
 def _join(base: str, uri: str) -> str:

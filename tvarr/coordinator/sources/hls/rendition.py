@@ -12,6 +12,7 @@ from tvarr.coordinator.source import IngestLimits, SourceFailure
 from tvarr.coordinator.sources.container import Container, add_stats
 from tvarr.coordinator.sources.hls.fetch import Fetcher
 from tvarr.coordinator.sources.hls.keys import Keys
+from tvarr.coordinator.sources.hls.packed import PackedAudio, looks_like_packed_audio
 from tvarr.coordinator.sources.hls.playlist import (
     MAX_PLAYLIST_BYTES,
     MediaPlaylist,
@@ -89,7 +90,7 @@ class Rendition:
         self._bad = 0  # in a row
         self._reading: _Loaded | None = None
         self._slices: deque[bytes] = deque()
-        self._container = Container(program)
+        self._container: Container | PackedAudio = Container(program)
         self._played_init = b""
         self._is_broken = False  # what comes next can't be read as a continuation
         self._past_stats = DemuxStats()
@@ -127,14 +128,15 @@ class Rendition:
 
     def _begin(self, loaded: _Loaded) -> list[Event]:
         events: list[Event] = []
-        if loaded.fresh or self._is_broken or loaded.init != self._played_init:
+        packed = looks_like_packed_audio(loaded.data)
+        changed = loaded.init != self._played_init or packed is not isinstance(self._container, PackedAudio)
+        if loaded.fresh or self._is_broken or changed:
             events = self.flush()
             self._past_stats = self.stats
-            self._container = Container(self._program)
+            self._container = PackedAudio() if packed else Container(self._program)
             self._played_init = loaded.init
-            if loaded.init:
-                events += self._demux(loaded.init)
-        self._is_broken = self._container.is_mp4 and not _is_whole_mp4(loaded.data)
+            self._slices.extend([loaded.init] if loaded.init else [])
+        self._is_broken = looks_like_mp4(loaded.data) and not _is_whole_mp4(loaded.data)
         self._reading = loaded
         data = loaded.data
         self._slices.extend(data[at : at + SLICE_BYTES] for at in range(0, len(data), SLICE_BYTES))
@@ -146,12 +148,19 @@ class Rendition:
         except MediaError as error:
             self._slices.clear()
             self._is_broken = True
+            self._read_to_its_end()
             self._note_bad(SourceFailure(f"a segment of the source can't be read: {error}"))
-            events = []
-        if not self._slices and self._reading is not None:
-            self._mark(self._reading.segment)
-            self._reading = None
+            return []
+        if not self._slices and self._read_to_its_end():
+            self._bad = 0
+            self.trouble = None
         return events
+
+    def _read_to_its_end(self) -> bool:
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            self._mark(reading.segment)
+        return reading is not None
 
     def _mark(self, segment: Segment) -> None:
         self.bookmark = Bookmark(segment.sequence, segment.name)
@@ -174,8 +183,6 @@ class Rendition:
                         self._mark(segment)  # it will not come: a later connection goes on behind it
                     raise
                 continue
-            self._bad = 0
-            self.trouble = None
             return _Loaded(segment, data, init, fresh)
         return None
 
@@ -197,9 +204,10 @@ class Rendition:
             init = await self._fetch(segment.init, "initialization section", segment, MAX_INIT_BYTES)
             self._init = (segment.init, init)
         data = await self._fetch(segment.resource, "segment", segment, MAX_SEGMENT_BYTES)
-        if not (looks_like_mp4(data) if init else looks_like_mp4(data) or looks_like_ts(data[:HEAD_BYTES])):
+        head = data[:HEAD_BYTES]
+        if not (looks_like_mp4(head) or (not init and (looks_like_ts(head) or looks_like_packed_audio(data)))):
             encrypted = "; its key may be wrong" if segment.resource.key else ""
-            what = recognise(data[:HEAD_BYTES]) or ("not MPEG-TS or MP4" if data else "empty")
+            what = recognise(head) or ("not MPEG-TS or MP4" if data else "empty")
             raise SourceFailure(f"a segment of the source is {what}{encrypted}")
         return init, data
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from tvarr.coordinator.source import IngestLimits, SourceFailure, SourceSpec
 from tvarr.coordinator.sources.container import add_stats
 from tvarr.coordinator.sources.hls.fetch import Fetcher, fetching
+from tvarr.coordinator.sources.hls.languages import three_letters
 from tvarr.coordinator.sources.hls.merge import Merge, Part
 from tvarr.coordinator.sources.hls.playlist import MediaPlaylist, Multivariant, Variant
 from tvarr.coordinator.sources.hls.rendition import Rendition, load_playlist, read_playlist
@@ -110,7 +111,7 @@ async def open_hls(
         if variant.audio_url and variant.audio_url != variant.url:
             audio = await _open_audio(fetcher, limits, variant, window)
         try:
-            yield HlsSource(main, audio, variant.audio_language if len(variant.audio_language) == 3 else "")
+            yield HlsSource(main, audio, three_letters(variant.audio_language))
         finally:
             for rendition in (main, audio):
                 if rendition is not None:
@@ -139,6 +140,6 @@ async def _open_audio(fetcher: Fetcher, limits: IngestLimits, variant: Variant, 
     playlist, url = await load_playlist(fetcher, variant.audio_url, limits)
     if isinstance(playlist, Multivariant):
         raise SourceFailure("the source's HLS playlist lists lists of variants")
-    window = Window(from_end_s=main.began_from_end_s)
+    window = Window(beside=main)
     window.update(playlist, requested_at)
     return Rendition(fetcher, limits, url, window)

@@ -28,14 +28,15 @@ class Window:
     before their turn are skipped, up to where one would begin now.
     """
 
-    def __init__(self, *, from_end_s: float | None = None, bookmark: Bookmark | None = None) -> None:
-        """`from_end_s`: begin so far before the end, as another rendition did."""
+    def __init__(self, *, beside: Window | None = None, bookmark: Bookmark | None = None) -> None:
+        """`beside`: begin where this one did; sequence numbers of two renditions have nothing in common (6.2.4)."""
         self.restarts = 0
         self.skipped = 0  # segments that were gone before their turn
         self.reload_at = 0.0
         self.playlist: MediaPlaylist | None = None
-        self.began_from_end_s = 0.0
-        self._from_end_s = from_end_s
+        self._began_behind_s = 0.0  # the begin of the playlist
+        self._began_before_s = 0.0  # its end
+        self._beside = beside
         self._bookmark = bookmark
         self._next = 0  # sequence number
         self._names: dict[int, str] = {}  # of the last playlist's segments, by sequence number
@@ -103,16 +104,19 @@ class Window:
         self._next = self._start(playlist)
         self._fresh = True
         index = self._next - playlist.sequence
-        self.began_from_end_s = sum(segment.duration_s for segment in playlist.segments[index:])
+        self._began_behind_s = sum(segment.duration_s for segment in playlist.segments[:index])
+        self._began_before_s = sum(segment.duration_s for segment in playlist.segments[index:])
 
     def _start(self, playlist: MediaPlaylist) -> int:
         """The sequence number to begin with."""
         bookmark, self._bookmark = self._bookmark, None
         if bookmark is not None and bookmark in _bookmarks(playlist):
             return bookmark.sequence + 1
-        from_end_s, self._from_end_s = self._from_end_s, None
-        if from_end_s is not None:
-            return _before_end(playlist, from_end_s, nearest=True)
+        beside, self._beside = self._beside, None
+        if beside is not None and playlist.ended:
+            return _nearest(playlist, beside._began_behind_s)
+        if beside is not None:
+            return _before_end(playlist, beside._began_before_s, nearest=True)
         if playlist.start_s is not None and playlist.start_s >= 0.0:
             return _behind_begin(playlist, playlist.start_s)
         if playlist.start_s is not None:
@@ -142,3 +146,13 @@ def _behind_begin(playlist: MediaPlaylist, distance_s: float) -> int:
         if passed_s > distance_s:
             return segment.sequence
     return playlist.end if playlist.ended else max(playlist.sequence, playlist.end - 1)
+
+
+def _nearest(playlist: MediaPlaylist, distance_s: float) -> int:
+    """The segment that begins nearest to so long after the begin."""
+    passed_s = 0.0
+    for segment in playlist.segments:
+        if passed_s + segment.duration_s / 2 >= distance_s:
+            return segment.sequence
+        passed_s += segment.duration_s
+    return playlist.end
