@@ -120,7 +120,6 @@ async def play_dash(url: str, seconds: float = 60.0) -> dict[str, bytes]:
             root = ET.fromstring(data)
             ended = "minimumUpdatePeriod" not in root.attrib
             base = urljoin(url, root.findtext("BaseURL", "", SPACES))
-            url = urljoin(url, root.findtext("Location", url, SPACES))
             for shown in root.iterfind("Period/AdaptationSet/Representation", SPACES):
                 name = shown.attrib["id"]
                 template = shown.find("SegmentTemplate", SPACES)

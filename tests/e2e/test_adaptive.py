@@ -166,7 +166,7 @@ async def test_a_player_is_a_viewer(tvarr: Cluster) -> None:
         unknown = Playing(re.sub(r"ts/[^/]+/", "ts/somebody/", one.url))
         await refresh(session, unknown)
         assert len(viewers(tvarr, slug)) == 3
-        for _ in range(2):  # without going where it is sent
+        for _ in range(2):  # again and again, as players do
             await get(session, f"{tvarr.url}/stream/{slug}/manifest.mpd")
         assert [v["container"] for v in viewers(tvarr, slug)] == ["hls-ts"] * 3 + ["dash"]
 

@@ -142,5 +142,9 @@ class ThirdParty:
             assert isinstance(start, messages.TranscodeStart), start
             with suppress(grpc.RpcError, asyncio.InvalidStateError):  # the coordinator has had enough of it
                 await self.treat(Work(call, start))
+                await call.done_writing()  # a cancelled call takes back what it has sent last
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await call.code()
         finally:
             call.cancel()

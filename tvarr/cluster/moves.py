@@ -19,7 +19,7 @@ from tvarr.cluster.state import NEVER, Cluster, Daemon, Job, PoolKey, Succession
 from tvarr.cluster.succession import succession_of
 
 MOVES_AT_ONCE = 2  # away from one draining daemon
-MOVES_IN_A_HURRY = 8  # the same where the daemon waits a few seconds and ends
+MOVES_IN_A_HURRY = 3  # the same where the daemon waits a few seconds and ends; more would slow each other down
 
 
 def at_once(daemon: Daemon) -> int:

@@ -23,6 +23,7 @@ HLS_TYPE = "application/vnd.apple.mpegurl"
 DASH_TYPE = "application/dash+xml"
 SUFFIXES: dict[Container, str] = {"ts": "ts", "fmp4": "m4s"}
 MEDIA_TYPES: dict[Container, str] = {"ts": "video/mp2t", "fmp4": "video/mp4"}
+DASH_SEGMENTS = 3  # in the first manifest, which suggests to play as far behind
 PLAYLIST_HEADERS = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 MEDIA_HEADERS = {"Cache-Control": "max-age=60", "Access-Control-Allow-Origin": "*"}
 
@@ -88,40 +89,37 @@ class Adaptive:
         return _text(text, HLS_TYPE)
 
     async def manifest(self, request: web.Request) -> web.StreamResponse:
-        """The manifest, as soon as there is a segment. Who reads it again and again here is one viewer."""
+        """The manifest, as soon as there are a few segments.
+
+        Players read it again and again, here and not where it sends them: who does so with the same address and
+        user agent is one viewer.
+        """
         channel, profile = await self._wanted(request)
         if request.method == "HEAD":
             return _text("", DASH_TYPE)
         session = self._relays.returning(channel, profile, "dash", request.remote or "", _agent(request))
         if session is None:
             session = self._join(request, channel, profile, "fmp4", "dash", secrets.token_urlsafe(12))
-        return await self._manifest(request, session, f"dash/{quote(profile.name, safe='')}/{session.token}/")
-
-    async def dash_file(self, request: web.Request) -> web.StreamResponse:
-        """The manifest again, a segment or an initialization segment."""
-        session = await self._session(request, "fmp4", "dash")
-        if request.match_info["file"] == "manifest.mpd":
-            session.relocates = True
-            return await self._manifest(request, session, "./")
-        match = _FILE.fullmatch(request.match_info["file"])
-        if match is None or match["playlist"]:
-            raise NotFound(f"no file {request.match_info['file']}")
-        return _media(request, session, match, "fmp4")
-
-    async def _manifest(self, request: web.Request, session: Session, base: str) -> web.StreamResponse:
-        await _ready(session)
+        await _ready(session, DASH_SEGMENTS)
         output = session.output
         text = playlists.manifest(
             output.window,
             output.renditions,
-            base=base,
-            location=f"{base}manifest.mpd{_query(request)}",
+            base=f"dash/{quote(profile.name, safe='')}/{session.token}/",
             query=_query(request),
             epoch_s=output.epoch_s,
             now_s=time.time(),
             ended=output.ended,
         )
         return _text(text, DASH_TYPE)
+
+    async def dash_file(self, request: web.Request) -> web.StreamResponse:
+        """A segment or an initialization segment."""
+        session = await self._session(request, "fmp4", "dash")
+        match = _FILE.fullmatch(request.match_info["file"])
+        if match is None or match["playlist"]:
+            raise NotFound(f"no file {request.match_info['file']}")
+        return _media(request, session, match, "fmp4")
 
     async def _wanted(self, request: web.Request) -> tuple[Channel, Profile]:
         channel = await self._catalogue.channel(request.match_info["channel"])
@@ -168,11 +166,11 @@ def _text(text: str, content_type: str) -> web.Response:
     return web.Response(text=text, content_type=content_type, charset="utf-8", headers=PLAYLIST_HEADERS)
 
 
-async def _ready(session: Session) -> None:
-    """Waits for the first segment. Raises what prevents it."""
+async def _ready(session: Session, least: int = 1) -> None:
+    """Waits for the first segments. Raises what prevents it."""
     session.waiting += 1
     try:
-        while not session.output.check():
+        while session.output.available() < least and not session.output.ended:
             await session.output.changed.wait()
     finally:
         session.waiting -= 1

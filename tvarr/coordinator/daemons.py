@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,7 +25,6 @@ log = logging.getLogger(__name__)
 
 WORK_WITHIN_S = 10.0  # a daemon that was told to start a job dials `Work` in this time, or loses the job
 MAX_QUEUED = 1_000  # messages to one daemon; a daemon that does not read them is cut off
-MAX_RECENT_JOBS = 20  # ended jobs remembered for each daemon
 
 ToDaemon = events.Instruction | messages.Drain | messages.Activate
 
@@ -45,7 +43,6 @@ class DaemonLink:
     jobs_done: int = 0
     jobs_failed: int = 0
     outbox: asyncio.Queue[ToDaemon] = field(default_factory=lambda: asyncio.Queue(MAX_QUEUED))
-    recent: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_RECENT_JOBS))
     cut: asyncio.Event = field(default_factory=asyncio.Event)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -37,7 +36,6 @@ class Relays:
         limits: VariantLimits,
     ) -> None:
         self.running: dict[str, Relay] = {}  # by channel id
-        self.recent: deque[tuple[Relay, float]] = deque(maxlen=20)  # ended ones, and when
         self._daemons = daemons
         self._make_ingest = make_ingest
         self._retention_bytes = retention_bytes
@@ -85,12 +83,12 @@ class Relays:
         return self._sessions[token][0] if token in self._sessions else None
 
     def returning(self, channel: Channel, profile: Profile, kind: str, address: str, user_agent: str) -> Session | None:
-        """The session of a player that asks again where it asked first, instead of where it was sent."""
+        """The session of a player that asks again where it asked first."""
         relay = self.running.get(channel.id)
         variant = relay.variants.get(profile.name) if relay is not None else None
         for session, watched in self._sessions.values():
             who = session.container, session.address, session.user_agent
-            if watched is variant and who == (kind, address, user_agent) and not session.relocates:
+            if watched is variant and who == (kind, address, user_agent):
                 session.asked_at = asyncio.get_running_loop().time()
                 return session
         return None
@@ -106,7 +104,6 @@ class Relays:
         """Ends a relay and its viewers' streams."""
         if self.running.get(relay.channel.id) is relay:
             del self.running[relay.channel.id]
-            self.recent.append((relay, time.time()))
         await relay.close(reason)
 
     async def stop_channel(self, channel_id: str, reason: str) -> None:
@@ -122,8 +119,6 @@ class Relays:
     def _relay(self, channel: Channel) -> Relay:
         relay = self.running.get(channel.id)
         if relay is None or relay.ended:
-            if relay is not None:
-                self.recent.append((relay, time.time()))
             relay = self.running[channel.id] = Relay(
                 channel,
                 self._make_ingest(channel),

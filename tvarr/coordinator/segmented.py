@@ -40,7 +40,6 @@ class Session:
     connected_at: float = field(default_factory=time.time)
     sent_bytes: int = 0
     waiting: int = 0  # requests under way
-    relocates: bool = False  # DASH: it asks where the manifest told it to
 
     @property
     def lag_s(self) -> float:
@@ -128,13 +127,13 @@ class SegmentOutput:
         """Whether every session has fetched so much that nothing it wants is lost with the next segment."""
         return all(self.window.next_number - 1 - session.number < LISTED - 1 for session in self.viewers)
 
-    def check(self) -> bool:
-        """Whether there is something to list. Raises the failure where there will be nothing, or nothing more."""
+    def available(self) -> int:
+        """How many segments there are. Raises the failure where there will be none, or no more."""
         if self.failure is not None:
             raise self.failure
         if self.ended and not self.window.segments:
             raise SourceError("the source ended before there was anything to show")
-        return bool(self.window.segments)
+        return len(self.window.segments)
 
 
 def _configuration(track: Track, data: bytes) -> bytes | None:

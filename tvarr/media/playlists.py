@@ -116,7 +116,6 @@ def manifest(
     renditions: Mapping[str, Rendition],
     *,
     base: str,
-    location: str,
     query: str,
     epoch_s: float,
     now_s: float,
@@ -124,7 +123,8 @@ def manifest(
 ) -> str:
     """The MPD: a period for each span without discontinuity, in it an adaptation set a track.
 
-    `base` is the folder of the segments, `location` where the next manifest is read; `now_s` is seconds since 1970.
+    `base` is the folder of the segments, `now_s` is seconds since 1970. The manifest is read again at its own address:
+    with a Location dash.js 5.2 stood still (tried).
     """
     segments = window.listed()
     depth_ticks = sum(segment.duration_ticks for segment in segments)
@@ -144,8 +144,6 @@ def manifest(
         attributes["minimumUpdatePeriod"] = f"PT{window.target_s}S"
         attributes["suggestedPresentationDelay"] = f"PT{3 * window.target_s}S"
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', _tag("MPD", attributes)]
-    if not ended:
-        lines.append(f"  <Location>{_text(location)}</Location>")
     lines.append(f"  <BaseURL>{_text(base)}</BaseURL>")
     for number, spans in groupby(segments, key=lambda segment: segment.discontinuities):
         lines += _period(number, window.periods[number], list(spans), renditions, query)

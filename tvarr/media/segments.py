@@ -222,10 +222,10 @@ class Window:
     """The newest segments, and what is known of all."""
 
     def __init__(self, first_number: int) -> None:
-        """Numbers, those of discontinuities too, grow from `first_number` on."""
+        """Discontinuities are numbered from 0 on: hls.js 1.7 does not come to an end with large numbers (tried)."""
         self.segments: deque[Segment] = deque()  # a few more than are listed
         self.next_number = first_number
-        self.discontinuities = first_number
+        self.discontinuities = 0
         self.longest_ticks = 0  # of any part so far
         self.peak_bps = 0  # of any segment so far, with the largest sound
         self.periods: dict[int, int] = {}  # start of each span without discontinuity that has segments here
