@@ -53,9 +53,13 @@ class Role:
         return self.log.read_bytes()[self.log_begins :].decode(errors="replace")
 
     def stop(self, how: signal.Signals = signal.SIGTERM, within_s: float = 12.0) -> int:
-        """Sends a signal, waits for the end, and returns the exit code. One that hangs writes its stacks to its log."""
+        """Sends a signal and waits for the end, as `wait`."""
         if self.process.poll() is None:
             self.process.send_signal(how)
+        return self.wait(within_s)
+
+    def wait(self, within_s: float) -> int:
+        """Waits for the end and returns the exit code. One that hangs writes its stacks to its log."""
         try:
             return self.process.wait(within_s)
         except subprocess.TimeoutExpired:
@@ -190,10 +194,16 @@ class Cluster:
         return f"{self.url}/stream/{slug}.ts" + (f"?profile={profile}" if profile else "")
 
     def stop(self) -> None:
-        """Ends everything that still runs, daemons first; kills what does not listen."""
-        for role in reversed(self.roles.values()):
+        """Ends everything that still runs, all at once; kills what does not listen.
+
+        A daemon that were told alone would wait for its jobs to be moved.
+        """
+        for role in self.roles.values():
+            if role.process.poll() is None:
+                role.process.send_signal(signal.SIGTERM)
+        for role in self.roles.values():
             with contextlib.suppress(AssertionError):
-                role.stop(within_s=15)
+                role.wait(within_s=15)
 
 
 @contextlib.contextmanager
