@@ -182,7 +182,9 @@ async def test_a_bad_daemon_is_set_aside_and_costs_no_picture(
             variant = await taken_over(one, running)
             aim = one.source.newest_ticks + int(AFTER_S * 90_000)
             assert await one.until_ticks(aim, 30.0), one.trouble or "the pictures did not go on"
-            view = transcoder(running, name)
+            if treat is not sound_alone:  # a hang may befall the best
+                # a stream that broke off counts as the daemon's fault once that is heard again
+                await asyncio.to_thread(eventually, lambda: transcoder(running, name)["set_aside"], "it is set aside")
     finally:
         order(running, "activate")
     verdict = judge(one.transcode.received, one.source.received, tmp_path)
@@ -190,6 +192,4 @@ async def test_a_bad_daemon_is_set_aside_and_costs_no_picture(
     assert verdict.audio_gaps == verdict.audio_overlaps == 0
     endings = [ending for ending in variant["endings"] if ending["daemon_name"] == name]
     assert endings, variant
-    if treat is not sound_alone:  # a hang may befall the best
-        assert view["set_aside"], (view, endings)
     await asyncio.to_thread(eventually, lambda: not running.relays(), "the relay has ended")
