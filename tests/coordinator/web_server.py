@@ -142,6 +142,7 @@ RELAY = {
         "state": "live",
         "error": "",
         "reconnections": 1,
+        "segments_left_out": 0,
         "bytes": 75_000_000,
         "bitrate_kbps": 8000,
     },

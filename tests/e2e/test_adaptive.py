@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -225,15 +225,6 @@ async def test_a_key_is_asked_for_and_handed_on(tmp_path: Path, clips: Path) -> 
         assert set(await play_dash(f"{running.url}/stream/{slug}/manifest.mpd?key=secret")) == {"video", "audio1"}
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("two")
-    with cluster(folder, media_dir=clips, coordinator_flags=("--idle-linger", "0.5")) as running:
-        running.start_daemon("one")
-        running.start_daemon("two")
-        yield running
-
-
 async def test_a_takeover_leaves_no_hole(two: Cluster, tmp_path: Path) -> None:
     """The daemon is killed: segments go on with their numbers, lengths add up, and every picture is there once.
 
@@ -271,6 +262,33 @@ async def test_a_takeover_leaves_no_hole(two: Cluster, tmp_path: Path) -> None:
     assert len(pictures.maps) == 1
     assert not any(segment.discontinuity for segment in pictures.segments)
     await asyncio.to_thread(eventually, lambda: not two.relays(), "nobody watches any more")
+
+
+async def test_a_player_that_asks_again_after_a_failure_is_served_again(two: Cluster, clips: Path) -> None:
+    """A session that stayed with the stream that failed would ask in vain for as long as it asks."""
+    slug = two.add_channel("Failed", "file:late.ts", loop=True)
+    manifest = f"{two.url}/stream/{slug}/manifest.mpd"
+    async with aiohttp.ClientSession() as session:
+        assert await status_of(session, manifest) == 502
+        shutil.copy(clips / "clip.ts", clips / "late.ts")
+        assert await status_of(session, manifest) == 200
+
+
+async def status_of(session: aiohttp.ClientSession, url: str) -> int:
+    async with session.get(url) as answer:
+        return answer.status
+
+
+async def test_an_output_that_nobody_watches_any_more_ends(two: Cluster) -> None:
+    """The variant goes on for the others."""
+    slug = two.add_channel("Left", "file:clip.ts", loop=True)
+    async with watching(two.stream_url(slug)) as one:
+        await one.content.readany()
+        async with watching(f"{two.url}/stream/{slug}.mp4") as other:
+            await other.content.readany()
+            assert variants(two, slug)[0]["outputs"] == ["ts", "mp4"]
+        await asyncio.to_thread(eventually, lambda: variants(two, slug)[0]["outputs"] == ["ts"], "it has ended")
+        assert await one.content.readany()
 
 
 def assert_every_picture_once(times: list[int], playing: Playing) -> None:

@@ -15,11 +15,12 @@ from tvarr.coordinator.outputs import Viewer
 from tvarr.coordinator.relay import Relay
 from tvarr.coordinator.segmented import Container, Session
 from tvarr.coordinator.variant import Variant, VariantLimits
-from tvarr.errors import NotFound
+from tvarr.errors import NoPlacement, NotFound
 
 log = logging.getLogger(__name__)
 
 SWEEP_S = 0.5  # how often unwatched relays are looked for
+MAX_SESSIONS = 10_000  # of players of segments; each request for a playlist may begin one
 
 
 class Relays:
@@ -72,7 +73,12 @@ class Relays:
         address: str,
         user_agent: str,
     ) -> Session:
-        """One player of a channel's segments, until it has asked for nothing for a while. Raises `CannotCarry`."""
+        """One player of a channel's segments, until it has asked for nothing for a while.
+
+        Raises `CannotCarry`, and `NoPlacement` where there are too many.
+        """
+        if len(self._sessions) >= MAX_SESSIONS:
+            raise NoPlacement(f"{MAX_SESSIONS} players read segments already")
         variant = self._relay(channel).variant(profile)
         session = variant.segments(container).join(token, kind, address, user_agent)
         variant.idle_since = None
@@ -80,7 +86,14 @@ class Relays:
         return session
 
     def session(self, token: str) -> Session | None:
-        return self._sessions[token][0] if token in self._sessions else None
+        """None as well where the stream has failed: who asks again then gets a new one, as other viewers do."""
+        if token not in self._sessions:
+            return None
+        session = self._sessions[token][0]
+        if session.output.failure is not None:
+            self._end_session(token)
+            return None
+        return session
 
     def returning(self, channel: Channel, profile: Profile, kind: str, address: str, user_agent: str) -> Session | None:
         """The session of a player that asks again where it asked first."""
@@ -88,7 +101,7 @@ class Relays:
         variant = relay.variants.get(profile.name) if relay is not None else None
         for session, watched in self._sessions.values():
             who = session.container, session.address, session.user_agent
-            if watched is variant and who == (kind, address, user_agent):
+            if watched is variant and session.output.failure is None and who == (kind, address, user_agent):
                 session.asked_at = asyncio.get_running_loop().time()
                 return session
         return None
@@ -138,16 +151,20 @@ class Relays:
                 for variant in list(relay.variants.values()):
                     if self._is_done(variant, now):
                         await relay.drop(variant, "nobody watches")
+                    elif variant.watched:
+                        variant.end_unwatched(now, self._idle_linger_s)
                 if not relay.variants:
                     await self.stop(relay, "nobody watches")
 
     def _end_sessions(self, now: float) -> None:
-        for token, (session, variant) in list(self._sessions.items()):
-            if session.is_over(now):
-                del self._sessions[token]
-                session.output.leave(session)
-                if not variant.watched:
-                    variant.idle_since = time.monotonic()
+        for token in [token for token, (session, _) in self._sessions.items() if session.is_over(now)]:
+            self._end_session(token)
+
+    def _end_session(self, token: str) -> None:
+        session, variant = self._sessions.pop(token)
+        session.output.leave(session)
+        if not variant.watched:
+            variant.idle_since = time.monotonic()
 
     def _is_done(self, variant: Variant, now: float) -> bool:
         if variant.watched or variant.idle_since is None:

@@ -74,6 +74,7 @@ class Variant:
         self._drained = drained
         self._source_ended = False
         self._outputs: dict[str, Output] = {}
+        self._unwatched: dict[str, float] = {}  # since when an output has had no viewer
         self._plan: Plan | None = None
         self._samples = source if _copies_all(profile) else Ring(VARIANT_RING_BYTES)
         self._interleaver = Interleaver(max_bytes=HELD_BYTES)
@@ -143,6 +144,15 @@ class Variant:
     @property
     def watched(self) -> bool:
         return any(output.viewers for output in self._outputs.values())
+
+    def end_unwatched(self, now: float, after_s: float) -> None:
+        """Ends outputs that nobody has watched for so long: each one that is there is muxed."""
+        for kind, output in list(self._outputs.items()):
+            if output.viewers:
+                self._unwatched.pop(kind, None)
+            elif now - self._unwatched.setdefault(kind, now) >= after_s:
+                del self._outputs[kind], self._unwatched[kind]
+                output.end()
 
     def room(self) -> bool:
         """Whether a source that can wait should go on: neither a viewer nor the job is far behind."""

@@ -164,6 +164,7 @@ def relay(relay: Relay) -> View:
             "error": status.error,
             "reconnections": status.reconnections,
             "laps": status.laps,
+            "segments_left_out": status.segments_left_out,
             "packets": asdict(status.demux),
             "bytes": status.bytes,
             "bitrate_kbps": round(status.bitrate_kbps),

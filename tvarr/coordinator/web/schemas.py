@@ -136,6 +136,7 @@ class SourceView(_Shape):
     state: str
     error: str
     reconnections: int
+    segments_left_out: int = Field(description="of HLS: that could not be had or read")
     bytes: int
     bitrate_kbps: float
 
