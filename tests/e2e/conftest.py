@@ -1,4 +1,4 @@
-"""One coordinator and one daemon for the tests that only watch."""
+"""One coordinator and one daemon for the tests that only watch, and one with two for those where jobs change places."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.clips import make_clip
-from tests.harness import Cluster, cluster
+from tests.e2e.two_daemons import both_daemons
+from tests.harness import Cluster, cluster, eventually
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,19 @@ def tvarr(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Iterator[Clu
     with cluster(tmp_path_factory.mktemp("tvarr"), media_dir=clips) as running:
         running.start_daemon("worker")
         yield running
+
+
+@pytest.fixture(scope="module")
+def clustered(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Iterator[Cluster]:
+    with cluster(
+        tmp_path_factory.mktemp("tvarr"), media_dir=clips, coordinator_flags=("--idle-linger", "0.5")
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def two(clustered: Cluster) -> Cluster:
+    """A coordinator with two daemons that do nothing, whatever an earlier test did to them."""
+    eventually(lambda: not clustered.relays(), "the last test's relay has ended")
+    both_daemons(clustered)
+    return clustered

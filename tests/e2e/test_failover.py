@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import psutil
 import pytest
 
-from tests.clips import Probed, decode_errors, probe_bytes
+from tests.clips import decode_errors, probe_bytes
+from tests.e2e.two_daemons import assert_nothing_lost, both_daemons, variant
 from tests.harness import Cluster, cluster, eventually, watching
 
-PICTURE_TICKS = 3600  # of clip.ts
 AFTER_S = 5.0  # how long a stream is watched after the loss
-
-
-def variant(running: Cluster, slug: str) -> dict[str, Any]:
-    (relay,) = [relay for relay in running.relays() if relay["channel"]["slug"] == slug]
-    (only,) = relay["variants"]
-    return dict(only)
 
 
 def ffmpeg_of(running: Cluster, daemon: str) -> list[psutil.Process]:
@@ -39,45 +31,6 @@ async def read_on(answer: aiohttp.ClientResponse, data: bytearray, seconds: floa
         assert chunk, "the stream ended"
         data += chunk
         deadline = deadline or time.monotonic() + seconds
-
-
-def assert_nothing_lost(got: Probed, least_s: float) -> None:
-    """Every picture once: none missing, none repeated, and decode times only grow. The loop's seam is up to a frame."""
-    times = got.pts("video")
-    steps = [later - earlier for earlier, later in pairwise(times)]
-    odd = [step for step in steps if step != PICTURE_TICKS]
-    assert all(PICTURE_TICKS < step < 2 * PICTURE_TICKS for step in odd), odd
-    assert len(odd) <= 2, odd
-    assert times[-1] - times[0] > least_s * 90_000
-    dts = got.dts("video")
-    assert all(earlier < later for earlier, later in pairwise(dts))
-    heard = got.pts("audio")
-    assert all(0 < later - earlier <= 2 * 1920 for earlier, later in pairwise(heard))
-
-
-def both_daemons(running: Cluster) -> None:
-    """Starts those of two daemons that are not there, at once."""
-    names = ("one", "two")
-    for name in names:
-        if name not in running.roles or running.roles[name].process.poll() is not None:
-            running.start_daemon(name, wait=False)
-    eventually(lambda: all(running.daemon_state(name) == "connected" for name in names), "both are connected")
-
-
-@pytest.fixture(scope="module")
-def clustered(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Iterator[Cluster]:
-    with cluster(
-        tmp_path_factory.mktemp("tvarr"), media_dir=clips, coordinator_flags=("--idle-linger", "0.5")
-    ) as running:
-        yield running
-
-
-@pytest.fixture
-def two(clustered: Cluster) -> Cluster:
-    """A coordinator with two daemons that do nothing, whatever an earlier test did to them."""
-    eventually(lambda: not clustered.relays(), "the last test's relay has ended")
-    both_daemons(clustered)
-    return clustered
 
 
 def kill_daemon(running: Cluster, name: str) -> None:

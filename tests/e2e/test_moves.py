@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,26 +13,11 @@ import aiohttp
 import pytest
 
 from tests.clips import decode_errors, probe_bytes
-from tests.e2e.test_failover import assert_nothing_lost, both_daemons, variant
+from tests.e2e.two_daemons import assert_nothing_lost, variant
 from tests.fakes.gpu_host import GpuHost
 from tests.harness import Cluster, cluster, eventually, watching
 
 LONGEST_PAUSE_S = 1.0  # between two reads; batches come every 40 ms, and this machine has other things to do
-
-
-@pytest.fixture(scope="module")
-def clustered(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Iterator[Cluster]:
-    with cluster(
-        tmp_path_factory.mktemp("tvarr"), media_dir=clips, coordinator_flags=("--idle-linger", "0.5")
-    ) as running:
-        yield running
-
-
-@pytest.fixture
-def two(clustered: Cluster) -> Cluster:
-    eventually(lambda: not clustered.relays(), "the last test's relay has ended")
-    both_daemons(clustered)
-    return clustered
 
 
 class Watcher:
