@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +59,18 @@ def test_the_oldest_is_evicted_and_a_slow_reader_is_told() -> None:
         ring.read(4)
     assert (lagged.value.first_seq, lagged.value.lost) == (7, 3)
     assert [s.pts_ticks for s in ring.read(7)[0] if isinstance(s, Sample)] == [7, 8, 9]
+
+
+def test_what_is_evicted_is_let_go() -> None:
+    chunk = Chunk(bytes(100))
+    unheld = sys.getrefcount(chunk)
+    ring = ChunkRing(100 * (100 + ITEM_OVERHEAD_BYTES))
+    ring.append(chunk)
+    for _ in range(99):
+        ring.append(Chunk(bytes(100)))
+    assert sys.getrefcount(chunk) == unheld + 1
+    ring.append(Chunk(bytes(100)))
+    assert sys.getrefcount(chunk) == unheld
 
 
 def test_one_item_over_the_cap_is_held_alone() -> None:

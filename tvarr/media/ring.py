@@ -7,7 +7,7 @@ evicted learns it by `Lagged` and goes on at `join_seq()`.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from tvarr.errors import TvarrError
 from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Tracks
@@ -36,10 +36,13 @@ class Chunk(NamedTuple):
 
 
 class _Fifo(Generic[T]):
-    """Items numbered from 0 on, with indexed access: a list with a moving head, compacted when half of it is dead."""
+    """Items numbered from 0 on, with indexed access: a list with a moving head, compacted when half of it is dead.
+
+    What was taken out is let go at once, not when its place is: else a ring would hold twice what it counts.
+    """
 
     def __init__(self) -> None:
-        self._items: list[T] = []
+        self._items: list[Any] = []  # T, or None in the dead places
         self._head = 0
         self._head_seq = 0
 
@@ -56,7 +59,8 @@ class _Fifo(Generic[T]):
         return self.next_seq - 1
 
     def popleft(self) -> T:
-        item = self._items[self._head]
+        item = self[self._head_seq]
+        self._items[self._head] = None
         self._head += 1
         self._head_seq += 1
         if self._head > 64 and self._head * 2 > len(self._items):
@@ -65,7 +69,8 @@ class _Fifo(Generic[T]):
         return item
 
     def __getitem__(self, seq: int) -> T:
-        return self._items[self._head + seq - self._head_seq]
+        item: T = self._items[self._head + seq - self._head_seq]
+        return item
 
     def __len__(self) -> int:
         return len(self._items) - self._head
