@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import TypeAdapter
 
 from tests.coordinator.web_server import RELAY, TRANSCODER, Services, serving
@@ -141,22 +142,43 @@ async def test_health(tmp_path: Path) -> None:
         assert "starting or ending" in await get(client, "/readyz", 503)
 
 
-METRIC = re.compile(r'tvarr_[a-z_]+(\{[a-z]+="([^"\\]|\\.)*"(,[a-z]+="([^"\\]|\\.)*")*\})? -?[0-9.e+]+')
+def samples_of(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """By name and labels, as a scraper reads them: it refuses a text with one sample twice."""
+    found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    values = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in found}
+    assert len(values) == len(found)
+    return values
 
 
 async def test_metrics(served: Served) -> None:
     client, services = served
     services.daemons[0]["name"] = 'quoted "name"\nwith \\ all'
-    lines = (await get(client, "/metrics")).splitlines()
-    values = [line for line in lines if not line.startswith("#")]
-    assert all(METRIC.fullmatch(line) for line in values)
-    assert 'tvarr_build_info{version="0.1.0"} 1' in values
-    assert 'tvarr_transcoders{state="connected"} 1' in values
-    assert 'tvarr_viewers{channel="news",profile="h264"} 1' in values
-    assert 'tvarr_source_received_bytes_total{channel="news"} 75000000' in values
-    assert 'tvarr_session_pool_limit{transcoder="quoted \\"name\\"\\nwith \\\\ all",pool="nvidia"} 8' in values
-    described = {line.split()[2] for line in lines if line.startswith("# TYPE")}
-    assert {re.split(r"[{ ]", line)[0] for line in values} <= described
+    values = samples_of(await get(client, "/metrics"))
+    worker = ("transcoder", 'quoted "name"\nwith \\ all')
+    assert all(name.startswith("tvarr_") for name, _ in values)
+    assert values["tvarr_build_info", (("version", "0.1.0"),)] == 1
+    assert values["tvarr_worker_up", (worker,)] == 1
+    assert values["tvarr_transcoders", (("state", "connected"),)] == 1
+    assert values["tvarr_viewers", (("channel", "news"), ("profile", "h264"))] == 1
+    assert values["tvarr_source_received_bytes_total", (("channel", "news"),)] == 75_000_000
+    sessions = {labels[1][1]: value for (name, labels), value in values.items() if name == "tvarr_gpu_encode_sessions"}
+    assert sessions == {"active": 2, "pool_held": 1, "pool_foreign": 1, "pool_limit": 8}
+    job = (("channel", "News [red]"), ("encoder", "h264_nvenc"), ("job", "job1"), ("profile", "h264"), worker)
+    assert values["tvarr_job_speed_ratio", job] == 1.02
+
+
+async def test_no_metric_holds_an_address(served: Served) -> None:
+    client, _ = served
+    text = await get(client, "/metrics")
+    assert "192.0.2" not in text
+    assert "http" not in text
+
+
+async def test_daemons_of_one_name_are_told_apart(served: Served) -> None:
+    client, services = served
+    services.daemons.append({**TRANSCODER, "id": "0123456789abcdef", "jobs": []})
+    up = [labels for name, labels in samples_of(await get(client, "/metrics")) if name == "tvarr_worker_up"]
+    assert up == [(("transcoder", "rack <1> d1"),), (("transcoder", "rack <1> 01234567"),)]
 
 
 async def test_the_description_is_complete(served: Served) -> None:

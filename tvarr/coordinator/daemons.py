@@ -15,8 +15,9 @@ from uuid import NAMESPACE_OID, uuid5
 from tvarr import __version__
 from tvarr.cluster import events
 from tvarr.cluster.ledger import Ledger, Settings, words
-from tvarr.cluster.model import MoveKind, Need, Placement
+from tvarr.cluster.model import MoveKind, Need, Placement, RefusalKind
 from tvarr.cluster.waiting import Waiting
+from tvarr.coordinator import metrics
 from tvarr.errors import ErrorCode, JobError, NoPlacement, NotFound, QueueTimeout, TvarrError
 from tvarr.wire import convert, messages
 from tvarr.wire.streams import DaemonMessages, JobOutputs
@@ -336,15 +337,19 @@ class Daemons:
             case events.Start(job_id, placement, waited_s):
                 self._start(instruction)
                 if placement.fallback:
+                    metrics.EXHAUSTION.labels("fallback").inc()
                     log.warning("job %s falls back to software: %s", job_id, placement.reason)
                 elif waited_s:
                     log.info("job %s starts after %.1f s in the queue", job_id, waited_s)
             case events.Queued(job_id, position, reason):
+                metrics.EXHAUSTION.labels("queue").inc()
                 log.info("job %s waits at position %d: %s", job_id, position, reason)
             case events.QueueTimedOut(job_id, waited_s, reason, considered):
                 words_ = f"no daemon was free for this job within {waited_s:.0f} s: {reason}"
                 self._refuse(job_id, QueueTimeout(words_, words(considered)))
             case events.Refuse(job_id, refusal):
+                if refusal.kind is RefusalKind.EXHAUSTED:
+                    metrics.EXHAUSTION.labels("reject").inc()
                 self._refuse(job_id, NoPlacement(refusal.reason, words(refusal.considered), refusal.retry_after_s))
             case events.Lost(job_id, code, reason):
                 if slot := self._slots.get(job_id):

@@ -14,6 +14,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from tvarr.cluster.model import MoveKind, Need
+from tvarr.coordinator import metrics
 from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.endings import MAX_ENDINGS, Ending
 from tvarr.coordinator.models import Profile
@@ -99,6 +100,7 @@ class Keeper:
         self.moves = 0
         self.move_refused = ""  # why the latest move came to nothing
         self.splice = Splice()
+        self._lost_pictures = 0  # of them, those that were counted
         self.feed_seq = feed.source.join_seq()
         self.current_plan: Plan | None = None  # what is to be done with the source's latest tracks
         self._name = name
@@ -198,6 +200,9 @@ class Keeper:
             if self._asked is not None:
                 self._wake()
         self._release(out)
+        if self.splice.missing > self._lost_pictures:
+            metrics.LOST_PICTURES.inc(self.splice.missing - self._lost_pictures)
+            self._lost_pictures = self.splice.missing
         return handover is not None or any(sample.track == run.leading for sample in out)
 
     async def room(self) -> None:
@@ -280,6 +285,7 @@ class Keeper:
 
     def _note_move(self, old: JobRun, reason: str) -> None:
         self.moves += 1
+        metrics.MOVES.inc()
         self.move_refused = ""
         log.info("%s: job %s on %s: %s", self._name, old.id, old.daemon_name, reason)
         self.endings.append(Ending("moved", reason, job_id=old.id, daemon_name=old.daemon_name))
@@ -395,6 +401,7 @@ class Keeper:
         if len(failures) > self._max_takeovers:
             raise self._given_up(error, len(failures))
         self.takeovers += 1
+        metrics.TAKEOVERS.labels(error.code.value).inc()
         well = run.output_since is not None and now - run.output_since >= WELL_AFTER_S
         self._in_a_row = 1 if well else self._in_a_row + 1
         await asyncio.sleep(RETRY_PAUSE_S[min(self._in_a_row, len(RETRY_PAUSE_S)) - 1])

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from uuid import uuid4
 
+from tvarr.coordinator import metrics
 from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.endings import MAX_ENDINGS, Ending
 from tvarr.coordinator.ingest import Ingest
@@ -107,6 +108,7 @@ class Relay:
             self._end(Ending("finished", "the source ended"), None)
 
     def _take(self, events: Sequence[Event]) -> None:
+        metrics.SOURCE_SAMPLES.inc(len(events))
         for event in events:
             self.ring.append(event)
         for variant in self.variants.values():

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tvarr.coordinator import metrics
 from tvarr.coordinator.profiles import carried
 from tvarr.coordinator.signals import Signal
 from tvarr.errors import MediaError, SourceError, TvarrError
@@ -56,6 +57,7 @@ class Session:
     def fetched(self, number: int, part: Part) -> None:
         """Counts a segment that is sent."""
         self.sent_bytes += len(part.data)
+        metrics.SENT_BYTES.labels(self.container).inc(len(part.data))
         self.number = max(self.number, number)
         self.output.drained.set()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Protocol
 
 from aiohttp import web
 
+from tvarr.coordinator import metrics
 from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.outputs import ViewerTooSlow
 from tvarr.coordinator.relays import Relays
@@ -50,19 +52,25 @@ class Streaming:
         if request.method == "HEAD":
             return web.Response(headers=headers)
         response = web.StreamResponse(headers=headers)
+        asked_at = time.monotonic()
         agent = request.headers.get("User-Agent", "")[:200]
         async with self._relays.watch(channel, profile, container, request.remote or "", agent) as viewer:
             data = await viewer.read()
+            metrics.FIRST_BYTE.labels(container).observe(time.monotonic() - asked_at)
+            sent = metrics.SENT_BYTES.labels(container)
             try:
                 await response.prepare(request)
                 while data:
                     await response.write(data)
+                    sent.inc(len(data))
                     data = await viewer.read()
             except ViewerTooSlow as error:
                 viewer.output.dropped += 1
+                metrics.VIEWER_DROPPED.labels("too_slow").inc()
                 log.warning("%s: viewer %s was dropped: %s", channel.slug, viewer.address, error)
                 self._hang_up(request)
             except TvarrError as error:
+                metrics.VIEWER_DROPPED.labels("failed").inc()
                 log.info("%s: the stream of viewer %s ends: %s", channel.slug, viewer.address, error)
                 self._hang_up(request)
             except ConnectionResetError:

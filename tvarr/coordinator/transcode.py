@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from tvarr.cluster.model import JobSpec, MoveKind, Need, Placement
 from tvarr.cluster.waiting import Waiting
+from tvarr.coordinator import metrics
 from tvarr.coordinator.daemons import Daemons, JobSlot
 from tvarr.coordinator.pace import Pace
 from tvarr.coordinator.profiles import Plan
@@ -29,6 +30,7 @@ LAST_WORDS_S = 1.0  # a stream that breaks while we send often has the daemon's 
 BACK_TICKS = TICKS_PER_SECOND  # decode times of sound that step back by more are no encoder's doing
 UNUSABLE_TICKS = 5 * TICKS_PER_SECOND  # so much output of which nothing could be used is no job
 LARGEST_SAMPLE_BYTES = 8 << 20  # no encoder of ours makes a picture of 8 MiB
+_SAMPLES_IN, _SAMPLES_OUT = (metrics.JOB_SAMPLES.labels(direction) for direction in ("in", "out"))
 STRAY_TICKS = 10 * TICKS_PER_SECOND  # output lies at most so far outside the input that was there
 
 
@@ -246,6 +248,7 @@ class JobRun:
                 if samples:
                     await stream.send(Batch(samples, sequence))
                     sequence += len(samples)
+                    _SAMPLES_IN.inc(len(samples))
                     sent_at = loop.time()
                 self.next_seq = seq
                 self._owner.fed(self, seq)
@@ -274,6 +277,7 @@ class JobRun:
             match item:
                 case Batch():
                     if item.samples:
+                        _SAMPLES_OUT.inc(len(item.samples))
                         self._take(item.samples, greatest)
                     if self._feed.full_speed:
                         await self._room()
