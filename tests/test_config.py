@@ -70,6 +70,7 @@ def test_ffmpegd_defaults_need_no_setting() -> None:
         max_cpu_jobs=None,
         gpu_max_sessions=None,
         listen=None,
+        metrics_listen=None,
         ffmpeg="",
         work_dir=Path("/home/ada/.local/state/tvarr"),
         log_level="info",

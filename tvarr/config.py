@@ -339,6 +339,9 @@ class FfmpegdConfig:
         int | Mapping[str, int] | None, Setting(GPU_SESSIONS, "Encoder sessions of the GPUs", None, "auto")
     ]
     listen: Annotated[tuple[str, int] | None, Setting(LISTEN, "Serve third-party clients directly", None, "off")]
+    metrics_listen: Annotated[
+        tuple[str, int] | None, Setting(LISTEN, "Serve /metrics, /livez and /readyz over HTTP", None, "off")
+    ]
     ffmpeg: Ffmpeg
     work_dir: Annotated[
         Path,

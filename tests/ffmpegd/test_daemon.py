@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ import grpc
 import grpc.aio
 import psutil
 import pytest
+from aiohttp import ClientSession
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import program
 from tvarr.cluster.model import JobSpec, Target
@@ -168,12 +171,13 @@ async def daemon(work_dir: Path, *flags: str) -> AsyncIterator[Daemon]:
 
 
 @asynccontextmanager
-async def pair(work_dir: Path) -> AsyncIterator[tuple[Coordinator, Daemon, AttachStream]]:
+async def pair(work_dir: Path, *flags: str) -> AsyncIterator[tuple[Coordinator, Daemon, AttachStream]]:
     """A daemon that is attached to the test's coordinator."""
     coordinator = Coordinator()
     server = await serve_coordinator(coordinator, "127.0.0.1", 0, TOKEN)
     try:
-        async with daemon(work_dir, "--coordinator-url", f"grpc://{TOKEN}@127.0.0.1:{server.port}") as running:
+        url = f"grpc://{TOKEN}@127.0.0.1:{server.port}"
+        async with daemon(work_dir, "--coordinator-url", url, *flags) as running:
             register, stream = await coordinator.attached.get()
             capabilities, complaints = convert.capabilities_from_wire(register.capabilities)
             assert complaints == []
@@ -206,6 +210,50 @@ async def test_a_job_from_its_start_to_its_last_picture(work_dir: Path, pictures
         while (await coordinator.beats.get()).jobs:
             pass
         assert ffmpegs(running.process.pid) == []
+
+
+async def test_metrics_of_a_job_that_runs_and_of_one_that_ended(work_dir: Path, pictures: list[Sample]) -> None:
+    async with (
+        pair(work_dir, "--metrics-listen", "127.0.0.1:0") as (coordinator, running, attach),
+        ClientSession() as http,
+    ):
+        port = (await running.says(r"metrics on port (\d+)"))[1]
+
+        async def metrics() -> dict[tuple[str, ...], float]:
+            async with http.get(f"http://127.0.0.1:{port}/metrics") as answer:
+                families = list(text_string_to_metric_families(await answer.text()))
+            return {(s.name, *sorted(s.labels.values())): s.value for f in families for s in f.samples}
+
+        async with http.get(f"http://127.0.0.1:{port}/readyz") as answer:
+            assert answer.status == 200
+        stream = await running_job(coordinator, attach, pictures)
+        await until(stream, messages.TranscodeStats)
+        seen = await metrics()
+        assert seen["tvarr_worker_up",] == seen["tvarr_worker_jobs",] == 1
+        assert ("tvarr_job_speed_ratio", "j1", "libx264") in seen
+        assert seen["tvarr_job_samples_total", "in"] == 50
+        assert seen["tvarr_job_bytes_total", "in"] == sum(len(sample.data) for sample in pictures[:50])
+        await stream.send(messages.TranscodeStop())
+        await until(stream, messages.TranscodeError)
+        while (await metrics()).get(("tvarr_jobs_total", "cancelled")) != 1:
+            pass
+        assert (await metrics())["tvarr_worker_jobs",] == 0
+
+
+async def test_a_daemon_without_a_coordinator_lives_and_is_not_ready(work_dir: Path) -> None:
+    async with daemon(work_dir, "--metrics-listen", "127.0.0.1:0") as running, ClientSession() as http:
+        port = (await running.says(r"metrics on port (\d+)"))[1]
+        for path, status in (("livez", 200), ("readyz", 503)):
+            async with http.get(f"http://127.0.0.1:{port}/{path}") as answer:
+                assert answer.status == status
+
+
+async def test_a_port_for_metrics_that_is_taken(work_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with daemon(work_dir, "--metrics-listen", f"127.0.0.1:{port}") as running:
+            assert await running.process.wait() == 1
+            await running.says(rf"^tvarr: --metrics-listen 127.0.0.1:{port} can't be used: ")
 
 
 async def running_job(coordinator: Coordinator, attach: AttachStream, pictures: list[Sample]) -> JobStream:

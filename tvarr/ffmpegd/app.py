@@ -13,7 +13,7 @@ from uuid import uuid4
 from tvarr.cluster.model import Capabilities, JobSpec
 from tvarr.errors import ConfigError, ErrorCode, JobError
 from tvarr.ffmpeg.locate import FfmpegBinary, find_ffmpeg
-from tvarr.ffmpegd import describe
+from tvarr.ffmpegd import describe, monitor
 from tvarr.ffmpegd.attach import Attachment
 from tvarr.ffmpegd.capacity import Capacity
 from tvarr.ffmpegd.job import Job
@@ -43,6 +43,7 @@ class FfmpegdOptions:
     max_cpu_jobs: int | None
     gpu_max_sessions: int | Mapping[str, int] | None
     listen: tuple[str, int] | None  # host and port
+    metrics_listen: tuple[str, int] | None
     ffmpeg: str
     work_dir: Path
 
@@ -64,6 +65,8 @@ async def run(options: FfmpegdOptions) -> int:
     async with AsyncExitStack() as stack:
         daemon = Daemon(options, ffmpeg, await _capabilities(options, ffmpeg, cached=True))
         stack.callback(daemon.close)
+        if options.metrics_listen:
+            await daemon.monitor(stack, *options.metrics_listen)
         if options.listen:
             await daemon.listen(stack, *options.listen)
         attached = daemon.attach(stack, endpoint) if endpoint else None
@@ -127,6 +130,24 @@ class Daemon:
         server = await serve_ffmpegd(service, host, port, self._options.auth_token)
         stack.push_async_callback(server.stop)
         log.info("serving clients on port %d", server.port)
+
+    async def monitor(self, stack: AsyncExitStack, host: str, port: int) -> None:
+        """Serves metrics and health until the stack is left. Raises `StartError` where the port can't be had."""
+        port = await monitor.serve(
+            stack,
+            self._jobs,
+            host,
+            port,
+            attached=self._attached,
+            ready=lambda: bool(self._options.listen) or self._attached(),
+        )
+        log.info("metrics on port %d", port)
+
+    def _attached(self) -> bool:
+        return self._attachment is not None and self._attachment.attached
+
+    def _ready(self) -> bool:
+        return self._attached() or self._options.listen is not None
 
     async def leave(self) -> None:
         """Waits for the jobs to end, as far as anybody ends them, and ends the others."""

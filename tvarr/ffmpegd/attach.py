@@ -77,6 +77,11 @@ class Attachment:
             attempt = 0 if self._registered else attempt + 1
             await asyncio.sleep(self._rng.uniform(*REFUSED_RETRY_S) if refused else retry_delay_s(attempt, self._rng))
 
+    @property
+    def attached(self) -> bool:
+        """Whether a coordinator has registered this daemon and its stream stands."""
+        return self._stream is not None
+
     async def leave(self, reason: str) -> bool:
         """Asks for no more jobs and for those here to be moved; returns whether a coordinator heard it.
 

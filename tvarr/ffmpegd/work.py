@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from tvarr.cluster.model import JobSpec
 from tvarr.errors import ErrorCode, JobError, TvarrError
+from tvarr.ffmpegd import metrics
 from tvarr.ffmpegd.capacity import Capacity
 from tvarr.wire import convert, messages
 from tvarr.wire.client import dial_work
@@ -40,6 +41,7 @@ class ObservedStream:
         self._on_end = on_end
         self.stats: messages.TranscodeStats | None = None
         self.ended = False  # whether the last word was said
+        self._counter = metrics.StatsCounter()
 
     async def receive(self) -> JobInputItem | None:
         return await self._stream.receive()
@@ -47,6 +49,7 @@ class ObservedStream:
     async def send(self, item: JobOutputItem) -> None:
         if isinstance(item, messages.TranscodeStats):
             self.stats = item
+            self._counter.take(item)
         elif isinstance(item, messages.TranscodeAck):
             self._on_ack(item)
         elif isinstance(item, messages.TranscodeError | messages.OutputComplete):
@@ -214,6 +217,7 @@ class Jobs:
             await self._run_job(spec, observed)
             if observed.ended:
                 log.info("job ended: all of its output was sent", extra=context)
+                metrics.JOBS.labels("completed").inc()
                 return
             reason = JobError(ErrorCode.CANCELLED, "stopped by the other side")
         except JobError as error:
@@ -225,6 +229,7 @@ class Jobs:
         except Exception as error:  # the root of a job
             log.exception("job failed by a defect", extra=context)
             reason = JobError(ErrorCode.INTERNAL, f"{type(error).__name__} in the daemon: {error}")
+        metrics.JOBS.labels(reason.code.value).inc()
         level = logging.INFO if reason.code in _ASKED_FOR else logging.WARNING
         log.log(level, "job ended: %s (%s)", reason, reason.code.value, extra=context)
         if not observed.ended:
