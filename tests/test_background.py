@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -15,7 +16,7 @@ from typing import Protocol
 
 import pytest
 
-from tvarr.background import JsonFormatter, Redactor, TextFormatter, redact
+from tvarr.background import JsonFormatter, Redactor, TextFormatter, log_ids, redact
 
 LIMIT_S = 20.0
 Log = tuple[logging.Logger, io.StringIO, logging.Handler]
@@ -52,6 +53,27 @@ class TestRedactor:
 
 
 class TestFormats:
+    async def test_ids_of_a_block_are_on_its_lines_and_on_those_of_its_tasks(self, log: Log) -> None:
+        logger, stream, handler = log
+        handler.setFormatter(JsonFormatter())
+
+        async def task() -> None:
+            await asyncio.sleep(0)
+            logger.info("task")
+
+        with log_ids(relay_id="r1"):
+            made = asyncio.create_task(task())
+            with log_ids(job_id="j1"):
+                logger.info("inner", extra={"job_id": "j2"})
+        logger.info("outside")
+        await made
+        lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+        assert {line["message"]: (line.get("relay_id"), line.get("job_id")) for line in lines} == {
+            "inner": ("r1", "j2"),
+            "outside": (None, None),
+            "task": ("r1", None),
+        }
+
     def test_text(self, log: Log) -> None:
         logger, stream, handler = log
         handler.setFormatter(TextFormatter())

@@ -12,8 +12,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import FrameType
 
@@ -52,6 +53,19 @@ class Redactor:
 redact = Redactor()
 """The process's own: whoever makes or reads a secret adds it here."""
 
+_NO_IDS: dict[str, str] = {}
+_ids: ContextVar[dict[str, str]] = ContextVar("ids of the log's lines", default=_NO_IDS)
+
+
+@contextmanager
+def log_ids(**ids: str) -> Iterator[None]:
+    """Every line that is logged in the block has these, `job_id="..."`; so have those of tasks that are made in it."""
+    token = _ids.set({**_ids.get(), **ids})
+    try:
+        yield
+    finally:
+        _ids.reset(token)
+
 
 class TextFormatter(logging.Formatter):
     """`2026-11-23T12:00:00.123Z INFO relay: message key=value`, and a traceback on the lines below."""
@@ -84,7 +98,7 @@ class JsonFormatter(logging.Formatter):
 def setup_logging(level: str = "info", log_format: str = "text", secrets: Iterable[str] = ()) -> None:
     """Sends the process's log to stderr: `level` debug, info, warning or error; `log_format` text or json.
 
-    `secrets` never appear in it, nor do passwords in URLs and bearer tokens. Give context with
+    `secrets` never appear in it, nor do passwords in URLs and bearer tokens. Give context with `log_ids`, or
     `log.info("...", extra={"job_id": ...})`: it becomes `job_id=...` at the line's end, or a field of the object.
 
     To be called before gRPC is imported, whose core reads its settings then: it writes to stderr past us, and its
@@ -170,4 +184,4 @@ def _short(name: str) -> str:
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:
-    return {key: value for key, value in vars(record).items() if key not in _PLAIN_RECORD}
+    return {**_ids.get(), **{key: value for key, value in vars(record).items() if key not in _PLAIN_RECORD}}

@@ -338,12 +338,12 @@ class Daemons:
                 self._start(instruction)
                 if placement.fallback:
                     metrics.EXHAUSTION.labels("fallback").inc()
-                    log.warning("job %s falls back to software: %s", job_id, placement.reason)
+                    log.warning("a job falls back to software: %s", placement.reason, extra={"job_id": job_id})
                 elif waited_s:
-                    log.info("job %s starts after %.1f s in the queue", job_id, waited_s)
+                    log.info("a job starts after %.1f s in the queue", waited_s, extra={"job_id": job_id})
             case events.Queued(job_id, position, reason):
                 metrics.EXHAUSTION.labels("queue").inc()
-                log.info("job %s waits at position %d: %s", job_id, position, reason)
+                log.info("a job waits at position %d: %s", position, reason, extra={"job_id": job_id})
             case events.QueueTimedOut(job_id, waited_s, reason, considered):
                 words_ = f"no daemon was free for this job within {waited_s:.0f} s: {reason}"
                 self._refuse(job_id, QueueTimeout(words_, words(considered)))

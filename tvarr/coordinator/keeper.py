@@ -269,9 +269,9 @@ class Keeper:
         (kind, reason, to), self._asked = self._asked, None
         current = self._plan_at(self._restart_seq(run)[0])
         if _kinds(current) != run.kinds:
-            log.info("%s: job %s is not moved: its tracks are changing", self._name, run.id)
+            log.info("%s: not moved: its tracks are changing", self._name, extra=_id_of(run))
             return
-        log.info("%s: job %s is to leave %s: %s", self._name, run.id, run.daemon_name, reason)
+        log.info("%s: to leave %s: %s", self._name, run.daemon_name, reason, extra=_id_of(run))
         successor = self._make(current, replaces=run, move=kind, to=to)
         task = asyncio.create_task(successor.go(), name=f"job {successor.id}")
         self._move = _Move(kind, reason, successor, task, asyncio.get_running_loop().time() + MOVE_WITHIN_S)
@@ -287,7 +287,7 @@ class Keeper:
         self.moves += 1
         metrics.MOVES.inc()
         self.move_refused = ""
-        log.info("%s: job %s on %s: %s", self._name, old.id, old.daemon_name, reason)
+        log.info("%s: on %s: %s", self._name, old.daemon_name, reason, extra=_id_of(old))
         self.endings.append(Ending("moved", reason, job_id=old.id, daemon_name=old.daemon_name))
 
     def _is_over(self, move: _Move, now: float) -> bool:
@@ -302,7 +302,7 @@ class Keeper:
         assert old is not None
         words = str(failure) if failure is not None else "viewers could not change to its successor"
         self.move_refused = f"not moved to {to}: {words}"
-        log.info("%s: job %s was %s", self._name, old.id, self.move_refused)
+        log.info("%s: %s", self._name, self.move_refused, extra=_id_of(old))
         if failure is None and move.kind in {MoveKind.DRAIN, MoveKind.ASKED}:
             old.leave_reason = move.reason
             self._avoid = frozenset({old.placement.daemon_id}) if old.placement is not None else frozenset()
@@ -388,7 +388,9 @@ class Keeper:
         assert run is not None
         name = run.daemon_name
         self.endings.append(Ending(error.code, str(error), job_id=run.id, daemon_name=name))
-        log.warning("%s: job %s on %s ended: %s (%s)", self._name, run.id, name or "nobody", error, error.code)
+        log.warning(
+            "%s: its job on %s ended: %s (%s)", self._name, name or "nobody", error, error.code, extra=_id_of(run)
+        )
         self.feed_seq = self._restart_seq(run)[0]
         if error.code in _NOT_BEGUN and run.output_since is None:
             return  # the ledger does not ask that daemon again so soon
@@ -413,7 +415,7 @@ class Keeper:
         now = time.monotonic()
         if self._alone_since is None:
             self._alone_since = now
-            log.warning("%s: nobody can take the job over for now: %s", self._name, error)
+            log.warning("%s: nobody can take the job over for now: %s", self._name, error, extra=_id_of(run))
         if now - self._alone_since >= self._patience_s:
             raise error
         run.state = "waiting"
@@ -427,6 +429,11 @@ class Keeper:
         words = "; ".join(f"{ending.daemon_name or 'nobody'}: {ending.reason}" for ending in chain)
         minutes = TAKEOVER_WINDOW_S / 60
         return JobError(error.code, f"given up after {failures} failures in {minutes:g} min: {words}")
+
+
+def _id_of(run: JobRun) -> dict[str, str]:
+    """For the log."""
+    return {"job_id": run.id}
 
 
 def _kinds(current: Plan) -> dict[int, Kind]:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from uuid import uuid4
 
+from tvarr.background import log_ids
 from tvarr.coordinator import metrics
 from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.endings import MAX_ENDINGS, Ending
@@ -54,7 +55,8 @@ class Relay:
         self._limits = limits
         self._changed = Signal()  # new events in the ring, or the source's end
         self._drained = Signal()  # somebody has read
-        self._task = asyncio.create_task(self._run(), name=f"relay {channel.slug}")
+        with log_ids(relay_id=self.id):
+            self._task = asyncio.create_task(self._run(), name=f"relay {channel.slug}")
 
     def variant(self, profile: Profile) -> Variant:
         """The variant of a profile, started where it does not run yet."""
@@ -63,21 +65,25 @@ class Relay:
             variant.end("the profile was changed")
             variant = None
         if variant is None:
-            variant = self.variants[profile.name] = Variant(
-                name=f"{self.channel.slug}/{profile.name}",
-                profile=profile,
-                service_name=self.channel.name,
-                source=self.ring,
-                source_changed=self._changed,
-                drained=self._drained,
-                source_id=self.channel.id,
-                full_speed=self.ingest.full_speed,
-                daemons=self._daemons,
-                limits=self._limits,
-            )
+            with log_ids(relay_id=self.id):  # whoever asks first
+                variant = self.variants[profile.name] = self._make(profile)
             if self.ended:
                 variant.source_ended(self.failure)
         return variant
+
+    def _make(self, profile: Profile) -> Variant:
+        return Variant(
+            name=f"{self.channel.slug}/{profile.name}",
+            profile=profile,
+            service_name=self.channel.name,
+            source=self.ring,
+            source_changed=self._changed,
+            drained=self._drained,
+            source_id=self.channel.id,
+            full_speed=self.ingest.full_speed,
+            daemons=self._daemons,
+            limits=self._limits,
+        )
 
     async def drop(self, variant: Variant, reason: str) -> None:
         """Ends a variant that nobody watches any more."""

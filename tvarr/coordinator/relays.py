@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from tvarr.background import log_ids
 from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.ingest import Ingest
 from tvarr.coordinator.models import Channel, Profile
@@ -51,12 +52,14 @@ class Relays:
         self, channel: Channel, profile: Profile, container: str, address: str, user_agent: str
     ) -> AsyncIterator[Viewer]:
         """One viewer of a channel's endless stream (`ts`, `mp4`), from here to the end of the block."""
-        variant = self._relay(channel).variant(profile)
+        relay = self._relay(channel)
+        variant = relay.variant(profile)
         output = variant.ts() if container == "ts" else variant.mp4()
         viewer = output.join(address, user_agent)
         variant.idle_since = None
         try:
-            yield viewer
+            with log_ids(relay_id=relay.id):
+                yield viewer
         finally:
             output.leave(viewer)
             if not variant.watched:

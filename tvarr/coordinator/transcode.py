@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
 from uuid import uuid4
 
+from tvarr.background import log_ids
 from tvarr.cluster.model import JobSpec, MoveKind, Need, Placement
 from tvarr.cluster.waiting import Waiting
 from tvarr.coordinator import metrics
@@ -148,13 +149,17 @@ class JobRun:
         A session that the driver refuses is asked for elsewhere. Raises `NoPlacement` and `QueueTimeout`, or `JobError`
         where the job was lost.
         """
+        with log_ids(job_id=self.id):
+            await self._go()
+
+    async def _go(self) -> None:
         replaces = self.replaces.id if self.replaces is not None else ""
         try:
             slot = await self._daemons.place(
                 self.id, self.need, self._work, replaces=replaces, move=self._move, to=self._to, avoid=self._avoid
             )
             while (refusal := await self._try(slot)) is not None:
-                log.warning("job %s: %s was refused a session: %s", self.id, self.daemon_name, refusal)
+                log.warning("%s was refused a session: %s", self.daemon_name, refusal)
                 self.state, self.placement, self.ack, self.stats = "placing", None, None, None
                 slot = await self._daemons.place_again(slot, refusal)
         finally:

@@ -210,7 +210,7 @@ class Job:
         held, self._opening.held = self._opening.held, []
         self._missing = {t.track.id for t in self.spec.targets} - {t.track.id for t in spec.targets}
         if self._missing:
-            log.warning("job %s starts without tracks %s: nothing came", self.spec.job_id, sorted(self._missing))
+            log.warning("job starts without tracks %s: nothing came", sorted(self._missing))
         self._watch.input_came(time.monotonic())
         self._begun.set()
         await run.give(held)
@@ -230,7 +230,7 @@ class Job:
             ),
             environment(self._encoder),
         )
-        log.debug("job %s: ffmpeg is process %d", self.spec.job_id, process.pid)
+        log.debug("ffmpeg is process %d", process.pid)
         return _Run(process, spec, start, decoder, keeps=len(self._decoders) > 1)
 
     async def _acknowledge(self, run: _Run) -> None:
@@ -277,9 +277,7 @@ class Job:
     async def _fall_back(self, run: _Run, reason: str) -> None:
         """Decoding on the device failed before anything came out: the same input goes through the next decoder."""
         failed = self._decoders.popleft()
-        log.warning(
-            "job %s: decoding by %s failed (%s), trying %s", self.spec.job_id, failed, reason, self._decoders[0]
-        )
+        log.warning("decoding by %s failed (%s), trying %s", failed, reason, self._decoders[0])
         await run.process.stop()
         successor = await self._start(run.spec, run.start)
         successor.take_over(run)

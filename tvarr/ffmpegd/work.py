@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from tvarr.background import log_ids
 from tvarr.cluster.model import JobSpec
 from tvarr.errors import ErrorCode, JobError, TvarrError
 from tvarr.ffmpegd import metrics
@@ -115,7 +116,8 @@ class Jobs:
         if self._closing:
             raise self._closing
         spec = self.capacity.claim_for(spec)
-        task = asyncio.create_task(self._run(spec, stream), name=f"job {spec.job_id}")
+        with log_ids(job_id=spec.job_id):
+            task = asyncio.create_task(self._run(spec, stream), name=f"job {spec.job_id}")
         self._add(RunningJob(spec.job_id, spec.encoder, spec.device, task, client=True))
         try:
             await asyncio.wait({task})
@@ -174,17 +176,18 @@ class Jobs:
 
     async def _work(self, job_id: str, endpoint: Endpoint, daemon_id: str) -> None:
         """One job of the coordinator, on a connection that is dialled for it."""
-        try:
-            async with dial_work(endpoint) as stream:
-                await stream.send(
-                    messages.WorkOpen(job_id=job_id, daemon_id=daemon_id, protocol_version=PROTOCOL_VERSION)
-                )
-                spec = await self._first(job_id, stream)
-                await self._run(spec, stream)
-        except TvarrError as error:
-            log.warning("job did not start: %s", error, extra={"job_id": job_id})
-        except Exception:
-            log.exception("job failed by a defect", extra={"job_id": job_id})
+        with log_ids(job_id=job_id):
+            try:
+                async with dial_work(endpoint) as stream:
+                    await stream.send(
+                        messages.WorkOpen(job_id=job_id, daemon_id=daemon_id, protocol_version=PROTOCOL_VERSION)
+                    )
+                    spec = await self._first(job_id, stream)
+                    await self._run(spec, stream)
+            except TvarrError as error:
+                log.warning("job did not start: %s", error)
+            except Exception:
+                log.exception("job failed by a defect")
 
     async def _first(self, job_id: str, stream: JobInputs) -> JobSpec:
         """What the job is; a job that makes no sense is answered with an error."""
@@ -211,12 +214,11 @@ class Jobs:
         job.stream = observed = ObservedStream(
             stream, lambda ack: self._note_decoder(job, ack), lambda: self._ended(job)
         )
-        context = {"job_id": spec.job_id}
-        log.info("job starts with %s", spec.encoder or "no video encoder", extra=context)
+        log.info("job starts with %s", spec.encoder or "no video encoder")
         try:
             await self._run_job(spec, observed)
             if observed.ended:
-                log.info("job ended: all of its output was sent", extra=context)
+                log.info("job ended: all of its output was sent")
                 metrics.JOBS.labels("completed").inc()
                 return
             reason = JobError(ErrorCode.CANCELLED, "stopped by the other side")
@@ -227,11 +229,11 @@ class Jobs:
                 raise
             reason = job.ending
         except Exception as error:  # the root of a job
-            log.exception("job failed by a defect", extra=context)
+            log.exception("job failed by a defect")
             reason = JobError(ErrorCode.INTERNAL, f"{type(error).__name__} in the daemon: {error}")
         metrics.JOBS.labels(reason.code.value).inc()
         level = logging.INFO if reason.code in _ASKED_FOR else logging.WARNING
-        log.log(level, "job ended: %s (%s)", reason, reason.code.value, extra=context)
+        log.log(level, "job ended: %s (%s)", reason, reason.code.value)
         if not observed.ended:
             with suppress(TvarrError, TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_WITHIN_S):
