@@ -53,6 +53,10 @@ class Conflict(TvarrError):
     """The name is taken, or the thing may not be changed: HTTP 409."""
 
 
+class Stale(TvarrError):
+    """Somebody else changed the thing after the asker had read it: HTTP 412."""
+
+
 class InvalidRequest(TvarrError):
     """A request's content can't be used: HTTP 400."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
 from tests.coordinator.web_server import Services, serving
 from tvarr.coordinator import m3u
@@ -207,3 +208,48 @@ async def test_a_playlist_for_players(tmp_path: Path) -> None:
         await ask(client, "GET", "/playlist.m3u?format=dash", 400)
         await ask(client, "GET", "/playlist.m3u?profile=nope", 404)
         await ask(client, "GET", "/playlist.m3u", 400, headers={"X-Forwarded-Host": 'x"><b>'})
+
+
+async def test_two_editors_do_not_overwrite_each_other(served: Served) -> None:
+    client, _ = served
+    for made, path in (
+        ({"name": "News", "url": "http://h/", "slug": "news"}, "/api/v1/channels"),
+        ({"name": "mine", "video_codec": "h264"}, "/api/v1/profiles"),
+    ):
+        one = f"{path}/{made.get('slug', made['name'])}"
+        async with client.post(path, json=made) as answer:
+            created = answer.headers["ETag"]
+        async with client.get(one) as answer:
+            read = answer.headers["ETag"]
+        assert read == created
+        change = {"group": "A"} if "url" in made else {"gop_s": 1.0}
+        async with client.patch(one, json=change, headers={"If-Match": f'"other", {read}'}) as answer:
+            assert answer.status == 200
+            newest = answer.headers["ETag"]
+        assert newest != read
+        for method, body in (("PATCH", {"name": "Lost"}), ("DELETE", None)):
+            problem = await ask(client, method, one, 412, json=body, headers={"If-Match": read})
+            assert problem["detail"] == f"{made['name']} was changed meanwhile: read it again"
+        async with client.get(one) as answer:
+            assert answer.headers["ETag"] == newest
+        await ask(client, "PATCH", one, 200, json=change, headers={"If-Match": "*"})
+        await ask(client, "DELETE", one, 204, headers={"If-Match": newest})
+
+
+async def test_a_long_list_in_parts(served: Served) -> None:
+    client, _ = served
+    text = "#EXTM3U\n" + "".join(f"#EXTINF:-1,C{n}\nhttp://h/{n}\n" for n in range(25))
+    await ask(client, "POST", "/api/v1/channels/import", 200, data=text, headers={"Content-Type": "audio/x-mpegurl"})
+    names: list[str] = []
+    path: str | None = "/api/v1/channels?limit=10"
+    while path is not None:
+        async with client.get(path) as answer:
+            assert answer.headers["X-Total-Count"] == "25"
+            names += [channel["name"] for channel in await answer.json()]
+            link = answer.links.get("next")
+            path = URL(link["url"]).path_qs if link else None
+    assert names == [f"C{n}" for n in range(25)]
+    assert len(await ask(client, "GET", "/api/v1/channels", 200)) == 25
+    assert await ask(client, "GET", "/api/v1/channels?offset=25", 200) == []
+    for query in ("limit=0", "limit=x", "limit=-1", "limit=1001", "offset=-1", "limit=1e3", "offset=%D9%A1"):
+        assert "takes a whole number" in (await ask(client, "GET", f"/api/v1/channels?{query}", 400))["detail"]

@@ -6,6 +6,7 @@ string mean "not set"; null in a request means the same.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -281,6 +282,11 @@ BUILTIN_PROFILES = {
     )
 }
 """In the order in which they are listed."""
+
+
+def version_of(model: Channel | Profile) -> str:
+    """Another one after each change of content; what editors show to prove that they know the latest (`ETag`)."""
+    return hashlib.sha256(model.model_dump_json().encode()).hexdigest()[:16]
 
 
 _M = TypeVar("_M", bound=BaseModel)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import count
@@ -22,11 +22,12 @@ from tvarr.coordinator.models import (
     ProfileCreate,
     parse,
     slug_of,
+    version_of,
     words_of,
 )
 from tvarr.coordinator.source import SourceSpec
 from tvarr.coordinator.sources.file import file_path
-from tvarr.errors import Conflict, InvalidRequest, NotFound, SourceError, StartError, TvarrError
+from tvarr.errors import Conflict, InvalidRequest, NotFound, SourceError, Stale, StartError, TvarrError
 
 MIGRATIONS = (
     """
@@ -43,6 +44,9 @@ MIGRATIONS = (
 BUSY_TIMEOUT_S = 5.0
 IMPORTED_AT_ONCE = 200
 
+Versions = Collection[str] | None
+"""As `version_of` makes them."""
+
 _T = TypeVar("_T")
 
 
@@ -57,7 +61,8 @@ class Imported(NamedTuple):
 class Store:
     """What outlives a restart. Every method but `open` raises `TvarrError` where the disk fails.
 
-    A channel is found by its id or its slug. Changes are written before a method returns, or not at all.
+    A channel is found by its id or its slug. Changes are written before a method returns, or not at all. Where
+    `versions` are given, one of them is what the caller read: `Stale` is raised where the thing has another by now.
     """
 
     def __init__(self, path: Path, media_dir: Path | None) -> None:
@@ -98,13 +103,15 @@ class Store:
         """Raises `InvalidRequest` (URL, unknown profile) and `Conflict` (slug taken)."""
         return await self._write(lambda: self._add_channel(new))
 
-    async def change_channel(self, key: str, changes: Mapping[str, Any]) -> tuple[Channel, Channel]:
+    async def change_channel(
+        self, key: str, changes: Mapping[str, Any], versions: Versions = None
+    ) -> tuple[Channel, Channel]:
         """Sets the fields named in `changes` (null: back to not set) and returns the channel before and after."""
-        return await self._write(lambda: self._change_channel(key, changes))
+        return await self._write(lambda: self._change_channel(key, changes, versions))
 
-    async def remove_channel(self, key: str) -> Channel:
+    async def remove_channel(self, key: str, versions: Versions = None) -> Channel:
         """Returns what was removed."""
-        return await self._write(lambda: self._remove_channel(key))
+        return await self._write(lambda: self._remove_channel(key, versions))
 
     async def import_channels(self, new: Sequence[ChannelCreate]) -> list[Imported]:
         """Adds those whose URL no channel has yet. One answer for each, in their order.
@@ -131,13 +138,13 @@ class Store:
         """Raises `Conflict` where the name is taken."""
         return await self._write(lambda: self._add_profile(new))
 
-    async def change_profile(self, name: str, changes: Mapping[str, Any]) -> Profile:
+    async def change_profile(self, name: str, changes: Mapping[str, Any], versions: Versions = None) -> Profile:
         """Sets the fields named in `changes`. Raises `Conflict` for a built-in profile."""
-        return await self._write(lambda: self._change_profile(name, changes))
+        return await self._write(lambda: self._change_profile(name, changes, versions))
 
-    async def remove_profile(self, name: str) -> Profile:
+    async def remove_profile(self, name: str, versions: Versions = None) -> Profile:
         """Raises `Conflict` for a built-in profile, and for one that channels name as their default."""
-        return await self._write(lambda: self._remove_profile(name))
+        return await self._write(lambda: self._remove_profile(name, versions))
 
     # -------------------------------------------------------------------------------------------- settings
 
@@ -233,8 +240,9 @@ class Store:
         )
         return channel
 
-    def _change_channel(self, key: str, changes: Mapping[str, Any]) -> tuple[Channel, Channel]:
+    def _change_channel(self, key: str, changes: Mapping[str, Any], versions: Versions) -> tuple[Channel, Channel]:
         before = self._channel(key)
+        _check_version(before, versions)
         if changes.get("id", before.id) != before.id:
             raise InvalidRequest("id: can't be changed")
         merged = {**before.model_dump(), **changes}
@@ -252,8 +260,9 @@ class Store:
         )
         return before, after
 
-    def _remove_channel(self, key: str) -> Channel:
+    def _remove_channel(self, key: str, versions: Versions) -> Channel:
         channel = self._channel(key)
+        _check_version(channel, versions)
         self._db.execute("DELETE FROM channels WHERE id = ?", (channel.id,))
         return channel
 
@@ -319,8 +328,9 @@ class Store:
             raise Conflict(f"name: {new.name} is taken")
         return self._save_profile(Profile(**new.model_dump()))
 
-    def _change_profile(self, name: str, changes: Mapping[str, Any]) -> Profile:
+    def _change_profile(self, name: str, changes: Mapping[str, Any], versions: Versions) -> Profile:
         before = self._own_profile(name)
+        _check_version(before, versions)
         for fixed in ("name", "builtin"):
             if changes.get(fixed, getattr(before, fixed)) != getattr(before, fixed):
                 raise InvalidRequest(f"{fixed}: can't be changed")
@@ -332,11 +342,17 @@ class Store:
         )
         return profile
 
-    def _remove_profile(self, name: str) -> Profile:
+    def _remove_profile(self, name: str, versions: Versions) -> Profile:
         profile = self._own_profile(name)
+        _check_version(profile, versions)
         users = [channel.slug for channel in self._channels() if channel.profile == name]
         if users:
             more = f" and {len(users) - 5} more" if len(users) > 5 else ""
             raise Conflict(f"{name} is the default of {', '.join(users[:5])}{more}")
         self._db.execute("DELETE FROM profiles WHERE name = ?", (name,))
         return profile
+
+
+def _check_version(thing: Channel | Profile, versions: Versions) -> None:
+    if versions is not None and version_of(thing) not in versions:
+        raise Stale(f"{thing.name} was changed meanwhile: read it again")

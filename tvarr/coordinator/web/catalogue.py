@@ -9,8 +9,9 @@ from aiohttp import web
 from yarl import URL
 
 from tvarr.coordinator import m3u
-from tvarr.coordinator.models import Channel, ChannelCreate, Profile, ProfileCreate, parse
-from tvarr.coordinator.web.routes import Route, json_answer, json_body, json_object
+from tvarr.coordinator.models import Channel, ChannelCreate, Profile, ProfileCreate, parse, version_of
+from tvarr.coordinator.store import Versions
+from tvarr.coordinator.web.routes import Route, json_answer, json_body, json_object, page_of
 from tvarr.coordinator.web.schemas import ImportedLine, ImportFrom, ImportResult, RefusedLine
 from tvarr.coordinator.web.services import CoordinatorServices, own_url, services_of
 from tvarr.errors import InvalidRequest, SourceError
@@ -21,38 +22,52 @@ RESTARTING_FIELDS = ("url", "pace", "loop", "user_agent", "headers")
 """What a running relay is made from; another name or logo does not interrupt anybody."""
 
 
+def _one(thing: Channel | Profile, status: int = 200) -> web.Response:
+    """The answer with the version that an edit may name (RFC 9110, 8.8.3)."""
+    answer = json_answer(thing, status)
+    answer.etag = version_of(thing)
+    return answer
+
+
+def _versions(request: web.Request) -> Versions:
+    """What `If-Match` names (RFC 9110, 13.1.1); None where any version will do."""
+    given = request.if_match
+    return None if given is None or any(tag.value == "*" for tag in given) else {tag.value for tag in given}
+
+
 async def list_channels(request: web.Request) -> web.Response:
-    return json_answer(await services_of(request).store.channels())
+    return page_of(request, await services_of(request).store.channels())
 
 
 async def add_channel(request: web.Request) -> web.Response:
     new = parse(ChannelCreate, await json_body(request))
     channel = await services_of(request).store.add_channel(new)
-    answer = json_answer(channel, 201)
+    answer = _one(channel, 201)
     answer.headers["Location"] = f"/api/v1/channels/{channel.id}"
     return answer
 
 
 async def get_channel(request: web.Request) -> web.Response:
-    return json_answer(await services_of(request).store.channel(request.match_info["id"]))
+    return _one(await services_of(request).store.channel(request.match_info["id"]))
 
 
 async def change_channel(request: web.Request) -> web.Response:
     services = services_of(request)
-    before, after = await services.store.change_channel(request.match_info["id"], await json_object(request))
+    key, changes = request.match_info["id"], await json_object(request)
+    before, after = await services.store.change_channel(key, changes, _versions(request))
     if any(getattr(before, field) != getattr(after, field) for field in RESTARTING_FIELDS):
         await services.channel_changed(after.id)
-    return json_answer(after)
+    return _one(after)
 
 
 async def remove_channel(request: web.Request) -> web.Response:
-    await delete_channel(services_of(request), request.match_info["id"])
+    await delete_channel(services_of(request), request.match_info["id"], _versions(request))
     return web.Response(status=204)
 
 
-async def delete_channel(services: CoordinatorServices, key: str) -> None:
-    """Forgets a channel and ends its relay. Raises `NotFound`."""
-    removed = await services.store.remove_channel(key)
+async def delete_channel(services: CoordinatorServices, key: str, versions: Versions = None) -> None:
+    """Forgets a channel and ends its relay. Raises `NotFound`, and `Stale` as the store does."""
+    removed = await services.store.remove_channel(key, versions)
     await services.channel_changed(removed.id)
 
 
@@ -127,28 +142,29 @@ async def _read_capped(content: aiohttp.StreamReader) -> bytes:
 
 
 async def list_profiles(request: web.Request) -> web.Response:
-    return json_answer(await services_of(request).store.profiles())
+    return page_of(request, await services_of(request).store.profiles())
 
 
 async def add_profile(request: web.Request) -> web.Response:
     new = parse(ProfileCreate, await json_body(request))
     profile = await services_of(request).store.add_profile(new)
-    answer = json_answer(profile, 201)
+    answer = _one(profile, 201)
     answer.headers["Location"] = f"/api/v1/profiles/{profile.name}"
     return answer
 
 
 async def get_profile(request: web.Request) -> web.Response:
-    return json_answer(await services_of(request).store.profile(request.match_info["name"]))
+    return _one(await services_of(request).store.profile(request.match_info["name"]))
 
 
 async def change_profile(request: web.Request) -> web.Response:
     changes = await json_object(request)
-    return json_answer(await services_of(request).store.change_profile(request.match_info["name"], changes))
+    name = request.match_info["name"]
+    return _one(await services_of(request).store.change_profile(name, changes, _versions(request)))
 
 
 async def remove_profile(request: web.Request) -> web.Response:
-    await services_of(request).store.remove_profile(request.match_info["name"])
+    await services_of(request).store.remove_profile(request.match_info["name"], _versions(request))
     return web.Response(status=204)
 
 
@@ -176,7 +192,7 @@ async def playlist(request: web.Request) -> web.Response:
 CHANNELS, CHANNEL = "/api/v1/channels", "/api/v1/channels/{id}"
 PROFILES, PROFILE = "/api/v1/profiles", "/api/v1/profiles/{name}"
 ROUTES = (
-    Route(method="GET", path=CHANNELS, handler=list_channels, summary="All channels", answer=[Channel]),
+    Route(method="GET", path=CHANNELS, handler=list_channels, summary="All channels", answer=[Channel], paged=True),
     Route(
         method="POST",
         path=CHANNELS,
@@ -213,7 +229,8 @@ ROUTES = (
         body=ChannelCreate,
         partial=True,
         answer=Channel,
-        errors=(404, 409),
+        errors=(404, 409, 412),
+        versioned=True,
     ),
     Route(
         method="DELETE",
@@ -221,9 +238,10 @@ ROUTES = (
         handler=remove_channel,
         summary="Remove a channel; its streams end",
         status=204,
-        errors=(404,),
+        errors=(404, 412),
+        versioned=True,
     ),
-    Route(method="GET", path=PROFILES, handler=list_profiles, summary="All profiles", answer=[Profile]),
+    Route(method="GET", path=PROFILES, handler=list_profiles, summary="All profiles", answer=[Profile], paged=True),
     Route(
         method="POST",
         path=PROFILES,
@@ -243,7 +261,8 @@ ROUTES = (
         body=ProfileCreate,
         partial=True,
         answer=Profile,
-        errors=(404, 409),
+        errors=(404, 409, 412),
+        versioned=True,
     ),
     Route(
         method="DELETE",
@@ -251,7 +270,8 @@ ROUTES = (
         handler=remove_profile,
         summary="Remove a profile",
         status=204,
-        errors=(404, 409),
+        errors=(404, 409, 412),
+        versioned=True,
     ),
     Route(
         method="GET",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from tvarr.coordinator.models import parse
-from tvarr.coordinator.web.routes import EVENT_STREAM, Route, json_answer, json_body
+from tvarr.coordinator.web.routes import EVENT_STREAM, Route, json_answer, json_body, page_of
 from tvarr.coordinator.web.schemas import MoveRequest, Registration, RelayView, TranscoderView
 from tvarr.coordinator.web.services import View, services_of
 from tvarr.errors import NoPlacement, NotFound
@@ -31,7 +31,7 @@ def find(views: list[View], key: str, what: str) -> View:
 
 
 async def list_transcoders(request: web.Request) -> web.Response:
-    return json_answer(services_of(request).transcoders())
+    return page_of(request, services_of(request).transcoders())
 
 
 async def get_transcoder(request: web.Request) -> web.Response:
@@ -51,7 +51,7 @@ async def activate(request: web.Request) -> web.Response:
 
 
 async def list_relays(request: web.Request) -> web.Response:
-    return json_answer(services_of(request).relays())
+    return page_of(request, services_of(request).relays())
 
 
 async def get_relay(request: web.Request) -> web.Response:
@@ -122,7 +122,14 @@ async def end_events(application: web.Application) -> None:
 
 TRANSCODERS, RELAYS = "/api/v1/transcoders", "/api/v1/relays"
 ROUTES = (
-    Route(method="GET", path=TRANSCODERS, handler=list_transcoders, summary="All daemons", answer=[TranscoderView]),
+    Route(
+        method="GET",
+        path=TRANSCODERS,
+        handler=list_transcoders,
+        summary="All daemons",
+        answer=[TranscoderView],
+        paged=True,
+    ),
     Route(
         method="GET",
         path=TRANSCODERS + "/{id}",
@@ -147,7 +154,7 @@ ROUTES = (
         answer=TranscoderView,
         errors=(404, 409),
     ),
-    Route(method="GET", path=RELAYS, handler=list_relays, summary="All running relays", answer=[RelayView]),
+    Route(method="GET", path=RELAYS, handler=list_relays, summary="All running relays", answer=[RelayView], paged=True),
     Route(
         method="GET",
         path=RELAYS + "/{id}",

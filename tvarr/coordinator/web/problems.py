@@ -23,6 +23,7 @@ from tvarr.errors import (
     NotFound,
     QueueTimeout,
     SourceError,
+    Stale,
     TvarrError,
 )
 
@@ -35,6 +36,7 @@ STATUS_BY_ERROR: tuple[tuple[type[TvarrError], HTTPStatus], ...] = (
     (InvalidRequest, HTTPStatus.BAD_REQUEST),
     (ConfigError, HTTPStatus.BAD_REQUEST),
     (Conflict, HTTPStatus.CONFLICT),
+    (Stale, HTTPStatus.PRECONDITION_FAILED),
     (CannotCarry, HTTPStatus.NOT_ACCEPTABLE),
     (SourceError, HTTPStatus.BAD_GATEWAY),
     (MediaError, HTTPStatus.BAD_GATEWAY),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,6 +19,18 @@ from tvarr.errors import InvalidRequest
 
 EVENT_STREAM = "text/event-stream"
 
+MAX_LIMIT, MAX_OFFSET = 1_000, 1_000_000_000
+PAGING: list[dict[str, Any]] = [
+    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}},
+    {"name": "offset", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": MAX_OFFSET}},
+]
+IF_MATCH: dict[str, Any] = {
+    "name": "If-Match",
+    "in": "header",
+    "description": "the ETag of what was read: 412 where it is another by now",
+    "schema": {"type": "string"},
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
@@ -32,6 +45,8 @@ class Route:
     answer: type[BaseModel] | list[type[BaseModel]] | str | None = None
     status: int = 200
     query: tuple[str, ...] = ()
+    paged: bool = False  # a list of which a part may be asked for: `page_of`
+    versioned: bool = False  # takes `If-Match`
     other_body: str = ""  # a media type that is taken besides JSON
     open: bool = False  # needs no password
     errors: tuple[int, ...] = ()
@@ -74,6 +89,28 @@ def json_answer(value: BaseModel | Sequence[BaseModel] | Any, status: int = 200)
     return web.Response(status=status, text=text, content_type="application/json")
 
 
+def page_of(request: web.Request, items: Sequence[Any]) -> web.Response:
+    """A list, or the part that `limit` and `offset` ask for; where there is more, `Link` says where (RFC 8288)."""
+    limit, offset = _number(request, "limit", 1, MAX_LIMIT), _number(request, "offset", 0, MAX_OFFSET)
+    first = offset or 0
+    until = len(items) if limit is None else min(first + limit, len(items))
+    answer = json_answer(list(items[first:until]))
+    answer.headers["X-Total-Count"] = str(len(items))
+    if limit is not None and until < len(items):
+        answer.headers["Link"] = f'<{request.rel_url.update_query(limit=limit, offset=until)}>; rel="next"'
+    return answer
+
+
+def _number(request: web.Request, name: str, least: int, most: int) -> int | None:
+    """A whole number in the query; None where it is not there. Raises `InvalidRequest`."""
+    text = request.query.get(name)
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,10}", text) or not least <= int(text) <= most:
+        raise InvalidRequest(f"{name}: takes a whole number from {least} to {most}")
+    return int(text)
+
+
 def openapi(routes: Sequence[Route], version: str) -> dict[str, Any]:
     """The description of the routes (OpenAPI 3.1)."""
     models = {model for route in routes for model in _models(route)} | {Problem}
@@ -109,8 +146,11 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     names = [part[1:].partition("}")[0] for part in route.path.split("/") if part.startswith("{")]
     parameters = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
     parameters += [{"name": n, "in": "query", "schema": {"type": "string"}} for n in route.query]
+    parameters += PAGING if route.paged else []
+    parameters += [IF_MATCH] if route.versioned else []
     operation: dict[str, Any] = {"summary": route.summary, "responses": {str(route.status): _success(route)}}
-    errors = sorted({*route.errors, *(() if route.open else (401,)), *((400,) if route.body else ())})
+    bad = (400,) if route.body or route.paged else ()
+    errors = sorted({*route.errors, *(() if route.open else (401,)), *bad})
     for status in errors:
         operation["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,
