@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import psutil
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tvarr import __version__
 from tvarr.background import redact as log_redact
@@ -220,7 +221,13 @@ async def run(options: CoordinatorOptions, *, limits: IngestLimits | None = None
     return 0
 
 
+def _is_of_interest(record: logging.LogRecord) -> bool:
+    """What is no HTTP is answered with 400; its traceback in the log would be for anybody to cause."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
 async def _serve_http(stack: AsyncExitStack, coordinator: Coordinator) -> int:
+    logging.getLogger("aiohttp.server").addFilter(_is_of_interest)
     application = make_web(coordinator, extra_routes=[*coordinator.streaming.routes(), *coordinator.adaptive.routes()])
     runner = web.AppRunner(
         application, access_log=None, handler_cancellation=True, shutdown_timeout=HTTP_SHUTDOWN_S, max_line_size=16384

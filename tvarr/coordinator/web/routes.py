@@ -150,7 +150,7 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     parameters += [IF_MATCH] if route.versioned else []
     operation: dict[str, Any] = {"summary": route.summary, "responses": {str(route.status): _success(route)}}
     bad = (400,) if route.body or route.paged else ()
-    errors = sorted({*route.errors, *(() if route.open else (401,)), *bad})
+    errors = sorted({*route.errors, *(() if route.open else (401, 429)), *bad})
     for status in errors:
         operation["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,
