@@ -294,3 +294,14 @@ def test_sizes(count: float | None, words: str) -> None:
 )
 def test_durations(seconds: float | None, words: str) -> None:
     assert duration_words(seconds) == words
+
+
+async def test_the_grafana_file_asks_for_metrics_that_there_are(served: Served) -> None:
+    client, _ = served
+    families = list(text_string_to_metric_families(await get(client, "/metrics")))
+    known = {f.name + ("_total" if f.type == "counter" else "") for f in families}
+    known |= {f"{f.name}_bucket" for f in families if f.type == "histogram"}
+    board = json.loads((Path(__file__).parents[2] / "examples" / "grafana" / "tvarr.json").read_text())
+    asked = {name for p in board["panels"] for t in p["targets"] for name in re.findall(r"tvarr_\w+", t["expr"])}
+    assert len(asked) > 10
+    assert asked <= known
