@@ -97,10 +97,12 @@ class Relay:
         await asyncio.gather(self._task, return_exceptions=True)
         if not self.ended:
             self.endings.append(Ending("closed", reason))
+            log.info("%s: the relay ends: %s", self.channel.slug, reason, extra={"relay_id": self.id})
         self.ended = True
         await asyncio.gather(*(self.drop(variant, reason) for variant in list(self.variants.values())))
 
     async def _run(self) -> None:
+        log.info("%s: the relay starts", self.channel.slug)
         try:
             await self.ingest.run(self._take, self._room)
         except SourceError as error:
