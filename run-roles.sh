@@ -123,7 +123,8 @@ introduce() {
     *) host=$TVARR_HOST ;;
     esac
     if [ -z "${TVARR_COORDINATOR_URL:-}${TVARR_COORDINATOR_URL_FILE:-}" ]; then
-        export TVARR_COORDINATOR_URL="$host:${TVARR_GRPC_PORT:-9090}"
+        export TVARR_COORDINATOR_URL="${TVARR_TLS_CERT:+grpcs://}$host:${TVARR_GRPC_PORT:-9090}"
+        [ -z "${TVARR_TLS_CERT:-}" ] || export TVARR_TLS_CA="${TVARR_TLS_CA:-$TVARR_TLS_CERT}"
     fi
     [ -z "${TVARR_AUTH_TOKEN:-}${TVARR_AUTH_TOKEN_FILE:-}" ] || return 0
     data=${TVARR_DATA_DIR:-}

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -83,10 +84,11 @@ class Cluster:
     http_port: int = 0
     grpc_port: int = 0
     host: str = "127.0.0.1"
+    tls: ssl.SSLContext | None = None  # what a client of this coordinator trusts, where it serves TLS
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.http_port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.http_port}"
 
     def run(self, name: str, *arguments: str, prefix: tuple[str, ...] | None = None, **environment: str) -> Role:
         """Starts `tvarr` with these arguments as a role called `name`."""
@@ -170,7 +172,7 @@ class Cluster:
             headers={"Authorization": f"Bearer {PASSWORD}", "Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=20, context=self.tls) as answer:
                 return answer.status, json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
             with error:

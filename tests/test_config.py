@@ -54,6 +54,8 @@ def test_coordinator_defaults_are_those_of_the_contract() -> None:
         stream_key="",
         admin_password="",
         no_http_auth=False,
+        tls_cert=None,
+        tls_key=None,
         log_level="info",
         log_format="text",
     )
@@ -71,6 +73,9 @@ def test_ffmpegd_defaults_need_no_setting() -> None:
         gpu_max_sessions=None,
         listen=None,
         metrics_listen=None,
+        tls_ca=None,
+        tls_cert=None,
+        tls_key=None,
         ffmpeg="",
         work_dir=Path("/home/ada/.local/state/tvarr"),
         log_level="info",

@@ -66,7 +66,13 @@ def _probe(config: ProbeConfig) -> int:
 def _status(config: StatusConfig) -> int:
     from tvarr import status
 
-    return status.run(url=config.url, admin_password=config.admin_password, json_output=config.json, watch=config.watch)
+    return status.run(
+        url=config.url,
+        admin_password=config.admin_password,
+        json_output=config.json,
+        watch=config.watch,
+        tls_ca=config.tls_ca,
+    )
 
 
 def _command(config: type[Config], act: Callable[[Config], int]) -> Callable[..., int]:

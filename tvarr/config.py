@@ -175,6 +175,12 @@ def _folder_that_exists(text: str) -> Path:
     return _folder(text).resolve()
 
 
+def _file_that_exists(text: str) -> Path:
+    if not _folder(text).is_file():
+        raise ValueError
+    return _folder(text)
+
+
 def _gpu_sessions(text: str) -> int | dict[str, int]:
     count = _whole(0)
     if "=" not in text:
@@ -191,9 +197,10 @@ def _address(text: str) -> str:
 
 
 def _coordinator_url(text: str) -> str:
-    """`host:port` or `TOKEN@host:port` of `host`, `host:9090` or `grpc://TOKEN@host:9090`."""
-    token, at, address = text.removeprefix("grpc://").rstrip("/").rpartition("@")
-    return f"{TOKEN.parse(unquote(token))}@{_address(address)}" if at else _address(address)
+    """`host:port` or `TOKEN@host:port` of `host`, `host:9090` or `grpc://TOKEN@host:9090`; a `grpcs://` stays."""
+    scheme = "grpcs://" if text.startswith("grpcs://") else ""
+    token, at, address = text.removeprefix(scheme or "grpc://").rstrip("/").rpartition("@")
+    return scheme + (f"{TOKEN.parse(unquote(token))}@" if at else "") + _address(address)
 
 
 def _listen(text: str) -> tuple[str, int]:
@@ -216,10 +223,11 @@ HOST = Takes("HOST", "a host name or an IP address", _matching(r"[\w.-]+|\[?[0-9
 NAME = Takes("NAME", "a name of 1 to 64 printable characters", _matching(r"[^\x00-\x1f\x7f]{1,64}"))
 FOLDER = Takes("FOLDER", "a folder", _folder)
 EXISTING_FOLDER = Takes("FOLDER", "a folder that exists", _folder_that_exists)
+EXISTING_FILE = Takes("FILE", "a file that exists", _file_that_exists)
 PROGRAM = Takes("PATH", "a program's path or name", _matching(r"[^\x00-\x1f\x7f]+"))
 TOKEN = Takes("TOKEN", "printable ASCII characters without spaces", _matching(r"[\x21-\x7e]{1,512}"))
 PASSWORD = Takes("PASSWORD", "1 to 512 printable characters", _matching(r"[^\x00-\x1f\x7f]{1,512}"))
-COORDINATOR = Takes("HOST:PORT", "host:port or grpc://TOKEN@host:port", _coordinator_url)
+COORDINATOR = Takes("HOST:PORT", "host:port, grpc://TOKEN@host:port or grpcs://TOKEN@host:port", _coordinator_url)
 LISTEN = Takes("HOST:PORT", "host:port", _listen)
 HTTP_URL = Takes("URL", "an http:// or https:// URL", _matching(r"https?://[^\s/]+(/\S*)?"))
 POLICY = _one_of("queue", "fallback", "reject")
@@ -253,6 +261,16 @@ def _host_name(_: Environment) -> str:
 LogLevel = Annotated[str, Setting(LOG_LEVEL, "What to log at least", "info")]
 LogFormat = Annotated[str, Setting(LOG_FORMAT, "How to log", "text")]
 Ffmpeg = Annotated[str, Setting(PROGRAM, "The ffmpeg to use", "", "on PATH, then the wheel of the extra `ffmpeg`")]
+TlsKey = Annotated[Path | None, Setting(EXISTING_FILE, "The key of --tls-cert (PEM)", None, "none")]
+TlsCa = Annotated[
+    Path | None,
+    Setting(
+        EXISTING_FILE,
+        "Certificates to trust (PEM): of an authority, or the server's own",
+        None,
+        "the machine's authorities",
+    ),
+]
 Json = Annotated[bool, Setting(SWITCH, "Print JSON", False, "off")]
 
 
@@ -298,6 +316,10 @@ class CoordinatorConfig:
         str, Setting(PASSWORD, "Password of dashboard and API", "", "made and printed once on first start", secret=True)
     ]
     no_http_auth: Annotated[bool, Setting(SWITCH, "Leave dashboard and API open to everybody", False, "off")]
+    tls_cert: Annotated[
+        Path | None, Setting(EXISTING_FILE, "Certificate chain (PEM): serve HTTP and gRPC over TLS", None, "none")
+    ]
+    tls_key: TlsKey
     log_level: LogLevel
     log_format: LogFormat
 
@@ -314,7 +336,8 @@ class CoordinatorConfig:
 class FfmpegdConfig:
     """`tvarr ffmpegd`. Empty text: not set; None: decided by the machine.
 
-    `coordinator_url` is `host:port`; a token that stood in it is in `auth_token`, where that was not given itself.
+    `coordinator_url` is `host:port` or, for TLS, `grpcs://host:port`; a token that stood in it is in `auth_token`,
+    where that was not given itself.
     """
 
     coordinator_url: Annotated[
@@ -342,6 +365,11 @@ class FfmpegdConfig:
     metrics_listen: Annotated[
         tuple[str, int] | None, Setting(LISTEN, "Serve /metrics, /livez and /readyz over HTTP", None, "off")
     ]
+    tls_ca: TlsCa
+    tls_cert: Annotated[
+        Path | None, Setting(EXISTING_FILE, "Certificate chain (PEM): serve --listen over TLS", None, "none")
+    ]
+    tls_key: TlsKey
     ffmpeg: Ffmpeg
     work_dir: Annotated[
         Path,
@@ -356,8 +384,9 @@ class FfmpegdConfig:
     log_format: LogFormat
 
     def __post_init__(self) -> None:
-        token, _, address = self.coordinator_url.rpartition("@")
-        object.__setattr__(self, "coordinator_url", address)
+        scheme = "grpcs://" if self.coordinator_url.startswith("grpcs://") else ""
+        token, _, address = self.coordinator_url.removeprefix(scheme).rpartition("@")
+        object.__setattr__(self, "coordinator_url", scheme + address)
         object.__setattr__(self, "auth_token", self.auth_token or token)
 
 
@@ -376,6 +405,7 @@ class StatusConfig:
 
     url: Annotated[str, Setting(HTTP_URL, "The coordinator's address", "http://127.0.0.1:8080")]
     admin_password: Annotated[str, Setting(PASSWORD, "Password of the API", "", "none", secret=True)]
+    tls_ca: TlsCa
     json: Json
     watch: Annotated[bool, Setting(SWITCH, "Print again and again until stopped", False, "off")]
 

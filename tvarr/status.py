@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tvarr.errors import ConfigError, TvarrError
+from tvarr.tls import client_context, trust
 
 EXIT_REFUSED = 1
 EXIT_NO_COORDINATOR = 3
@@ -56,30 +59,39 @@ class Snapshot:
     relays: list[View]
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A coordinator, and what it takes to be let in."""
+
+    url: str
+    admin_password: str
+    tls_ca: Path | None
+
+
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_args: object, **_kwargs: object) -> None:
         return None
 
 
-def run(*, url: str, admin_password: str, json_output: bool, watch: bool) -> int:
+def run(*, url: str, admin_password: str, json_output: bool, watch: bool, tls_ca: Path | None = None) -> int:
     """Prints the coordinator's state, once or until interrupted, and returns the exit code.
 
     0: printed. 1: password missing or wrong. 3: no coordinator answers; in these cases one line goes to stderr.
-    Raises `ConfigError` for a URL that is none.
+    Raises `ConfigError` for a URL that is none and for a `tls_ca` that can't be used.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigError(f"--url takes the coordinator's address, http://HOST:PORT, not {url!r}")
     if not admin_password.isprintable():
         raise ConfigError("--admin-password takes one line without control characters")
+    access = Access(url, admin_password, tls_ca)
     try:
         if not watch:
-            snapshot = fetch(url, admin_password)
-            _print(snapshot, url, json_output)
+            _print(fetch(access), url, json_output)
         elif json_output or not sys.stdout.isatty():
-            _watch_lines(url, admin_password, json_output)
+            _watch_lines(access, json_output)
         else:
-            _watch_screen(url, admin_password)
+            _watch_screen(access)
     except NoCoordinator as error:
         print(error, file=sys.stderr)  # noqa: T201
         return EXIT_NO_COORDINATOR
@@ -92,15 +104,19 @@ def run(*, url: str, admin_password: str, json_output: bool, watch: bool) -> int
     return 0
 
 
-def fetch(url: str, admin_password: str) -> Snapshot:
+def fetch(access: Access) -> Snapshot:
     """Asks the API. Raises `NoCoordinator` and `Refused`, both of one line."""
-    base = url.rstrip("/")
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
-    lists = [_get(opener, f"{base}/api/v1/{name}", url, admin_password) for name in ("transcoders", "relays")]
+    base = access.url.rstrip("/")
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _NoRedirect()]
+    if base.startswith("https:"):
+        handlers.append(urllib.request.HTTPSHandler(context=client_context(trust(access.tls_ca))))
+    opener = urllib.request.build_opener(*handlers)
+    lists = [_get(opener, f"{base}/api/v1/{name}", access) for name in ("transcoders", "relays")]
     return Snapshot(*lists)
 
 
-def _get(opener: urllib.request.OpenerDirector, address: str, url: str, admin_password: str) -> list[View]:
+def _get(opener: urllib.request.OpenerDirector, address: str, access: Access) -> list[View]:
+    url, admin_password = access.url, access.admin_password
     headers = {"Accept": "application/json"}
     if admin_password:
         headers["Authorization"] = f"Bearer {admin_password}".encode().decode("latin-1")  # travels as UTF-8
@@ -120,6 +136,8 @@ def _get(opener: urllib.request.OpenerDirector, address: str, url: str, admin_pa
         raise stranger from None
     except OSError as error:
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise NoCoordinator(f"the certificate of {url} is not trusted: {cause.verify_message}") from None
         words = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
         raise NoCoordinator(f"no coordinator answers at {url}: {words}") from None
     if not isinstance(body, list) or not all(isinstance(item, dict) for item in body):
@@ -135,21 +153,21 @@ def _print(snapshot: Snapshot, url: str, json_output: bool) -> None:
         Console().print(tables(snapshot, url))
 
 
-def _watch_lines(url: str, admin_password: str, json_output: bool) -> None:
+def _watch_lines(access: Access, json_output: bool) -> None:
     """For a pipe: the same again each second."""
     while True:
-        _print(fetch(url, admin_password), url, json_output)
+        _print(fetch(access), access.url, json_output)
         time.sleep(WATCH_INTERVAL_S)
 
 
-def _watch_screen(url: str, admin_password: str) -> None:
+def _watch_screen(access: Access) -> None:
     """For a terminal: one screen that is drawn over, and goes on when the coordinator was away for a while."""
-    shown: RenderableType = tables(fetch(url, admin_password), url)
+    shown: RenderableType = tables(fetch(access), access.url)
     with Live(shown, auto_refresh=False, screen=True, vertical_overflow="ellipsis") as live:
         while True:
             time.sleep(WATCH_INTERVAL_S)
             try:
-                shown = tables(fetch(url, admin_password), url)
+                shown = tables(fetch(access), access.url)
                 live.update(shown, refresh=True)
             except NoCoordinator as error:
                 live.update(Group(Text(str(error), style="red"), shown), refresh=True)

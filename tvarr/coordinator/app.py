@@ -38,6 +38,7 @@ from tvarr.coordinator.transcode import JobRun
 from tvarr.coordinator.variant import Variant, VariantLimits
 from tvarr.coordinator.web import make_web
 from tvarr.errors import NotFound, StartError
+from tvarr.tls import ServerCertificate, server_certificate
 from tvarr.wire.server import serve_coordinator
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ class CoordinatorOptions:
     stream_key: str
     admin_password: str
     no_http_auth: bool
+    tls_cert: Path | None
+    tls_key: Path | None
     log_level: str
     log_format: str
 
@@ -159,7 +162,7 @@ class Coordinator:
         """What a new worker has to be told."""
         host = self.options.public_host or _guess_host()
         address = f"{host}:{self.grpc_port}"
-        url = f"grpc://{self.token}@{address}"
+        url = f"{'grpcs' if self.options.tls_cert else 'grpc'}://{self.token}@{address}"
         return {
             "coordinator_url": address,
             "token": self.token,
@@ -198,6 +201,7 @@ class Coordinator:
 async def run(options: CoordinatorOptions, *, limits: IngestLimits | None = None) -> int:
     """Serves until it is cancelled. Raises `StartError` where it can't begin."""
     async with AsyncExitStack() as stack:
+        certificate = server_certificate(options.tls_cert, options.tls_key)
         data_dir = _make_data_dir(options.data_dir)
         token = options.auth_token or _stored_token(data_dir / TOKEN_FILE)
         log_redact.add(token)
@@ -209,10 +213,10 @@ async def run(options: CoordinatorOptions, *, limits: IngestLimits | None = None
             options, store=store, auth=auth, token=token, session=session, limits=limits or IngestLimits()
         )
         stack.callback(coordinator.daemons.close)
-        server = await serve_coordinator(coordinator.daemons, options.host, options.grpc_port, token)
+        server = await serve_coordinator(coordinator.daemons, options.host, options.grpc_port, token, certificate)
         coordinator.grpc_port = server.port
         stack.push_async_callback(server.stop)
-        http_port = await _serve_http(stack, coordinator)
+        http_port = await _serve_http(stack, coordinator, certificate)
         stack.push_async_callback(coordinator.relays_running.close)
         coordinator.ready = True
         log.info("streams, API and dashboard on port %d, daemons on port %d", http_port, server.port)
@@ -226,7 +230,7 @@ def _is_of_interest(record: logging.LogRecord) -> bool:
     return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
-async def _serve_http(stack: AsyncExitStack, coordinator: Coordinator) -> int:
+async def _serve_http(stack: AsyncExitStack, coordinator: Coordinator, certificate: ServerCertificate | None) -> int:
     logging.getLogger("aiohttp.server").addFilter(_is_of_interest)
     application = make_web(coordinator, extra_routes=[*coordinator.streaming.routes(), *coordinator.adaptive.routes()])
     runner = web.AppRunner(
@@ -235,7 +239,8 @@ async def _serve_http(stack: AsyncExitStack, coordinator: Coordinator) -> int:
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     options = coordinator.options
-    site = web.TCPSite(runner, options.host, options.http_port)
+    context = certificate.server_context() if certificate else None
+    site = web.TCPSite(runner, options.host, options.http_port, ssl_context=context)
     try:
         await site.start()
     except OSError as error:
@@ -273,7 +278,8 @@ def _stored_token(path: Path) -> str:
 def _announce(coordinator: Coordinator, auth: Auth, http_port: int) -> None:
     """What a person wants to know on a start: where the dashboard is, and on the first one its password."""
     host = coordinator.options.public_host or _guess_host()
-    print(f"dashboard: http://{host}:{http_port}/", flush=True)  # noqa: T201
+    scheme = "https" if coordinator.options.tls_cert else "http"
+    print(f"dashboard: {scheme}://{host}:{http_port}/", flush=True)  # noqa: T201
     if auth.first_password:
         print(f"admin password (shown this once): {auth.first_password}", flush=True)  # noqa: T201
 

@@ -21,6 +21,7 @@ from tvarr.ffmpegd.listen import ListenService
 from tvarr.ffmpegd.work import Jobs, ObservedStream
 from tvarr.hwaccel.capabilities import detect
 from tvarr.hwaccel.stats import StatsReader
+from tvarr.tls import ServerCertificate, server_certificate, trust
 from tvarr.wire import convert, messages
 from tvarr.wire.protocol import Endpoint, parse_endpoint
 from tvarr.wire.server import serve_ffmpegd
@@ -44,6 +45,9 @@ class FfmpegdOptions:
     gpu_max_sessions: int | Mapping[str, int] | None
     listen: tuple[str, int] | None  # host and port
     metrics_listen: tuple[str, int] | None
+    tls_ca: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
     ffmpeg: str
     work_dir: Path
 
@@ -60,6 +64,7 @@ async def run(options: FfmpegdOptions) -> int:
     endpoint = _endpoint(options)
     if options.listen and not options.auth_token:
         raise ConfigError("--listen needs --auth-token, which its clients then show")
+    certificate = server_certificate(options.tls_cert, options.tls_key)
     ffmpeg = await asyncio.to_thread(find_ffmpeg, options.ffmpeg or None)
     log.info("using ffmpeg %s at %s (%s)", ffmpeg.version, ffmpeg.path, ffmpeg.found)
     async with AsyncExitStack() as stack:
@@ -68,7 +73,7 @@ async def run(options: FfmpegdOptions) -> int:
         if options.metrics_listen:
             await daemon.monitor(stack, *options.metrics_listen)
         if options.listen:
-            await daemon.listen(stack, *options.listen)
+            await daemon.listen(stack, *options.listen, certificate)
         attached = daemon.attach(stack, endpoint) if endpoint else None
         stack.push_async_callback(daemon.leave)
         if attached is not None:
@@ -83,7 +88,8 @@ def _endpoint(options: FfmpegdOptions) -> Endpoint | None:
     if not options.coordinator_url:
         return None
     endpoint = parse_endpoint(options.coordinator_url)
-    endpoint = replace(endpoint, token=options.auth_token or endpoint.token)
+    believed = trust(options.tls_ca) if endpoint.tls is not None else None
+    endpoint = replace(endpoint, token=options.auth_token or endpoint.token, tls=believed)
     if not endpoint.token:
         raise ConfigError("--coordinator-url takes grpc://TOKEN@host:port, or host:port beside --auth-token")
     return endpoint
@@ -122,12 +128,12 @@ class Daemon:
         stack.push_async_callback(_cancelled, task)
         return task
 
-    async def listen(self, stack: AsyncExitStack, host: str, port: int) -> None:
+    async def listen(self, stack: AsyncExitStack, host: str, port: int, certificate: ServerCertificate | None) -> None:
         """Serves clients until the stack is left. Raises `StartError` where the port can't be had."""
         service = ListenService(
             self._jobs, daemon_id=self._id, name=self._options.name, heartbeat=self._heartbeat, probe=self._probe
         )
-        server = await serve_ffmpegd(service, host, port, self._options.auth_token)
+        server = await serve_ffmpegd(service, host, port, self._options.auth_token, certificate)
         stack.push_async_callback(server.stop)
         log.info("serving clients on port %d", server.port)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -53,7 +54,11 @@ async def dial_work(endpoint: Endpoint) -> AsyncIterator[JobInputs]:
 
 
 def _channel(endpoint: Endpoint) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(endpoint.target, options=CHANNEL_OPTIONS)
+    if endpoint.tls is None:
+        return grpc.aio.insecure_channel(endpoint.target, options=CHANNEL_OPTIONS)
+    named = (("grpc.ssl_target_name_override", endpoint.tls.name),) if endpoint.tls.name else ()
+    credentials = grpc.ssl_channel_credentials(endpoint.tls.pem or None)
+    return grpc.aio.secure_channel(endpoint.target, credentials, options=(*CHANNEL_OPTIONS, *named))
 
 
 def _call(channel: grpc.aio.Channel, method: str, endpoint: Endpoint) -> grpc.aio.StreamStreamCall:
@@ -78,10 +83,25 @@ async def _end(stream: MessageStream[Any, Any], call: grpc.aio.StreamStreamCall,
         await channel.close()
 
 
+# What gRPC (1.71 to 1.85) says of a connection that does not come about, and what a person can do about it.
+_UNTRUSTED = re.compile(r"handshake failed.*(?:CERTIFICATE_VERIFY_FAILED|BAD_SIGNATURE): ([^:]+)|(Hostname Verif[^.]*)")
+_NO_TLS_THERE = re.compile("handshake failed.*WRONG_VERSION_NUMBER")
+_MAYBE_TLS_THERE = re.compile("failed to connect.*Socket closed")
+
+
+def _tls_words(details: str, endpoint: Endpoint) -> str:
+    """What is wrong with TLS, empty where that is not what went wrong."""
+    if endpoint.tls is None:
+        return "it closed the connection; if it serves TLS, use grpcs://" if _MAYBE_TLS_THERE.search(details) else ""
+    if found := _UNTRUSTED.search(details):
+        return f"its certificate is not trusted ({found[1] or found[2]}); --tls-ca names what to trust"
+    return "it does not speak TLS; use grpc://" if _NO_TLS_THERE.search(details) else ""
+
+
 def _words(error: grpc.RpcError, endpoint: Endpoint) -> str:
     """`host:port: what went wrong`, on one line."""
     details = " ".join((error.details() or error.code().name.lower().replace("_", " ")).split())
-    return f"{endpoint.target}: {details}"
+    return f"{endpoint.target}: {_tls_words(details, endpoint) or details}"
 
 
 def _explain(error: grpc.RpcError, endpoint: Endpoint) -> TvarrError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from tvarr.errors import ConfigError
+from tvarr.tls import Trust
 from tvarr.wire.codec import MAX_MESSAGE_BYTES
 
 PROTOCOL_VERSION = 1
@@ -50,6 +51,7 @@ class Endpoint:
     host: str  # a name or an address, IPv6 without brackets
     port: int
     token: str = field(default="", repr=False)
+    tls: Trust | None = field(default=None, repr=False)  # None: as plain text
 
     @property
     def target(self) -> str:
@@ -61,7 +63,7 @@ _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%\w+)?)\]|(?P<host>[^\s:/@
 
 
 def parse_endpoint(text: str, *, what: str = "--coordinator-url") -> Endpoint:
-    """Reads `host`, `host:9090`, `[::1]:9090`, and each with `grpc://` or `grpc://TOKEN@` before it.
+    """Reads `host`, `host:9090`, `[::1]:9090`, and each with `grpc://` or `grpc://TOKEN@` before it; `grpcs://` is TLS.
 
     The port is 9090 where there is none; the token may be percent-encoded. Raises `ConfigError` that begins with
     `what` and never repeats a token.
@@ -71,7 +73,7 @@ def parse_endpoint(text: str, *, what: str = "--coordinator-url") -> Endpoint:
     scheme, separator, after = rest.partition("://")
     token = ""
     if separator:
-        if scheme.lower() != "grpc":
+        if scheme.lower() not in {"grpc", "grpcs"}:
             raise ConfigError(f"{takes}, not the scheme {scheme[:20]!r}")
         user, at, host = after.rpartition("@")
         token, rest = unquote(user), (host if at else after).removesuffix("/")
@@ -83,4 +85,4 @@ def parse_endpoint(text: str, *, what: str = "--coordinator-url") -> Endpoint:
     port = int(match["port"] or DEFAULT_PORT)
     if port > 65_535:
         raise ConfigError(f"{takes}; there is no port {port}")
-    return Endpoint(match["six"] or match["host"], port, token)
+    return Endpoint(match["six"] or match["host"], port, token, Trust() if scheme.lower() == "grpcs" else None)

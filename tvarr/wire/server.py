@@ -23,6 +23,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from tvarr.errors import ErrorCode, InvalidRequest, JobError, NotFound, Refused, StartError, TvarrError, WireError
+from tvarr.tls import ServerCertificate
 from tvarr.wire import messages as m
 from tvarr.wire.codec import decode_message, encode_message
 from tvarr.wire.convert import clean
@@ -88,8 +89,13 @@ class Server:
         await self._shell.wait()
 
 
-async def serve_coordinator(application: CoordinatorApplication, host: str, port: int, token: str) -> Server:
-    """Serves `Coordinator` on host and port (0: any free one). Raises `StartError` where that can't be had."""
+async def serve_coordinator(
+    application: CoordinatorApplication, host: str, port: int, token: str, certificate: ServerCertificate | None = None
+) -> Server:
+    """Serves `Coordinator` on host and port (0: any free one); with a certificate over TLS alone.
+
+    Raises `StartError` where the port can't be had.
+    """
     shell = _Shell()
 
     async def attach(_: object, context: grpc.aio.ServicerContext) -> None:
@@ -116,11 +122,16 @@ async def serve_coordinator(application: CoordinatorApplication, host: str, port
         "Attach": grpc.stream_stream_rpc_method_handler(attach),
         "Work": grpc.stream_stream_rpc_method_handler(work),
     }
-    return await _serve(COORDINATOR_SERVICE, methods, shell, host, port, token)
+    return await _serve(COORDINATOR_SERVICE, methods, shell, host, port, token, certificate)
 
 
-async def serve_ffmpegd(application: FfmpegdApplication, host: str, port: int, token: str) -> Server:
-    """Serves `Ffmpegd` on host and port (0: any free one). Raises `StartError` where that can't be had."""
+async def serve_ffmpegd(
+    application: FfmpegdApplication, host: str, port: int, token: str, certificate: ServerCertificate | None = None
+) -> Server:
+    """Serves `Ffmpegd` on host and port (0: any free one); with a certificate over TLS alone.
+
+    Raises `StartError` where the port can't be had.
+    """
     shell = _Shell()
 
     async def register(request: m.RegisterRequest) -> m.RegisterReply:
@@ -143,11 +154,17 @@ async def serve_ffmpegd(application: FfmpegdApplication, host: str, port: int, t
         "Probe": _unary(m.ProbeRequest, application.probe),
         "Transcode": grpc.stream_stream_rpc_method_handler(transcode),
     }
-    return await _serve(FFMPEGD_SERVICE, methods, shell, host, port, token)
+    return await _serve(FFMPEGD_SERVICE, methods, shell, host, port, token, certificate)
 
 
 async def _serve(
-    service: str, methods: Mapping[str, grpc.RpcMethodHandler], shell: _Shell, host: str, port: int, token: str
+    service: str,
+    methods: Mapping[str, grpc.RpcMethodHandler],
+    shell: _Shell,
+    host: str,
+    port: int,
+    token: str,
+    certificate: ServerCertificate | None,
 ) -> Server:
     _check_port(host, port)
     server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[_TokenCheck(token)])
@@ -158,13 +175,35 @@ async def _serve(
     reflection.enable_server_reflection(names, server)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        bound = server.add_insecure_port(address)
+        bound = (
+            server.add_secure_port(address, _credentials(certificate))
+            if certificate
+            else server.add_insecure_port(address)
+        )
     except RuntimeError as error:
         raise StartError(f"can't listen on {address} for gRPC: {error}") from error
     for name in ("", *names):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     await server.start()
     return Server(server, bound, health_servicer, shell)
+
+
+def _credentials(certificate: ServerCertificate) -> grpc.ServerCredentials:
+    """What gRPC asks for the certificate at each handshake (in threads of its own)."""
+
+    used = certificate.version
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(certificate.key, certificate.chain)])
+
+    def newer() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal used
+        if certificate.refresh() == used:
+            return None
+        used = certificate.version
+        return configuration()
+
+    return grpc.dynamic_ssl_server_credentials(configuration(), newer)
 
 
 def _check_port(host: str, port: int) -> None:
