@@ -37,6 +37,7 @@ from tvarr.coordinator.streaming import Streaming
 from tvarr.coordinator.transcode import JobRun
 from tvarr.coordinator.variant import Variant, VariantLimits
 from tvarr.coordinator.web import make_web
+from tvarr.coordinator.web.patience import KEEP_ALIVE_S, SILENCE
 from tvarr.errors import NotFound, StartError
 from tvarr.tls import ServerCertificate, server_certificate
 from tvarr.wire.server import serve_coordinator
@@ -234,10 +235,17 @@ async def _serve_http(stack: AsyncExitStack, coordinator: Coordinator, certifica
     logging.getLogger("aiohttp.server").addFilter(_is_of_interest)
     application = make_web(coordinator, extra_routes=[*coordinator.streaming.routes(), *coordinator.adaptive.routes()])
     runner = web.AppRunner(
-        application, access_log=None, handler_cancellation=True, shutdown_timeout=HTTP_SHUTDOWN_S, max_line_size=16384
+        application,
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=HTTP_SHUTDOWN_S,
+        max_line_size=16384,
+        keepalive_timeout=KEEP_ALIVE_S,
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
+    assert runner.server is not None
+    stack.callback(asyncio.create_task(application[SILENCE].watch(runner.server)).cancel)
     options = coordinator.options
     context = certificate.server_context() if certificate else None
     site = web.TCPSite(runner, options.host, options.http_port, ssl_context=context)

@@ -10,6 +10,7 @@ from aiohttp import web
 from tvarr import resources
 from tvarr.coordinator.web import catalogue, cluster, health, pages
 from tvarr.coordinator.web.guard import add_headers, guard
+from tvarr.coordinator.web.patience import SILENCE, Silence, bounded_body
 from tvarr.coordinator.web.problems import problems
 from tvarr.coordinator.web.routes import Route, json_answer, openapi, to_aiohttp
 from tvarr.coordinator.web.services import SERVICES, CoordinatorServices, services_of
@@ -37,7 +38,11 @@ ROUTES: tuple[Route, ...] = (
 
 def make_web(services: CoordinatorServices, extra_routes: Iterable[web.RouteDef] = ()) -> web.Application:
     """The application; `extra_routes` join it under the same error answers."""
-    application = web.Application(middlewares=[problems, guard], client_max_size=MAX_BODY_BYTES)
+    silence = Silence()
+    application = web.Application(
+        middlewares=[silence.listen, problems, guard, bounded_body], client_max_size=MAX_BODY_BYTES
+    )
+    application[SILENCE] = silence
     folder = resources.path("templates")
     application[SERVICES] = services
     application[pages.PAGES] = pages.environment(folder)

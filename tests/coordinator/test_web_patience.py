@@ -1,0 +1,91 @@
+"""Clients that take their time: to ask, and to say all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.coordinator.web_server import PASSWORD, serving
+from tvarr.coordinator.web import patience
+from tvarr.coordinator.web.patience import MAX_OPEN_BODY_BYTES, REQUEST_WITHIN_S, SILENCE, Silence
+
+
+class Connected:
+    def __init__(self) -> None:
+        self.closed = False
+
+    def force_close(self) -> None:
+        self.closed = True
+
+
+def test_a_connection_without_a_request_is_ended_after_a_while() -> None:
+    silence, first, second = Silence(), Connected(), Connected()
+    assert silence.look([first], 0.0) == 0
+    assert silence.look([first, second], REQUEST_WITHIN_S - 0.1) == 0
+    assert silence.look([first, second], REQUEST_WITHIN_S) == 1
+    assert (first.closed, second.closed) == (True, False)
+    assert silence.look([second], 2 * REQUEST_WITHIN_S) == 1
+
+
+async def send(port: int, *parts: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.writelines(parts)
+    await writer.drain()
+    return reader, writer
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: x\r\nX-A: b\r\n"])
+async def test_the_slow_are_told_from_those_that_asked(tmp_path: Path, said: bytes) -> None:
+    async with serving(tmp_path) as (client, _):
+        server = client.server.runner.server  # type: ignore[attr-defined]
+        silence, port = client.app[SILENCE], client.port
+        assert port is not None
+        asked, asking = await send(port, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await asked.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+        slow, speaking = await send(port, said)
+        async with client.get("/livez"):
+            pass  # so what was sent before has come
+        assert len(server.connections) == 3
+        silence.look(server.connections, 0.0)
+        assert silence.look(server.connections, REQUEST_WITHIN_S) == 1
+        with contextlib.suppress(ConnectionResetError):
+            assert await slow.read() == b""
+        asking.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not (await asked.readline()).startswith(b"HTTP/1.1 200"):
+            pass
+        asking.close()
+        speaking.close()
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded", "multipart/form-data"])
+async def test_a_body_that_never_ends_is_not_waited_for(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "BODY_WITHIN_S", 0.2)
+    path = "/api/v1/channels" if kind.endswith("json") else "/login"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}; boundary=b\r\n"
+        f"Authorization: Bearer {PASSWORD}\r\nContent-Length: 100\r\n\r\n"
+    )
+    async with serving(tmp_path) as (client, _):
+        assert client.port is not None
+        reader, writer = await send(client.port, head.encode(), b"--b\r\n")
+        async with asyncio.timeout(10):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 408")
+        writer.close()
+
+
+async def test_strangers_can_not_send_much(tmp_path: Path) -> None:
+    async with serving(tmp_path, logged_in=False) as (client, _):
+        for data in (b"password=" + bytes(MAX_OPEN_BODY_BYTES), chunks()):
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            async with client.post("/login", data=data, headers=headers) as answer:
+                assert answer.status == 413
+
+
+async def chunks() -> AsyncIterator[bytes]:
+    yield b"password=x"

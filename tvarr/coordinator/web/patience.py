@@ -1,0 +1,77 @@
+"""How long a client may take to ask for something, and how much it may say before it is known.
+
+aiohttp waits without end for a first request and for a request's body; each of both holds a descriptor and memory
+(the attack is known as slowloris).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Iterable
+from typing import Protocol
+
+from aiohttp import web
+
+from tvarr.coordinator.web.guard import is_open
+from tvarr.coordinator.web.problems import Handler
+
+REQUEST_WITHIN_S = 15.0  # from the connection to the end of the first request's head
+BODY_WITHIN_S = 30.0
+KEEP_ALIVE_S = 75.0  # between two requests; browsers and proxies reckon with about a minute
+LOOK_EACH_S = 5.0
+MAX_OPEN_BODY_BYTES = 16 * 1024  # of a request by somebody who isn't known: a login
+
+
+class Connection(Hashable, Protocol):
+    """One of `web.Server.connections`."""
+
+    def force_close(self) -> None: ...
+
+
+class Silence:
+    """Ends connections that have not asked for anything in `REQUEST_WITHIN_S`."""
+
+    def __init__(self) -> None:
+        self._asked: set[Connection] = set()
+        self._since: dict[Connection, float] = {}
+
+    @web.middleware
+    async def listen(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Takes note of who asks."""
+        self._asked.add(request.protocol)
+        return await handler(request)
+
+    def look(self, connections: Iterable[Connection], now: float) -> int:
+        """Ends those that were silent for too long, forgets those that are gone; returns how many it ended."""
+        open_now = set(connections)
+        self._asked &= open_now
+        self._since = {one: self._since.get(one, now) for one in open_now - self._asked}
+        late = [one for one, since in self._since.items() if now - since >= REQUEST_WITHIN_S]
+        for one in late:
+            one.force_close()
+        return len(late)
+
+    async def watch(self, server: web.Server) -> None:
+        """Looks again and again, until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_EACH_S)
+            self.look(server.connections, loop.time())
+
+
+SILENCE = web.AppKey("silence", Silence)
+
+
+@web.middleware
+async def bounded_body(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Ends the wait for a body that does not end, however it is read, and takes no long one from strangers."""
+    if not request.can_read_body:
+        return await handler(request)
+    if is_open(request.path) and not 0 <= (request.content_length or -1) <= MAX_OPEN_BODY_BYTES:
+        raise web.HTTPRequestEntityTooLarge(MAX_OPEN_BODY_BYTES, request.content_length or 0)
+    late = web.HTTPRequestTimeout(reason=f"the body did not come within {BODY_WITHIN_S:g} s")
+    timer = asyncio.get_running_loop().call_later(BODY_WITHIN_S, request.content.set_exception, late)
+    try:
+        return await handler(request)
+    finally:
+        timer.cancel()
