@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -26,10 +27,10 @@ async def status_of(url: str, password: str = PASSWORD, *, json_output: bool = F
     return await asyncio.to_thread(status.run, url=url, admin_password=password, json_output=json_output, watch=False)
 
 
-def shown(services: Services, width: int) -> list[str]:
+def shown(services: Services, width: int, groups: list[dict[str, Any]] | None = None) -> list[str]:
     console = Console(width=width, record=True, file=None, force_terminal=False)
     with console.capture() as capture:
-        console.print(status.tables(status.Snapshot(services.daemons, services.running), "http://h:8080"))
+        console.print(status.tables(status.Snapshot(services.daemons, services.running, groups or []), "http://h:8080"))
     return capture.get().splitlines()
 
 
@@ -83,11 +84,22 @@ async def test_errors_are_shown(tmp_path: Path) -> None:
     assert "Jobs" not in text
 
 
+async def test_groups_that_have_a_limit(tmp_path: Path) -> None:
+    groups = [
+        {"name": "Pay TV", "max_connections": 2, "channels": 40, "connections": 2, "relays": ["r1", "r2"]},
+        {"name": "Free", "max_connections": 0, "channels": 7, "connections": 3, "relays": []},
+    ]
+    async with serving(tmp_path) as (_, services):
+        lines = [line.split() for line in shown(services, 100, groups)]
+    assert ["Pay", "TV", "40", "2/2"] in lines
+    assert not any("Free" in line for line in lines)
+
+
 async def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(tmp_path) as (client, services):
         services.add_samples()
         assert await status_of(str(client.make_url("/")), json_output=True) == 0
-    assert json.loads(capsys.readouterr().out) == {"transcoders": [TRANSCODER], "relays": [RELAY]}
+    assert json.loads(capsys.readouterr().out) == {"transcoders": [TRANSCODER], "relays": [RELAY], "groups": []}
 
 
 @pytest.mark.parametrize(

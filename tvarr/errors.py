@@ -73,6 +73,18 @@ class NoPlacement(TvarrError):
         self.retry_after_s = retry_after_s
 
 
+class ConnectionsTaken(TvarrError):
+    """A channel group has as many connections to its provider as it may: HTTP 503 with `reasons`, one line for each.
+
+    `retry_after_s`: when it is worth another try; nobody knows when a viewer leaves.
+    """
+
+    def __init__(self, message: str, reasons: Sequence[str] = (), retry_after_s: float = 10.0) -> None:
+        super().__init__(message)
+        self.reasons = tuple(reasons)
+        self.retry_after_s = retry_after_s
+
+
 class QueueTimeout(TvarrError):
     """A job waited for a free daemon for as long as it may: HTTP 504 with `reasons`, one line for each daemon."""
 

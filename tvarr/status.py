@@ -34,6 +34,8 @@ TIMEOUT_S = 5.0
 WATCH_INTERVAL_S = 1.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
+LISTS = ("transcoders", "relays", "groups")
+
 View = dict[str, Any]
 
 STATE_STYLES = {
@@ -53,10 +55,11 @@ class Refused(TvarrError):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The API's `transcoders` and `relays` at one time."""
+    """The API's `transcoders`, `relays` and `groups` at one time."""
 
     transcoders: list[View]
     relays: list[View]
+    groups: list[View]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ def fetch(access: Access) -> Snapshot:
     if base.startswith("https:"):
         handlers.append(urllib.request.HTTPSHandler(context=client_context(trust(access.tls_ca))))
     opener = urllib.request.build_opener(*handlers)
-    lists = [_get(opener, f"{base}/api/v1/{name}", access) for name in ("transcoders", "relays")]
+    lists = [_get(opener, f"{base}/api/v1/{name}", access) for name in LISTS]
     return Snapshot(*lists)
 
 
@@ -147,8 +150,7 @@ def _get(opener: urllib.request.OpenerDirector, address: str, access: Access) ->
 
 def _print(snapshot: Snapshot, url: str, json_output: bool) -> None:
     if json_output:
-        values = {"transcoders": snapshot.transcoders, "relays": snapshot.relays}
-        print(json.dumps(values, ensure_ascii=False), flush=True)  # noqa: T201
+        print(json.dumps({name: getattr(snapshot, name) for name in LISTS}, ensure_ascii=False), flush=True)  # noqa: T201
     else:
         Console().print(tables(snapshot, url))
 
@@ -197,6 +199,8 @@ def tables(snapshot: Snapshot, url: str) -> RenderableType:
         parts.append(_gpus(snapshot.transcoders))
     if snapshot.relays:
         parts.append(_relays(snapshot.relays))
+    if any(group["max_connections"] for group in snapshot.groups):
+        parts.append(_groups(snapshot.groups))
     if jobs:
         parts += [_jobs(jobs), _reasons(jobs)]
     return Group(*parts)
@@ -268,6 +272,16 @@ def _relays(relays: Sequence[View]) -> RenderableType:
         Text.assemble((f"{name}: ", "bold"), (words, "red")) for name, words in _errors(relays)
     ]  # below, where they have a whole line
     return Group(table, *troubles)
+
+
+def _groups(groups: Sequence[View]) -> RenderableType:
+    table = _table("Groups with a limit", "Group", ">Channels", ">Connections")
+    for group in groups:
+        used, most = group["connections"], group["max_connections"]
+        if most:
+            count = Text(f"{used}/{most}", style="yellow" if used >= most else "")
+            _row(table, group["name"], group["channels"], count)
+    return table
 
 
 def _errors(relays: Sequence[View]) -> Iterable[tuple[str, str]]:

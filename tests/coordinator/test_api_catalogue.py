@@ -58,12 +58,12 @@ async def test_a_channel_from_its_making_to_its_end(served: Served) -> None:
 
     changed = await ask(client, "PATCH", f"/api/v1/channels/{key}", 200, json={"profile": "h264", "group": "A"})
     assert changed == {"id": key, **made, "profile": "h264", "group": "A"}
-    assert services.asked == []
+    assert services.asked == [("edited", key)]
     await ask(client, "PATCH", f"/api/v1/channels/{key}", 200, json={"url": "http://h/other.ts"})
-    assert services.asked == [("changed", key)]
+    assert services.asked[1:] == [("changed", key)]
 
     await ask(client, "DELETE", f"/api/v1/channels/{key}", 204)
-    assert services.asked == [("changed", key)] * 2
+    assert services.asked[1:] == [("changed", key)] * 2
     problem = await ask(client, "GET", f"/api/v1/channels/{key}", 404)
     assert problem == {"title": "Not Found", "status": 404, "detail": f"there is no channel '{key}'"}
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tvarr.coordinator.database import MIGRATIONS
 from tvarr.coordinator.models import ChannelCreate, ProfileCreate, parse
-from tvarr.coordinator.store import MIGRATIONS, Store
+from tvarr.coordinator.store import Store
 from tvarr.errors import Conflict, InvalidRequest, NotFound, StartError, TvarrError
 
 

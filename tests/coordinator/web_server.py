@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from tvarr.coordinator.auth import Auth
+from tvarr.coordinator.models import Channel
 from tvarr.coordinator.store import Store
 from tvarr.coordinator.web import make_web
 from tvarr.errors import Conflict, NotFound
@@ -134,12 +135,13 @@ TRANSCODER = {
 
 RELAY = {
     "id": "r1",
-    "channel": {"id": "c1", "slug": "news", "name": "News [red]"},
+    "channel": {"id": "c1", "slug": "news", "name": "News [red]", "group": "Pay TV"},
     "state": "live",
     "started_at": "2026-11-23T12:04:00.000Z",
     "source": {
         "url": "http://***@h/news.ts",
         "state": "live",
+        "counts": True,
         "error": "",
         "reconnections": 1,
         "segments_left_out": 0,
@@ -252,6 +254,9 @@ class Services:
         if to == "nobody":
             raise Conflict("there is no job that could be moved")
         self.asked.append(("moved", f"{profile} to {to}"))
+
+    def channel_edited(self, channel: Channel) -> None:
+        self.asked.append(("edited", channel.id))
 
     async def channel_changed(self, channel_id: str) -> None:
         self.asked.append(("changed", channel_id))

@@ -58,7 +58,7 @@ class Adaptive:
             raise InvalidRequest(f"container: takes {' or '.join(SUFFIXES)}")
         if request.method == "HEAD":
             return _text("", HLS_TYPE)
-        session = self._join(request, channel, profile, container, f"hls-{container}", secrets.token_urlsafe(12))
+        session = await self._join(request, channel, profile, container, f"hls-{container}", secrets.token_urlsafe(12))
         await _ready(session)
         output = session.output
         folder = f"hls/{quote(profile.name, safe='')}/{container}/{session.token}"
@@ -99,7 +99,7 @@ class Adaptive:
             return _text("", DASH_TYPE)
         session = self._relays.returning(channel, profile, "dash", request.remote or "", _agent(request))
         if session is None:
-            session = self._join(request, channel, profile, "fmp4", "dash", secrets.token_urlsafe(12))
+            session = await self._join(request, channel, profile, "fmp4", "dash", secrets.token_urlsafe(12))
         await _ready(session, DASH_SEGMENTS)
         output = session.output
         text = playlists.manifest(
@@ -136,12 +136,12 @@ class Adaptive:
             raise NotFound(f"no session {token}")
         channel = await self._catalogue.channel(path["channel"])
         profile = await self._catalogue.profile(path["profile"])
-        return self._join(request, channel, profile, container, kind, token)
+        return await self._join(request, channel, profile, container, kind, token)
 
-    def _join(
+    async def _join(
         self, request: web.Request, channel: Channel, profile: Profile, container: Container, kind: str, token: str
     ) -> Session:
-        return self._relays.open_session(
+        return await self._relays.open_session(
             channel,
             profile,
             container,

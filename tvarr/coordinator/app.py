@@ -111,6 +111,7 @@ class Coordinator:
         self.relays_running = Relays(
             daemons=self.daemons,
             make_ingest=self._make_ingest,
+            max_connections=store.max_connections,
             retention_bytes=options.retention_mb * 1024 * 1024,
             retention_s=options.retention_time_s,
             idle_linger_s=options.idle_linger_s,
@@ -152,6 +153,10 @@ class Coordinator:
     async def channel_changed(self, channel_id: str) -> None:
         """Ends the channel's relay, which shows what is no longer so; players that come back get the new."""
         await self.relays_running.stop_channel(channel_id, "the channel was changed")
+
+    def channel_edited(self, channel: Channel) -> None:
+        if relay := self.relays_running.running.get(channel.id):
+            relay.channel = channel
 
     async def drain(self, daemon_id: str) -> None:
         self.daemons.drain(daemon_id, draining=True)

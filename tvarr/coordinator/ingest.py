@@ -103,6 +103,11 @@ class Ingest:
         return self._spec.effective_pace == "fast"
 
     @property
+    def is_remote(self) -> bool:
+        """It is not a file of this machine."""
+        return self._spec.scheme != "file"
+
+    @property
     def status(self) -> IngestStatus:
         return IngestStatus(
             state=self._state,

@@ -199,6 +199,20 @@ class Channel(ChannelFields):
     slug: Slug
 
 
+class GroupFields(_Model):
+    """What a user says of a channel group."""
+
+    max_connections: int = Field(
+        0, ge=0, le=10_000, description="to the provider at once, of all its channels together; 0: no limit"
+    )
+
+
+class Group(GroupFields):
+    """Channels that share a provider's account: those whose `group` is this name."""
+
+    name: Name
+
+
 class ProfileFields(_Model):
     """An encoding profile."""
 
@@ -284,7 +298,7 @@ BUILTIN_PROFILES = {
 """In the order in which they are listed."""
 
 
-def version_of(model: Channel | Profile) -> str:
+def version_of(model: Channel | Profile | Group) -> str:
     """Another one after each change of content; what editors show to prove that they know the latest (`ETag`)."""
     return hashlib.sha256(model.model_dump_json().encode()).hexdigest()[:16]
 

@@ -58,6 +58,22 @@ class Relay:
         with log_ids(relay_id=self.id):
             self._task = asyncio.create_task(self._run(), name=f"relay {channel.slug}")
 
+    @property
+    def holds_connection(self) -> bool:
+        """Whether its source may have a connection to a provider; files have none."""
+        return not self._task.done() and self.ingest.is_remote
+
+    async def disconnected(self) -> None:
+        """Waits until the source is left."""
+        await asyncio.wait({self._task})
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when nobody has watched any variant, in the time of `monotonic`; None: somebody does."""
+        if any(variant.watched for variant in self.variants.values()):
+            return None
+        return max((variant.idle_since or 0.0 for variant in self.variants.values()), default=0.0)
+
     def variant(self, profile: Profile) -> Variant:
         """The variant of a profile, started where it does not run yet."""
         variant = self.variants.get(profile.name)

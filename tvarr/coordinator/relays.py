@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from tvarr.background import log_ids
@@ -13,10 +13,12 @@ from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.ingest import Ingest
 from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.outputs import Viewer
+from tvarr.coordinator.profiles import must_carry
 from tvarr.coordinator.relay import Relay
 from tvarr.coordinator.segmented import Container, Session
+from tvarr.coordinator.source import is_file
 from tvarr.coordinator.variant import Variant, VariantLimits
-from tvarr.errors import NoPlacement, NotFound
+from tvarr.errors import ConnectionsTaken, NoPlacement, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +27,18 @@ MAX_SESSIONS = 10_000  # of players of segments; each request for a playlist may
 
 
 class Relays:
-    """Relays by channel. An unwatched variant is kept for `idle_linger_s`, for viewers who zap back."""
+    """Relays by channel. An unwatched variant is kept for `idle_linger_s`, for viewers who zap back.
+
+    A channel has one connection to its source, and a group of channels as many as `max_connections` says of its name
+    (0: as many as they like). A relay that nobody watches gives its connection up to who needs one.
+    """
 
     def __init__(
         self,
         *,
         daemons: Daemons,
         make_ingest: Callable[[Channel], Ingest],
+        max_connections: Callable[[str], Awaitable[int]],
         retention_bytes: int,
         retention_s: float,
         idle_linger_s: float,
@@ -40,6 +47,9 @@ class Relays:
         self.running: dict[str, Relay] = {}  # by channel id
         self._daemons = daemons
         self._make_ingest = make_ingest
+        self._max_connections = max_connections
+        self._open: set[Relay] = set()  # those whose source may be connected still, also when they run no more
+        self._stopping: set[asyncio.Task[None]] = set()
         self._retention_bytes = retention_bytes
         self._retention_s = retention_s
         self._idle_linger_s = idle_linger_s
@@ -51,8 +61,12 @@ class Relays:
     async def watch(
         self, channel: Channel, profile: Profile, container: str, address: str, user_agent: str
     ) -> AsyncIterator[Viewer]:
-        """One viewer of a channel's endless stream (`ts`, `mp4`), from here to the end of the block."""
-        relay = self._relay(channel)
+        """One viewer of a channel's endless stream (`ts`, `mp4`), from here to the end of the block.
+
+        Raises `CannotCarry` and `ConnectionsTaken`.
+        """
+        must_carry(profile, container)
+        relay = await self._relay(channel)
         variant = relay.variant(profile)
         output = variant.ts() if container == "ts" else variant.mp4()
         viewer = output.join(address, user_agent)
@@ -65,7 +79,7 @@ class Relays:
             if not variant.watched:
                 variant.idle_since = time.monotonic()
 
-    def open_session(
+    async def open_session(
         self,
         channel: Channel,
         profile: Profile,
@@ -78,11 +92,12 @@ class Relays:
     ) -> Session:
         """One player of a channel's segments, until it has asked for nothing for a while.
 
-        Raises `CannotCarry`, and `NoPlacement` where there are too many.
+        Raises `CannotCarry` and `ConnectionsTaken`, and `NoPlacement` where there are too many players.
         """
         if len(self._sessions) >= MAX_SESSIONS:
             raise NoPlacement(f"{MAX_SESSIONS} players read segments already")
-        variant = self._relay(channel).variant(profile)
+        must_carry(profile, "ts" if container == "ts" else "mp4")
+        variant = (await self._relay(channel)).variant(profile)
         session = variant.segments(container).join(token, kind, address, user_agent)
         variant.idle_since = None
         self._sessions[token] = session, variant
@@ -131,19 +146,54 @@ class Relays:
         self._sweeper.cancel()
         await asyncio.gather(self._sweeper, return_exceptions=True)
         await asyncio.gather(*(self.stop(relay, "the coordinator ends") for relay in list(self.running.values())))
+        await asyncio.gather(*self._stopping)
 
-    def _relay(self, channel: Channel) -> Relay:
-        relay = self.running.get(channel.id)
-        if relay is None or relay.ended:
-            relay = self.running[channel.id] = Relay(
-                channel,
-                self._make_ingest(channel),
-                daemons=self._daemons,
-                retention_bytes=self._retention_bytes,
-                retention_s=self._retention_s,
-                limits=self._limits,
-            )
+    async def _relay(self, channel: Channel) -> Relay:
+        """The channel's relay, started where none runs. Raises `ConnectionsTaken`."""
+        while True:
+            relay = self.running.get(channel.id)
+            if relay is not None and not relay.ended:
+                return relay
+            limit = await self._max_connections(channel.group) if channel.group else 0
+            if channel.id not in self.running or self.running[channel.id].ended:
+                if (leaving := self._in_the_way(channel, limit)) is None:
+                    return self._start(channel)
+                await leaving.disconnected()
+
+    def _start(self, channel: Channel) -> Relay:
+        relay = self.running[channel.id] = Relay(
+            channel,
+            self._make_ingest(channel),
+            daemons=self._daemons,
+            retention_bytes=self._retention_bytes,
+            retention_s=self._retention_s,
+            limits=self._limits,
+        )
+        self._open.add(relay)
         return relay
+
+    def _in_the_way(self, channel: Channel, limit: int) -> Relay | None:
+        """A relay that is about to give up its connection, for which the channel has to wait; None: it may have one.
+
+        Raises `ConnectionsTaken` where nobody does.
+        """
+        self._open = {relay for relay in self._open if relay.holds_connection}
+        leaving = {relay for relay in self._open if self.running.get(relay.channel.id) is not relay}
+        if (own := next((relay for relay in leaving if relay.channel.id == channel.id), None)) is not None:
+            return own
+        users = [relay for relay in self._open if relay.channel.group == channel.group]
+        if not limit or len(users) < limit or is_file(channel.url):
+            return None
+        if (going := next((relay for relay in users if relay in leaving), None)) is not None:
+            return going
+        idle = [(since, relay) for relay in users if (since := relay.idle_since) is not None]
+        if not idle:
+            raise _taken(channel.group, limit, users)
+        _, longest = min(idle, key=lambda pair: pair[0])
+        task = asyncio.create_task(self.stop(longest, f"{channel.name} needs its connection"), name="stop a relay")
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+        return longest
 
     async def _sweep(self) -> None:
         while True:
@@ -174,3 +224,14 @@ class Relays:
             return False
         linger = 0.0 if variant.state in {"ended", "failed"} else self._idle_linger_s
         return now - variant.idle_since >= linger
+
+
+def _taken(group: str, limit: int, users: Iterable[Relay]) -> ConnectionsTaken:
+    reasons = []
+    for relay in sorted(users, key=lambda relay: relay.started_at):
+        viewers = sum(len(output.viewers) for variant in relay.variants.values() for output in variant.outputs)
+        minutes = (time.time() - relay.started_at) / 60
+        reasons.append(f"{relay.channel.name}: {viewers} viewer{'s' * (viewers != 1)}, for {minutes:.0f} min")
+    most = "1 connection" if limit == 1 else f"{limit} connections"
+    names = ", ".join(reason.rpartition(":")[0] for reason in reasons[:5]) + ", …" * (len(reasons) > 5)
+    return ConnectionsTaken(f"the group {group!r} may have {most} to its provider, in use by {names}", reasons)

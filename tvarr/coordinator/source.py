@@ -134,6 +134,11 @@ class Stream(Protocol):
         """What is there now, at least one byte; `b""` at the end. Raises `SourceFailure` where the connection broke."""
 
 
+def is_file(url: str) -> bool:
+    """Whether it is read from this machine, and is no connection to anybody."""
+    return url.lower().startswith("file:")
+
+
 def program_of(url: str) -> int | None:
     """The MPEG-TS program that the URL's fragment asks for: `#program=N`."""
     return _number_of("program", url)

@@ -1,53 +1,36 @@
-"""Channels, profiles and settings on disk: one SQLite file, used from one thread of its own."""
+"""Channels, groups of them, profiles and settings on disk."""
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
+from tvarr.coordinator.database import Database
 from tvarr.coordinator.models import (
     BUILTIN_PROFILES,
     Channel,
     ChannelCreate,
+    Group,
+    GroupFields,
     Profile,
     ProfileCreate,
     parse,
     slug_of,
     version_of,
-    words_of,
 )
 from tvarr.coordinator.source import SourceSpec
 from tvarr.coordinator.sources.file import file_path
-from tvarr.errors import Conflict, InvalidRequest, NotFound, SourceError, Stale, StartError, TvarrError
+from tvarr.errors import Conflict, InvalidRequest, NotFound, SourceError, Stale
 
-MIGRATIONS = (
-    """
-    CREATE TABLE channels (
-        id TEXT PRIMARY KEY, slug TEXT NOT NULL UNIQUE, url TEXT NOT NULL, document TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX channels_by_url ON channels (url);
-    CREATE TABLE profiles (name TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
-    CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-    """,
-)
-"""Step N brings a file from `user_version` N to N + 1. Steps are only added."""
-
-BUSY_TIMEOUT_S = 5.0
 IMPORTED_AT_ONCE = 200
 
 Versions = Collection[str] | None
 """As `version_of` makes them."""
-
-_T = TypeVar("_T")
 
 
 class Imported(NamedTuple):
@@ -65,29 +48,20 @@ class Store:
     `versions` are given, one of them is what the caller read: `Stale` is raised where the thing has another by now.
     """
 
-    def __init__(self, path: Path, media_dir: Path | None) -> None:
-        self.path = path
+    def __init__(self, database: Database, media_dir: Path | None) -> None:
         self.media_dir = media_dir
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tvarr-store")
-        self._db: sqlite3.Connection
+        self._database = database
+        self._run, self._write = database.run, database.write
 
     @classmethod
     async def open(cls, path: Path, *, media_dir: Path | None = None) -> Store:
-        """Opens or makes the file, mode 0600, and brings it to the newest version.
-
-        Raises `StartError` where it can't be read, is damaged, or was made by a newer tvarr; it is left as it is then.
-        """
-        store = cls(path, media_dir)
-        try:
-            await store._run(store._open)
-        except BaseException:
-            store._thread.shutdown(wait=False)
-            raise
+        """Opens or makes the file; raises `StartError` as `Database.open` does."""
+        store = cls(Database(path), media_dir)
+        await store._database.open(store._read_all)
         return store
 
     async def close(self) -> None:
-        await self._run(lambda: self._db.close())
-        self._thread.shutdown()
+        await self._database.close()
 
     # -------------------------------------------------------------------------------------------- channels
 
@@ -124,6 +98,30 @@ class Store:
             results += await self._write(partial(self._import_part, part))
         return results
 
+    # ---------------------------------------------------------------------------------------------- groups
+
+    async def groups(self) -> list[Group]:
+        """Those that have settings, and those that channels name, by name."""
+        return await self._run(self._groups)
+
+    async def group(self, name: str) -> Group:
+        """Raises `NotFound` where it has no settings and no channel."""
+        return await self._run(lambda: self._group(name))
+
+    async def max_connections(self, name: str) -> int:
+        """What the group's channels may have at once; 0: no limit."""
+        group = await self._run(lambda: self._stored_group(name))
+        return group.max_connections if group else 0
+
+    async def set_group(self, name: str, fields: GroupFields, versions: Versions = None) -> Group:
+        """Makes the group or replaces its settings. Raises `InvalidRequest` for what is no name."""
+        group = parse(Group, {"name": name, **fields.model_dump()})
+        return await self._write(lambda: self._set_group(group, versions))
+
+    async def remove_group(self, name: str, versions: Versions = None) -> Group:
+        """Forgets the settings, not the channels. Raises `NotFound` where there are none."""
+        return await self._write(lambda: self._remove_group(name, versions))
+
     # -------------------------------------------------------------------------------------------- profiles
 
     async def profiles(self) -> list[Profile]:
@@ -159,61 +157,13 @@ class Store:
 
     # ------------------------------------------------------------------------------- below: in the store's thread
 
-    async def _run(self, work: Callable[[], _T]) -> _T:
-        def guarded() -> _T:
-            try:
-                return work()
-            except sqlite3.Error as error:
-                raise TvarrError(f"the store {self.path} failed: {error}") from error
+    @property
+    def _db(self) -> sqlite3.Connection:
+        return self._database.connection
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
-
-    async def _write(self, work: Callable[[], _T]) -> _T:
-        def in_transaction() -> _T:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                result = work()
-            except BaseException:
-                self._db.rollback()
-                raise
-            self._db.commit()
-            return result
-
-        return await self._run(in_transaction)
-
-    def _open(self) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.touch(mode=0o600)
-            with self.path.open("r+b"):
-                pass
-        except OSError as error:
-            raise StartError(f"the store {self.path} can't be opened: {error.strerror or error}") from None
-        try:
-            self._db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-            try:
-                self._check_and_migrate()
-            except BaseException:
-                self._db.close()
-                raise
-        except (sqlite3.Error, ValidationError) as error:
-            words = words_of(error) if isinstance(error, ValidationError) else str(error)
-            raise StartError(f"the store {self.path} can't be read: {words}") from None
-
-    def _check_and_migrate(self) -> None:
-        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-        if version > len(MIGRATIONS):
-            raise StartError(f"the store {self.path} was made by a newer tvarr (version {version})")
-        damage = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if damage != "ok":
-            raise StartError(f"the store {self.path} is damaged: {' '.join(str(damage).split())}")
-        if version == 0 and self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise StartError(f"the store {self.path} is a database of another program")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
-            self._db.executescript(f"BEGIN IMMEDIATE; {step}; PRAGMA user_version = {number}; COMMIT;")
+    def _read_all(self) -> None:
         self._channels()
+        self._groups()
         self._profiles()
 
     def _channels(self) -> list[Channel]:
@@ -305,6 +255,39 @@ class Store:
         taken = {row[0] for row in rows}
         return next(slug for number in count(2) if (slug := f"{wished}-{number}") not in taken)
 
+    def _groups(self) -> list[Group]:
+        rows = self._db.execute("SELECT document FROM channel_groups")
+        stored = {group.name: group for group in (Group.model_validate_json(document) for (document,) in rows)}
+        named = {channel.group for channel in self._channels() if channel.group}
+        return [stored.get(name) or Group(name=name, max_connections=0) for name in sorted(named | stored.keys())]
+
+    def _group(self, name: str) -> Group:
+        if group := self._stored_group(name):
+            return group
+        if any(channel.group == name for channel in self._channels() if name):
+            return Group(name=name, max_connections=0)
+        raise NotFound(f"there is no group {name[:80]!r}")
+
+    def _stored_group(self, name: str) -> Group | None:
+        row = self._db.execute("SELECT document FROM channel_groups WHERE name = ?", (name,)).fetchone()
+        return Group.model_validate_json(row[0]) if row else None
+
+    def _set_group(self, group: Group, versions: Versions) -> Group:
+        _check_version(self._stored_group(group.name) or Group(name=group.name, max_connections=0), versions)
+        self._db.execute(
+            "INSERT OR REPLACE INTO channel_groups (name, document) VALUES (?, ?)",
+            (group.name, group.model_dump_json()),
+        )
+        return group
+
+    def _remove_group(self, name: str, versions: Versions) -> Group:
+        group = self._stored_group(name)
+        if group is None:
+            raise NotFound(f"the group {name[:80]!r} has no settings")
+        _check_version(group, versions)
+        self._db.execute("DELETE FROM channel_groups WHERE name = ?", (name,))
+        return group
+
     def _profiles(self) -> list[Profile]:
         rows = self._db.execute("SELECT document FROM profiles ORDER BY name")
         return [*BUILTIN_PROFILES.values(), *(Profile.model_validate_json(document) for (document,) in rows)]
@@ -353,6 +336,6 @@ class Store:
         return profile
 
 
-def _check_version(thing: Channel | Profile, versions: Versions) -> None:
+def _check_version(thing: Channel | Group | Profile, versions: Versions) -> None:
     if versions is not None and version_of(thing) not in versions:
         raise Stale(f"{thing.name} was changed meanwhile: read it again")

@@ -155,12 +155,18 @@ def relay(relay: Relay) -> View:
     tracks = relay.ring.tracks_at(relay.ring.next_seq)
     return {
         "id": relay.id,
-        "channel": {"id": relay.channel.id, "slug": relay.channel.slug, "name": relay.channel.name},
+        "channel": {
+            "id": relay.channel.id,
+            "slug": relay.channel.slug,
+            "name": relay.channel.name,
+            "group": relay.channel.group,
+        },
         "state": "ended" if relay.ended else status.state,
         "started_at": when(relay.started_at),
         "source": {
             "url": redact(relay.channel.url),
             "state": status.state,
+            "counts": relay.holds_connection,
             "error": status.error,
             "reconnections": status.reconnections,
             "laps": status.laps,

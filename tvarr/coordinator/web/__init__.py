@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from tvarr import resources
-from tvarr.coordinator.web import catalogue, cluster, health, pages
+from tvarr.coordinator.web import catalogue, cluster, groups, health, pages
 from tvarr.coordinator.web.guard import add_headers, guard
 from tvarr.coordinator.web.patience import SILENCE, Silence, bounded_body
 from tvarr.coordinator.web.problems import problems
@@ -24,6 +24,7 @@ async def description(request: web.Request) -> web.Response:
 
 ROUTES: tuple[Route, ...] = (
     *catalogue.ROUTES,
+    *groups.ROUTES,
     *cluster.ROUTES,
     *health.ROUTES,
     Route(

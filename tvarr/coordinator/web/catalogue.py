@@ -9,8 +9,9 @@ from aiohttp import web
 from yarl import URL
 
 from tvarr.coordinator import m3u
-from tvarr.coordinator.models import Channel, ChannelCreate, Profile, ProfileCreate, parse, version_of
+from tvarr.coordinator.models import Channel, ChannelCreate, Profile, ProfileCreate, parse
 from tvarr.coordinator.store import Versions
+from tvarr.coordinator.web.editing import one, versions_in
 from tvarr.coordinator.web.routes import Route, json_answer, json_body, json_object, page_of
 from tvarr.coordinator.web.schemas import ImportedLine, ImportFrom, ImportResult, RefusedLine
 from tvarr.coordinator.web.services import CoordinatorServices, own_url, services_of
@@ -22,19 +23,6 @@ RESTARTING_FIELDS = ("url", "pace", "loop", "user_agent", "headers")
 """What a running relay is made from; another name or logo does not interrupt anybody."""
 
 
-def _one(thing: Channel | Profile, status: int = 200) -> web.Response:
-    """The answer with the version that an edit may name (RFC 9110, 8.8.3)."""
-    answer = json_answer(thing, status)
-    answer.etag = version_of(thing)
-    return answer
-
-
-def _versions(request: web.Request) -> Versions:
-    """What `If-Match` names (RFC 9110, 13.1.1); None where any version will do."""
-    given = request.if_match
-    return None if given is None or any(tag.value == "*" for tag in given) else {tag.value for tag in given}
-
-
 async def list_channels(request: web.Request) -> web.Response:
     return page_of(request, await services_of(request).store.channels())
 
@@ -42,26 +30,28 @@ async def list_channels(request: web.Request) -> web.Response:
 async def add_channel(request: web.Request) -> web.Response:
     new = parse(ChannelCreate, await json_body(request))
     channel = await services_of(request).store.add_channel(new)
-    answer = _one(channel, 201)
+    answer = one(channel, 201)
     answer.headers["Location"] = f"/api/v1/channels/{channel.id}"
     return answer
 
 
 async def get_channel(request: web.Request) -> web.Response:
-    return _one(await services_of(request).store.channel(request.match_info["id"]))
+    return one(await services_of(request).store.channel(request.match_info["id"]))
 
 
 async def change_channel(request: web.Request) -> web.Response:
     services = services_of(request)
     key, changes = request.match_info["id"], await json_object(request)
-    before, after = await services.store.change_channel(key, changes, _versions(request))
+    before, after = await services.store.change_channel(key, changes, versions_in(request))
     if any(getattr(before, field) != getattr(after, field) for field in RESTARTING_FIELDS):
         await services.channel_changed(after.id)
-    return _one(after)
+    else:
+        services.channel_edited(after)
+    return one(after)
 
 
 async def remove_channel(request: web.Request) -> web.Response:
-    await delete_channel(services_of(request), request.match_info["id"], _versions(request))
+    await delete_channel(services_of(request), request.match_info["id"], versions_in(request))
     return web.Response(status=204)
 
 
@@ -148,23 +138,23 @@ async def list_profiles(request: web.Request) -> web.Response:
 async def add_profile(request: web.Request) -> web.Response:
     new = parse(ProfileCreate, await json_body(request))
     profile = await services_of(request).store.add_profile(new)
-    answer = _one(profile, 201)
+    answer = one(profile, 201)
     answer.headers["Location"] = f"/api/v1/profiles/{profile.name}"
     return answer
 
 
 async def get_profile(request: web.Request) -> web.Response:
-    return _one(await services_of(request).store.profile(request.match_info["name"]))
+    return one(await services_of(request).store.profile(request.match_info["name"]))
 
 
 async def change_profile(request: web.Request) -> web.Response:
     changes = await json_object(request)
     name = request.match_info["name"]
-    return _one(await services_of(request).store.change_profile(name, changes, _versions(request)))
+    return one(await services_of(request).store.change_profile(name, changes, versions_in(request)))
 
 
 async def remove_profile(request: web.Request) -> web.Response:
-    await services_of(request).store.remove_profile(request.match_info["name"], _versions(request))
+    await services_of(request).store.remove_profile(request.match_info["name"], versions_in(request))
     return web.Response(status=204)
 
 

@@ -15,6 +15,7 @@ from tvarr.errors import (
     CannotCarry,
     ConfigError,
     Conflict,
+    ConnectionsTaken,
     ErrorCode,
     InvalidRequest,
     JobError,
@@ -41,6 +42,7 @@ STATUS_BY_ERROR: tuple[tuple[type[TvarrError], HTTPStatus], ...] = (
     (SourceError, HTTPStatus.BAD_GATEWAY),
     (MediaError, HTTPStatus.BAD_GATEWAY),
     (NoPlacement, HTTPStatus.SERVICE_UNAVAILABLE),
+    (ConnectionsTaken, HTTPStatus.SERVICE_UNAVAILABLE),
     (QueueTimeout, HTTPStatus.GATEWAY_TIMEOUT),
     (JobError, HTTPStatus.SERVICE_UNAVAILABLE),
 )
@@ -48,6 +50,7 @@ STATUS_BY_ERROR: tuple[tuple[type[TvarrError], HTTPStatus], ...] = (
 
 SOURCE_IS_TO_BLAME = frozenset({ErrorCode.BAD_INPUT, ErrorCode.BAD_REQUEST})
 RETRY_AFTER_S = 5
+NO_TUNER = "805 All Tuners In Use"  # what clients of such devices look for, by Silicondust's HTTP development guide
 
 
 def problem(
@@ -75,13 +78,15 @@ def answer_for(error: TvarrError) -> web.Response:
         status = HTTPStatus.BAD_GATEWAY
     reasons: tuple[str, ...] = ()
     retry_after_s = RETRY_AFTER_S
-    if isinstance(error, NoPlacement):
+    if isinstance(error, NoPlacement | ConnectionsTaken):
         reasons, retry_after_s = error.reasons, max(1, math.ceil(error.retry_after_s))
     elif isinstance(error, QueueTimeout):
         reasons = error.reasons
     elif isinstance(error, JobError):
         reasons = error.stderr
     headers = {"Retry-After": str(retry_after_s)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    if isinstance(error, ConnectionsTaken):
+        headers["X-HDHomeRun-Error"] = NO_TUNER
     return problem(status, str(error), headers=headers, reasons=reasons)
 
 

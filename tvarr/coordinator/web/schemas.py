@@ -125,15 +125,27 @@ class TranscoderView(_Shape):
     totals: TotalsView
 
 
+class GroupView(_Shape):
+    """Channels that share a provider's account."""
+
+    name: str
+    max_connections: int = Field(description="to the provider at once; 0: no limit")
+    channels: int = Field(description="how many there are")
+    connections: int = Field(description="how many there are now")
+    relays: list[str] = Field(description="ids of those that have one")
+
+
 class ChannelRef(_Shape):
     id: str
     slug: str
     name: str
+    group: str
 
 
 class SourceView(_Shape):
     url: str = Field(description="without credentials")
     state: str
+    counts: bool = Field(description="it is a connection in the sense of its group's max_connections")
     error: str
     reconnections: int
     segments_left_out: int = Field(description="of HLS: that could not be had or read")

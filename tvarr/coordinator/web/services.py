@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from tvarr.coordinator.auth import Auth
+from tvarr.coordinator.models import Channel
 from tvarr.coordinator.store import Store
 from tvarr.errors import InvalidRequest
 
@@ -51,6 +52,9 @@ class CoordinatorServices(Protocol):
 
     async def move_job(self, relay_id: str, profile: str, to: str) -> None:
         """Asks for a job to be moved, `to` a transcoder if one is named. Raises `NotFound` and `Conflict`."""
+
+    def channel_edited(self, channel: Channel) -> None:
+        """Something else of the channel is another now: its name or its group."""
 
     async def channel_changed(self, channel_id: str) -> None:
         """What the channel's stream is made from is another now, or it was deleted."""

@@ -1,0 +1,116 @@
+"""One SQLite file, used from one thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from tvarr.coordinator.models import words_of
+from tvarr.errors import StartError, TvarrError
+
+MIGRATIONS = (
+    """
+    CREATE TABLE channels (
+        id TEXT PRIMARY KEY, slug TEXT NOT NULL UNIQUE, url TEXT NOT NULL, document TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX channels_by_url ON channels (url);
+    CREATE TABLE profiles (name TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+    CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+    """,
+    """
+    CREATE TABLE channel_groups (name TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+    """,
+)
+"""Step N brings a file from `user_version` N to N + 1. Steps are only added."""
+
+BUSY_TIMEOUT_S = 5.0
+
+_T = TypeVar("_T")
+
+
+class Database:
+    """The file, its thread, and its versions. `run` and `write` raise `TvarrError` where the disk fails."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tvarr-store")
+        self.connection: sqlite3.Connection
+
+    async def open(self, check: Callable[[], object]) -> None:
+        """Opens or makes the file, mode 0600, and brings it to the newest version; `check` then reads what is in it.
+
+        Raises `StartError` where it can't be read, is damaged, or was made by a newer tvarr; it is left as it is then.
+        """
+        try:
+            await self.run(lambda: self._open(check))
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
+
+    async def close(self) -> None:
+        await self.run(lambda: self.connection.close())
+        self._thread.shutdown()
+
+    async def run(self, work: Callable[[], _T]) -> _T:
+        def guarded() -> _T:
+            try:
+                return work()
+            except sqlite3.Error as error:
+                raise TvarrError(f"the store {self.path} failed: {error}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+
+    async def write(self, work: Callable[[], _T]) -> _T:
+        def in_transaction() -> _T:
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = work()
+            except BaseException:
+                self.connection.rollback()
+                raise
+            self.connection.commit()
+            return result
+
+        return await self.run(in_transaction)
+
+    def _open(self, check: Callable[[], object]) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch(mode=0o600)
+            with self.path.open("r+b"):
+                pass
+        except OSError as error:
+            raise StartError(f"the store {self.path} can't be opened: {error.strerror or error}") from None
+        try:
+            self.connection = sqlite3.connect(
+                self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._check_and_migrate()
+                check()
+            except BaseException:
+                self.connection.close()
+                raise
+        except (sqlite3.Error, ValidationError) as error:
+            words = words_of(error) if isinstance(error, ValidationError) else str(error)
+            raise StartError(f"the store {self.path} can't be read: {words}") from None
+
+    def _check_and_migrate(self) -> None:
+        version = int(self.connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(MIGRATIONS):
+            raise StartError(f"the store {self.path} was made by a newer tvarr (version {version})")
+        damage = self.connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if damage != "ok":
+            raise StartError(f"the store {self.path} is damaged: {' '.join(str(damage).split())}")
+        if version == 0 and self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise StartError(f"the store {self.path} is a database of another program")
+        self.connection.execute("PRAGMA journal_mode = WAL")
+        self.connection.execute("PRAGMA synchronous = FULL")
+        for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
+            self.connection.executescript(f"BEGIN IMMEDIATE; {step}; PRAGMA user_version = {number}; COMMIT;")
