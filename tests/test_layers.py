@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "wire": {"media", "cluster", "tls"},
     "ffmpegd": {"media", "cluster", "ffmpeg", "hwaccel", "wire", "tls", "resources", "background"},
     "coordinator": {"media", "cluster", "wire", "tls", "resources", "background"},
+    "client": {"media", "cluster", "wire", "tls"},
     "probe": {"media", "cluster", "ffmpeg", "hwaccel"},
     "status": {"tls"},
     "config": set(),

@@ -117,7 +117,7 @@ class Target:
     """What becomes of one track in a job. Zero and empty: as in the source, or the encoder's default."""
 
     track: Track
-    codec: Codec
+    codec: Codec  # of the track itself, where it is copied
     bitrate_kbps: int = 0
     width: int = 0  # the picture keeps its aspect ratio and fits into width x height
     height: int = 0
@@ -127,6 +127,7 @@ class Target:
     gop_s: float = 2.0  # keyframes at the multiples of this on the relay's timeline
     deinterlace: str = "auto"  # auto, on, off
     channels: int = 0
+    copy: bool = False  # the samples pass as they are, around ffmpeg; the rest says nothing then
 
 
 @dataclass(frozen=True, slots=True)

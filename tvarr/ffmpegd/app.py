@@ -16,7 +16,8 @@ from tvarr.ffmpeg.locate import FfmpegBinary, find_ffmpeg
 from tvarr.ffmpegd import describe, monitor
 from tvarr.ffmpegd.attach import Attachment
 from tvarr.ffmpegd.capacity import Capacity
-from tvarr.ffmpegd.job import Job
+from tvarr.ffmpegd.copying import run_with_copies
+from tvarr.ffmpegd.job import Job, JobStream
 from tvarr.ffmpegd.listen import ListenService
 from tvarr.ffmpegd.work import Jobs, ObservedStream
 from tvarr.hwaccel.capabilities import detect
@@ -24,7 +25,7 @@ from tvarr.hwaccel.stats import StatsReader
 from tvarr.tls import ServerCertificate, server_certificate, trust
 from tvarr.wire import convert, messages
 from tvarr.wire.protocol import Endpoint, parse_endpoint
-from tvarr.wire.server import serve_ffmpegd
+from tvarr.wire.server import Server, serve_ffmpegd
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ class Daemon:
         self._stats = StatsReader(capabilities.gpus, capabilities.pools)
         self._reading = asyncio.Lock()
         self._attachment: Attachment | None = None
+        self._server: Server | None = None
 
     def attach(self, stack: AsyncExitStack, endpoint: Endpoint) -> asyncio.Task[None]:
         """Works for a coordinator until the stack is left."""
@@ -133,9 +135,9 @@ class Daemon:
         service = ListenService(
             self._jobs, daemon_id=self._id, name=self._options.name, heartbeat=self._heartbeat, probe=self._probe
         )
-        server = await serve_ffmpegd(service, host, port, self._options.auth_token, certificate)
-        stack.push_async_callback(server.stop)
-        log.info("serving clients on port %d", server.port)
+        self._server = await serve_ffmpegd(service, host, port, self._options.auth_token, certificate)
+        stack.push_async_callback(self._server.stop)
+        log.info("serving clients on port %d", self._server.port)
 
     async def monitor(self, stack: AsyncExitStack, host: str, port: int) -> None:
         """Serves metrics and health until the stack is left. Raises `StartError` where the port can't be had."""
@@ -159,6 +161,8 @@ class Daemon:
         """Waits for the jobs to end, as far as anybody ends them, and ends the others."""
         reason = JobError(ErrorCode.SHUTTING_DOWN, "the daemon shuts down")
         self._jobs.refuse(reason)
+        if self._server is not None:
+            await self._server.leave()
         told = self._attachment is not None and await self._attachment.leave(str(reason))
         await self._jobs.ended(LEAVE_WITHIN_S, moved=told)
         await self._jobs.close(reason)
@@ -167,7 +171,10 @@ class Daemon:
         self._stats.close()
 
     async def _run_job(self, spec: JobSpec, stream: ObservedStream) -> None:
-        await Job(spec, stream, self._ffmpeg, self._jobs.capacity.capabilities).run()
+        async def work(worked_on: JobSpec, inner: JobStream) -> None:
+            await Job(worked_on, inner, self._ffmpeg, self._jobs.capacity.capabilities).run()
+
+        await run_with_copies(spec, stream, work)
 
     def _register(self) -> messages.Register:
         return describe.register(
@@ -175,7 +182,7 @@ class Daemon:
             instance_id=self._instance_id,
             name=self._options.name,
             capabilities=self._jobs.capacity.capabilities,
-            jobs=self._jobs.active(),
+            jobs=self._jobs.ordered(),
         )
 
     async def _heartbeat(self, sequence: int) -> messages.Heartbeat:

@@ -155,7 +155,7 @@ class Attachment:
                 case messages.StartJob():
                     await self._start(stream, item, daemon_id)
                 case messages.CancelJob():
-                    self._jobs.cancel(item.job_id, JobError(ErrorCode.CANCELLED, convert.clean(item.reason)))
+                    self._jobs.cancel_ordered(item.job_id, JobError(ErrorCode.CANCELLED, convert.clean(item.reason)))
                 case messages.Drain():
                     log.info("draining: %s", convert.clean(item.reason) or "asked by the coordinator")
                     self._jobs.capacity.draining = "it is draining"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tvarr.cluster.fit import encoder_for, missing_decoder
-from tvarr.cluster.model import Capabilities, Encoder, Family, JobSpec
+from tvarr.cluster.model import Capabilities, Encoder, Family, JobSpec, Target
 from tvarr.errors import ErrorCode, JobError
 from tvarr.hwaccel.model import OwnSessions
 from tvarr.media.model import Kind
@@ -44,9 +45,11 @@ class Capacity:
         Raises `JobError` as `claim` does.
         """
         self._check_jobs(spec.job_id)
-        encoder = self._checked(spec.encoder, spec.device) if spec.encoder else self._choose(spec)
+        worked_on = [target for target in spec.targets if not target.copy]
+        named = spec.encoder and any(target.track.kind is Kind.VIDEO for target in worked_on)
+        encoder = self._checked(spec.encoder, spec.device) if named else self._choose(worked_on, spec.hw_accel)
         self._claims[spec.job_id] = _Claim(encoder)
-        return replace(spec, encoder=encoder.name, device=encoder.device) if encoder else spec
+        return replace(spec, encoder=encoder.name if encoder else "", device=encoder.device if encoder else "")
 
     def decodes_on(self, job_id: str, device: str) -> None:
         """Notes the GPU that decodes for a job."""
@@ -81,7 +84,7 @@ class Capacity:
             raise JobError(ErrorCode.CAPACITY, full, retry_in_software=found.family is not Family.SOFTWARE)
         return found
 
-    def _choose(self, spec: JobSpec) -> Encoder | None:
+    def _choose(self, targets: Iterable[Target], hw_accel: str) -> Encoder | None:
         full = {(e.name, e.device): words for e in self.capabilities.encoders if e.usable and (words := self._full(e))}
         encoders = tuple(
             replace(e, usable=False, reason=full[e.name, e.device]) if (e.name, e.device) in full else e
@@ -89,10 +92,10 @@ class Capacity:
         )
         now = replace(self.capabilities, encoders=encoders)
         chosen: Encoder | None = None
-        for target in spec.targets:
+        for target in targets:
             if missing := missing_decoder(target, now):
                 raise JobError(ErrorCode.UNSUPPORTED, missing)
-            encoder = encoder_for(target, spec.hw_accel, now)
+            encoder = encoder_for(target, hw_accel, now)
             if isinstance(encoder, str):
                 waits = any(words in encoder for words in full.values())
                 raise JobError(ErrorCode.CAPACITY if waits else ErrorCode.UNSUPPORTED, encoder)

@@ -56,6 +56,8 @@ class ObservedStream:
         elif isinstance(item, messages.TranscodeError | messages.OutputComplete):
             self.ended = True
             self._on_end()
+            await self._stream.send_last(item)
+            return
         await self._stream.send(item)
 
 
@@ -100,8 +102,14 @@ class Jobs:
         self._closing: JobError | None = None
 
     def active(self) -> list[messages.ActiveJob]:
+        """Every job that runs, clients' included."""
         now = time.monotonic()
         return [job.message(now) for job in self._running.values()]
+
+    def ordered(self) -> list[messages.ActiveJob]:
+        """Those that the coordinator ordered: it ends what it does not know."""
+        now = time.monotonic()
+        return [job.message(now) for job in self._running.values() if not job.client]
 
     def start(self, start: messages.StartJob, endpoint: Endpoint, daemon_id: str) -> None:
         """Admits a job of the coordinator and dials `Work` for it. Raises `JobError` where a limit forbids it."""
@@ -125,6 +133,11 @@ class Jobs:
             self.cancel(spec.job_id, JobError(ErrorCode.CONNECTION_LOST, "the client is gone"))
             await asyncio.wait({task}, timeout=END_WITHIN_S)
             raise
+
+    def cancel_ordered(self, job_id: str, error: JobError) -> None:
+        """As `cancel`, for the coordinator, whose word ends no client's job."""
+        if (job := self._running.get(job_id)) and not job.client:
+            self.cancel(job_id, error)
 
     def cancel(self, job_id: str, error: JobError) -> None:
         """Ends a job, which says `error` as its last word; nothing where it has ended already."""

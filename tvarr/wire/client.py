@@ -1,4 +1,4 @@
-"""The daemon's end of `Coordinator`: dials, shows the token, and gives typed streams."""
+"""The dialling ends of both services: they show the token, and give typed streams and answers."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+import betterproto2
 import grpc
 import grpc.aio
 
-from tvarr.errors import ErrorCode, JobError, Refused, TvarrError, WireError
-from tvarr.wire.protocol import CHANNEL_OPTIONS, COORDINATOR_SERVICE, Endpoint
-from tvarr.wire.streams import CoordinatorMessages, JobInputs, MessageStream, connection_lost
+from tvarr.errors import ErrorCode, InvalidRequest, JobError, Refused, TvarrError, WireError
+from tvarr.wire import messages as m
+from tvarr.wire.codec import decode_message, encode_message
+from tvarr.wire.protocol import CHANNEL_OPTIONS, COORDINATOR_SERVICE, FFMPEGD_SERVICE, PROTOCOL_VERSION, Endpoint
+from tvarr.wire.streams import CoordinatorMessages, JobInputs, JobOutputs, MessageStream, connection_lost
 
 GOODBYE_S = 1.0  # an ended stream waits this long for the coordinator's status before it is cut
 
 _REFUSALS = {
     grpc.StatusCode.UNAUTHENTICATED: "it does not take the token",
     grpc.StatusCode.FAILED_PRECONDITION: "",
-    grpc.StatusCode.UNIMPLEMENTED: "no tvarr coordinator answers there",
+    grpc.StatusCode.UNIMPLEMENTED: "it does not serve this",
 }
 
 
@@ -33,7 +36,7 @@ async def dial_attach(endpoint: Endpoint) -> AsyncIterator[CoordinatorMessages]:
     or something else than a coordinator at that address.
     """
     channel = _channel(endpoint)
-    call = _call(channel, "Attach", endpoint)
+    call = _call(channel, f"/{COORDINATOR_SERVICE}/Attach", endpoint)
     stream = CoordinatorMessages(call, lambda error: _explain(error, endpoint))
     try:
         yield stream
@@ -45,12 +48,67 @@ async def dial_attach(endpoint: Endpoint) -> AsyncIterator[CoordinatorMessages]:
 async def dial_work(endpoint: Endpoint) -> AsyncIterator[JobInputs]:
     """`Work`, dialled on a connection of its own: one slow job never holds another up. Left with a goodbye."""
     channel = _channel(endpoint)
-    call = _call(channel, "Work", endpoint)
+    call = _call(channel, f"/{COORDINATOR_SERVICE}/Work", endpoint)
     stream = JobInputs(call, lambda error: _explain_job(error, endpoint))
     try:
         yield stream
     finally:
         await _end(stream, call, channel)
+
+
+@asynccontextmanager
+async def dial_transcode(endpoint: Endpoint) -> AsyncIterator[JobOutputs]:
+    """`Transcode`, dialled on a connection of its own. Left with a goodbye, or cut where the daemon does not answer.
+
+    Besides `JobError` the stream raises what `Calls` do.
+    """
+    channel = _channel(endpoint)
+    call = _call(channel, f"/{FFMPEGD_SERVICE}/Transcode", endpoint)
+    stream = JobOutputs(call, lambda error: _explain_client(error, endpoint))
+    try:
+        yield stream
+    finally:
+        await _end(stream, call, channel)
+
+
+AnswerT = TypeVar("AnswerT", bound=betterproto2.Message)
+
+
+class Calls:
+    """The unary calls of `Ffmpegd`, on one connection. Each takes at most `timeout_s`, a probe `probe_timeout_s`.
+
+    They raise `Refused` (the token, the protocol version, or no daemon that listens), `InvalidRequest`, and `JobError`
+    with `CONNECTION_LOST` where the daemon does not answer.
+    """
+
+    def __init__(self, endpoint: Endpoint, timeout_s: float = 10.0, probe_timeout_s: float = 120.0) -> None:
+        self._endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._probe_timeout_s = probe_timeout_s
+        self._channel = _channel(endpoint)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def register(self, client_name: str) -> m.RegisterReply:
+        request = m.RegisterRequest(protocol_version=PROTOCOL_VERSION, client_name=client_name)
+        return await self._ask("Register", request, m.RegisterReply, self._timeout_s)
+
+    async def get_stats(self) -> m.Heartbeat:
+        return await self._ask("GetStats", m.StatsRequest(), m.Heartbeat, self._timeout_s)
+
+    async def probe(self, max_age_s: float) -> m.Capabilities:
+        return await self._ask("Probe", m.ProbeRequest(max_age_s=max_age_s), m.Capabilities, self._probe_timeout_s)
+
+    async def _ask(
+        self, method: str, request: betterproto2.Message, answer: type[AnswerT], timeout_s: float
+    ) -> AnswerT:
+        call = self._channel.unary_unary(f"/{FFMPEGD_SERVICE}/{method}")
+        try:
+            data = await call(encode_message(request), metadata=_metadata(self._endpoint), timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise _explain_client(error, self._endpoint) from error
+        return decode_message(answer, data)
 
 
 def _channel(endpoint: Endpoint) -> grpc.aio.Channel:
@@ -61,10 +119,13 @@ def _channel(endpoint: Endpoint) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(endpoint.target, credentials, options=(*CHANNEL_OPTIONS, *named))
 
 
+def _metadata(endpoint: Endpoint) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {endpoint.token}"),)
+
+
 def _call(channel: grpc.aio.Channel, method: str, endpoint: Endpoint) -> grpc.aio.StreamStreamCall:
     """Starts a call that carries bytes; the codec is the stream's."""
-    metadata = (("authorization", f"Bearer {endpoint.token}"),)
-    return channel.stream_stream(f"/{COORDINATOR_SERVICE}/{method}")(metadata=metadata)
+    return channel.stream_stream(method)(metadata=_metadata(endpoint))
 
 
 async def _end(stream: MessageStream[Any, Any], call: grpc.aio.StreamStreamCall, channel: grpc.aio.Channel) -> None:
@@ -117,3 +178,10 @@ def _explain_job(error: grpc.RpcError, endpoint: Endpoint) -> TvarrError:
     if error.code() is grpc.StatusCode.NOT_FOUND:
         return JobError(ErrorCode.CANCELLED, _words(error, endpoint))
     return connection_lost(_words(error, endpoint))
+
+
+def _explain_client(error: grpc.RpcError, endpoint: Endpoint) -> TvarrError:
+    code = error.code()
+    if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        return InvalidRequest(_words(error, endpoint))
+    return _explain(error, endpoint)

@@ -39,6 +39,8 @@ MAX_GOP_S = 3_600.0
 MAX_BATCH_AGE_S = 10.0
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 
+COPY = "copy"  # as a target's codec
+
 ItemT = TypeVar("ItemT")
 WireT = TypeVar("WireT")
 
@@ -356,7 +358,7 @@ def start_from_wire(message: m.TranscodeStart) -> JobSpec:
 def _target_to_wire(target: Target) -> m.Target:
     return m.Target(
         track_id=target.track.id,
-        codec=target.codec.value,
+        codec=COPY if target.copy else target.codec.value,
         bitrate_kbps=target.bitrate_kbps,
         width=target.width,
         height=target.height,
@@ -374,6 +376,8 @@ def _target_from_wire(message: m.Target, tracks: dict[int, Track]) -> Target:
     track = tracks.get(message.track_id)
     if track is None:
         raise _bad(f"the {what} has no track")
+    if message.codec == COPY:
+        return Target(track, track.codec, copy=True)
     if message.codec not in _CODECS:
         raise _bad(f"the {what} has the unknown codec {clean(message.codec)!r}")
     deinterlace = message.deinterlace or "auto"

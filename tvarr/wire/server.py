@@ -81,9 +81,13 @@ class Server:
         self._health = health_servicer
         self._shell = shell
 
+    async def leave(self) -> None:
+        """Answers health checks with NOT_SERVING from here on; calls go on."""
+        await self._health.enter_graceful_shutdown()
+
     async def stop(self) -> None:
         """Ends every call: applications see their streams lost and have `STOP_WITHIN_S` to finish."""
-        await self._health.enter_graceful_shutdown()
+        await self.leave()
         self._shell.lose_all()
         await self._server.stop(grace=STOP_WITHIN_S)
         await self._shell.wait()
@@ -272,7 +276,7 @@ class _Shell:
     ) -> None:
         task = asyncio.create_task(method, name="method of a gRPC stream")
         self._running[task] = stream
-        task.add_done_callback(lambda done: self._running.pop(done, None))
+        task.add_done_callback(self._ended)
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:  # how grpc.aio says that the other side is gone
@@ -284,6 +288,11 @@ class _Shell:
             if not task.done():
                 task.cancel()
         await _answer(context, task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        if not task.cancelled() and (error := task.exception()):
+            _log_defect(error)
 
     def lose_all(self) -> None:
         for stream in self._running.values():
@@ -301,8 +310,6 @@ async def _finish(task: asyncio.Task[None]) -> None:
     if not task.done():
         task.cancel()
         await asyncio.wait({task})
-    if not task.cancelled() and (error := task.exception()) and not isinstance(error, TvarrError):
-        log.error("a gRPC method failed", exc_info=error)
 
 
 _STATUS: tuple[tuple[type[TvarrError], grpc.StatusCode], ...] = (
@@ -324,9 +331,13 @@ async def _answer(context: grpc.aio.ServicerContext, task: asyncio.Task[Any]) ->
     await context.abort(*_status(error))
 
 
-def _status(error: BaseException) -> tuple[grpc.StatusCode, str]:
+def _log_defect(error: BaseException) -> None:
     if not isinstance(error, TvarrError):
         log.error("a gRPC method failed", exc_info=error)
+
+
+def _status(error: BaseException) -> tuple[grpc.StatusCode, str]:
+    if not isinstance(error, TvarrError):
         return grpc.StatusCode.INTERNAL, "internal error"
     if isinstance(error, JobError) and error.code is ErrorCode.BAD_REQUEST:
         return grpc.StatusCode.INVALID_ARGUMENT, clean(str(error), MAX_STATUS_CHARACTERS)
@@ -341,6 +352,7 @@ def _unary(cls: type[RequestT], method: Callable[[RequestT], Awaitable[betterpro
         try:
             return encode_message(await method(decode_message(cls, request)))
         except Exception as error:
+            _log_defect(error)
             await context.abort(*_status(error))
             raise
 

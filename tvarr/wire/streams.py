@@ -109,6 +109,11 @@ class MessageStream(Generic[SendT, ReceiveT]):
         """Why the stream broke, once that is known."""
         return self._failure
 
+    @property
+    def ended(self) -> bool:
+        """Whether the other side will say nothing more than what is here already."""
+        return self._read_to_end
+
     async def receive(self) -> ReceiveT | None:
         """The next message, or None when the other side has ended the stream properly.
 
@@ -131,11 +136,18 @@ class MessageStream(Generic[SendT, ReceiveT]):
 
         Raises `WireError` for a message that can't be written, and what `receive` would raise where the stream broke.
         """
+        await self._send(item, despite=False)
+
+    async def send_last(self, item: SendT) -> None:
+        """As `send`, also to a side that ended its own half early, or that sent what can't be read: to say so."""
+        await self._send(item, despite=True)
+
+    async def _send(self, item: SendT, *, despite: bool) -> None:
         data = self._encode(item)
         if len(data) > MAX_MESSAGE_BYTES:
             raise WireError(f"a message of {len(data)} bytes; {MAX_MESSAGE_BYTES} are allowed")
         async with self._sending:
-            if self._failure is not None:
+            if self._failure is not None and (self._lost.is_set() or not despite):
                 raise self._failure
             try:
                 await self.settle()

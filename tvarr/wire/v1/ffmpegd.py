@@ -1062,7 +1062,8 @@ class Target(betterproto2.Message):
 
     codec: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    ffmpeg's codec name
+    ffmpeg's codec name, or "copy": the samples come back as they are, interleaved with the others' output, and the rest
+    of this message says nothing. A job that only copies needs no ffmpeg and no encoder.
     """
 
     bitrate_kbps: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
