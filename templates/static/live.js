@@ -1,60 +1,203 @@
-// Loads the page's live part again when the coordinator says that it has changed.
+// Keeps a page's cards fresh, shows previews, and copies texts. Pages work without it: they reload.
 "use strict";
 
-const live = document.getElementById("live");
+// ---------------------------------------------------------------- changing what is shown, and nothing else
 
-function typing() {
-  const active = document.activeElement;
-  return live.contains(active) && active.matches("input, select, textarea");
+function alike(one, other) {
+  return one.nodeName === other.nodeName && (one.id || "") === (other.id || "");
 }
 
-async function refresh() {
-  const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-  if (answer.redirected) {
-    location.reload(); // logged out
+// Makes `shown` the same as `fresh`, keeping elements: focus, opened details and scroll positions stay.
+function morph(shown, fresh) {
+  if (shown.nodeType !== Node.ELEMENT_NODE) {
+    if (shown.nodeValue !== fresh.nodeValue) shown.nodeValue = fresh.nodeValue;
     return;
   }
-  if (!answer.ok) return;
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const fresh = page.getElementById("live");
-  if (!fresh) return;
-  for (const details of fresh.querySelectorAll("details[id]")) {
-    const shown = document.getElementById(details.id);
-    if (shown) details.open = shown.open;
+  if (shown.hasAttribute("data-keep") || shown.isEqualNode(fresh)) return;
+  for (const { name } of [...shown.attributes]) {
+    if (!fresh.hasAttribute(name) && name !== "open") shown.removeAttribute(name);
   }
-  live.replaceChildren(...fresh.childNodes);
+  for (const { name, value } of fresh.attributes) {
+    if (name !== "open" && shown.getAttribute(name) !== value) shown.setAttribute(name, value);
+  }
+  morphChildren(shown, fresh);
 }
 
-if (live && "EventSource" in window) {
-  let wanted = false;
-  let busy = false;
-  const run = async () => {
-    if (busy || !wanted || document.hidden || typing()) return;
-    busy = true;
-    wanted = false;
-    try {
-      await refresh();
-    } catch {
-      wanted = true; // the coordinator is away; the next event tries again
-    } finally {
-      busy = false;
+function morphChildren(shown, fresh) {
+  let at = shown.firstChild;
+  for (const next of [...fresh.childNodes]) {
+    let same = at && alike(at, next) ? at : null;
+    if (!same && next.id) same = [...shown.children].find((child) => child.id === next.id) ?? null;
+    if (same) {
+      if (same !== at) shown.insertBefore(same, at);
+      else at = at.nextSibling;
+      morph(same, next);
+    } else {
+      shown.insertBefore(next, at);
     }
-  };
+  }
+  while (at) {
+    const gone = at;
+    at = at.nextSibling;
+    gone.remove();
+  }
+}
+
+function parsed(html) {
+  const template = document.createElement("template");
+  template.innerHTML = html;
+  return template.content;
+}
+
+// ---------------------------------------------------------------- live cards
+
+const live = document.getElementById("live");
+const link = document.getElementById("link");
+const none = document.getElementById("none");
+
+function apply({ html, order }) {
+  for (const [id, text] of Object.entries(html)) {
+    const shown = document.getElementById(id);
+    if (!id.startsWith("card-")) {
+      if (shown) morphChildren(shown, parsed(text));
+    } else if (shown) {
+      morph(shown, parsed(text).firstElementChild);
+    } else {
+      live.append(parsed(text));
+    }
+  }
+  if (!order) return;
+  const wanted = new Set(order);
+  for (const card of [...live.children]) if (!wanted.has(card.id)) card.remove();
+  order.forEach((id, index) => {
+    const card = document.getElementById(id);
+    if (card && live.children[index] !== card) live.insertBefore(card, live.children[index] ?? null);
+  });
+  none.hidden = order.length > 0;
+}
+
+function follow() {
   let source = null;
-  let first = true;
+  let stamp = new URL(live.dataset.live, location.href).searchParams.get("at");
+  let pause = 500;
+  const say = (words) => {
+    if (link.textContent !== words) link.textContent = words;
+  };
   const listen = () => {
-    source = new EventSource("/api/v1/events");
-    source.addEventListener(live.dataset.events, () => {
-      if (first) {
-        first = false; // it tells what the page shows already
-        return;
-      }
-      wanted = true;
-      run();
+    const url = new URL(live.dataset.live, location.href);
+    url.searchParams.set("at", stamp);
+    source = new EventSource(url);
+    source.onopen = () => {
+      pause = 500;
+      say("live");
+    };
+    source.addEventListener("change", (event) => {
+      const began = performance.now();
+      stamp = event.lastEventId;
+      apply(JSON.parse(event.data));
+      performance.measure("tvarr event", { start: began });
     });
+    source.onerror = async () => {
+      say("connecting…");
+      if (source.readyState !== EventSource.CLOSED) return; // it tries again by itself
+      await new Promise((resolve) => setTimeout(resolve, pause));
+      pause = Math.min(2 * pause, 10000);
+      const page = await fetch(location.href, { method: "HEAD" }).catch(() => null);
+      if (page?.redirected || page?.status === 404) location.reload(); // logged out, or gone
+      else if (source) listen();
+    };
   };
   listen();
-  document.addEventListener("visibilitychange", run);
-  addEventListener("pagehide", () => source.close());
+  addEventListener("pagehide", () => {
+    source.close();
+    source = null;
+  });
   addEventListener("pageshow", (event) => event.persisted && listen());
+}
+if (live && "EventSource" in window) follow();
+
+// ---------------------------------------------------------------- buttons
+
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (!form.hasAttribute("data-stay")) return;
+  event.preventDefault();
+  const button = event.submitter;
+  if (button) button.disabled = true;
+  try {
+    const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form)) });
+    if (!answer.ok) throw new Error(`${answer.status}`);
+  } catch {
+    form.submit(); // shows what is wrong
+  } finally {
+    if (button) setTimeout(() => (button.disabled = false), 500);
+  }
+});
+
+async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const area = document.createElement("textarea"); // pages without https have no clipboard
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+async function registration() {
+  const answer = await fetch("/api/v1/registration");
+  const { container, command, compose } = await answer.json();
+  return { "command-container": container, "command-machine": command, "command-compose": compose };
+}
+
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    const element = document.getElementById(button.dataset.copy);
+    await copy(element.hasAttribute("data-secret") ? (await registration())[element.id] : element.textContent);
+    const words = button.textContent;
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = words), 1500);
+  });
+}
+
+document.addEventListener("click", async (event) => {
+  const reveal = event.target.closest("[data-reveal]");
+  const preview = event.target.closest("[data-preview]");
+  if (reveal && reveal.textContent.startsWith("Show")) {
+    event.preventDefault();
+    for (const [id, text] of Object.entries(await registration())) document.getElementById(id).textContent = text;
+    reveal.textContent = "Hide the token";
+  } else if (preview) {
+    event.preventDefault();
+    play(document.getElementById(preview.dataset.preview), preview.href);
+  }
+});
+
+// ---------------------------------------------------------------- previews
+
+function play(box, url) {
+  const before = box.querySelector("video");
+  const again = before?.getAttribute("src") === url;
+  if (before) {
+    before.removeAttribute("src");
+    before.load(); // lets go of the stream
+  }
+  box.replaceChildren();
+  if (again) return;
+  const video = document.createElement("video");
+  video.muted = video.autoplay = video.controls = video.playsInline = true;
+  video.setAttribute("aria-label", "Preview");
+  const words = document.createElement("p");
+  words.className = "hint";
+  words.setAttribute("role", "status");
+  words.textContent = "loading…";
+  video.addEventListener("loadeddata", () => {
+    words.textContent = `${video.videoWidth}×${video.videoHeight}, as a viewer of its own; press Preview again to end it`;
+  });
+  video.addEventListener("error", () => {
+    if (video.hasAttribute("src")) words.textContent = "This browser can't play it: try a profile with H.264 and AAC.";
+  });
+  video.src = url;
+  box.append(video, words);
 }

@@ -16,11 +16,11 @@ from aiohttp.test_utils import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import TypeAdapter
 
-from tests.coordinator.web_server import RELAY, TRANSCODER, Services, serving
+from tests.coordinator.web_server import DETAIL, RELAY, TRANSCODER, Services, serving
 from tvarr.coordinator.models import ChannelCreate, parse
 from tvarr.coordinator.web import ROUTES, cluster
-from tvarr.coordinator.web.pages import duration_words, size_words
-from tvarr.coordinator.web.schemas import RelayView, TranscoderView
+from tvarr.coordinator.web.schemas import RelayView, TranscoderDetail, TranscoderView
+from tvarr.coordinator.web.words import duration_words, size_words
 
 Client = TestClient[web.Request, web.Application]
 Served = tuple[Client, Services]
@@ -42,7 +42,10 @@ async def get(client: Client, path: str, status: int = 200) -> str:
 async def test_transcoders_and_relays(served: Served) -> None:
     client, _ = served
     assert json.loads(await get(client, "/api/v1/transcoders")) == [TRANSCODER]
-    assert json.loads(await get(client, "/api/v1/transcoders/d1")) == TRANSCODER
+    (job,) = TRANSCODER["jobs"]
+    detail = {**TRANSCODER, **DETAIL, "jobs": [{**job, "stderr": ["frame dropped <i>"]}]}
+    assert json.loads(await get(client, "/api/v1/transcoders/d1")) == detail
+    TypeAdapter(TranscoderDetail).validate_python(detail)
     assert json.loads(await get(client, "/api/v1/relays")) == [RELAY]
     assert json.loads(await get(client, "/api/v1/relays/r1")) == RELAY
     for path in ("/api/v1/transcoders/x", "/api/v1/relays/x"):
@@ -210,7 +213,17 @@ def test_the_examples_have_the_described_shapes() -> None:
     ("path", "words"),
     [
         ("/transcoders", ["rack <1>", "h264_nvenc", "GeForce RTX 3080", "driver 550.54: 8", "2 h 1 min", "News [red]"]),
-        ("/transcoders/d1", ["this GPU has no AV1 encoder", "Some CPU, 16 threads", "64.0 GiB"]),
+        (
+            "/transcoders/d1",
+            [
+                "no AV1 encoder",
+                "Some CPU, 16 threads",
+                "64.0 GiB",
+                "frame dropped <i>",
+                "<b>no more memory</b>",
+                "news/h264",
+            ],
+        ),
         ("/relays", ["the only free h264 encoder in hardware", "attic", "VLC/3.0 <script>", "11.8 MiB", "1.02×"]),
         ("/profiles", ["h264-720p", "≤ 1280×720", "3000", "built in"]),
         ("/channels", ["There is no channel yet"]),
@@ -228,7 +241,12 @@ async def test_pages_before_anything_has_happened(tmp_path: Path) -> None:
     async with serving(tmp_path) as (client, services):
         page = await get(client, "/transcoders")
         assert "No worker has joined yet" in page
-        assert services.registration()["command"] in page
+        asked = services.registration()
+        hidden = {name: asked[name].replace("TOKEN@", "••••••••@") for name in ("container", "command", "compose")}
+        assert all(words in page for words in hidden.values())
+        assert "TOKEN@" not in page
+        shown = await get(client, "/transcoders?token=shown")
+        assert all(asked[name] in shown for name in hidden)
         assert "Nothing is being watched" in await get(client, "/relays")
         services.add_samples()
         services.daemons[0].update(system={}, gpus=[], pools=[], jobs=[])

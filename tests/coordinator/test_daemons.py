@@ -294,6 +294,7 @@ class Watched:
             source.append(picture)
         self.got: list[Sample] = []
         self.run = JobRun(
+            name="clip/h264",
             owner=self,
             daemons=daemons,
             work="the work",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Iterable
+import json
+from collections.abc import AsyncIterator, Hashable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ JOB = {
     "frames": 1875,
     "lag_s": 0.12,
     "cpu_percent": 7.0,
+    "output_kbps": 2500,
     "memory_bytes": 200_000_000,
     "input_bytes": 1,
     "output_bytes": 1,
@@ -133,6 +135,32 @@ TRANSCODER = {
     "totals": {"jobs_finished": 3, "jobs_failed": 1},
 }
 
+DETAIL = {
+    "history": {
+        "step_s": 5.0,
+        "cpu_percent": [None, 40.0, 41.5],
+        "memory_percent": [None, 25.0, 25.0],
+        "load": [None, 1.0, 1.0],
+        "pressure_percent": [None, None, None],
+        "received_kbps": [None, None, 9000.0],
+        "sent_kbps": [None, None, 5000.0],
+    },
+    "past_jobs": [
+        {
+            "id": "job0",
+            "name": "news/h264",
+            "encoder": "h264_nvenc",
+            "began_at": "2026-11-23T11:58:00.000Z",
+            "took_s": 65.0,
+            "frames": 1600,
+            "ending": {"code": "ffmpeg_exited", "reason": "ffmpeg ended by itself", "at": "2026-11-23T11:59:05.000Z"},
+            "failed": True,
+            "command": "ffmpeg -f mpegts -i pipe:0",
+            "stderr": ["<b>no more memory</b>"],
+        }
+    ],
+}
+
 RELAY = {
     "id": "r1",
     "channel": {"id": "c1", "slug": "news", "name": "News [red]", "group": "Pay TV"},
@@ -145,6 +173,7 @@ RELAY = {
         "error": "",
         "reconnections": 1,
         "segments_left_out": 0,
+        "errors": 3,
         "bytes": 75_000_000,
         "bitrate_kbps": 8000,
     },
@@ -225,6 +254,21 @@ class Services:
     def transcoders(self) -> list[dict[str, Any]]:
         return self.daemons
 
+    def transcoder(self, daemon_id: str) -> dict[str, Any]:
+        daemon = copy.deepcopy(self._daemon(daemon_id))
+        for job in daemon["jobs"]:
+            job["stderr"] = ["frame dropped <i>"]
+        return {**daemon, **copy.deepcopy(DETAIL)}
+
+    def transcoder_marks(self) -> dict[str, Hashable]:
+        return {daemon["id"]: json.dumps(daemon) for daemon in self.daemons}
+
+    def daemon_names(self) -> list[tuple[str, str]]:
+        return [(daemon["id"], daemon["name"]) for daemon in self.daemons]
+
+    async def renew_token(self) -> None:
+        self.asked.append(("renewed", ""))
+
     def relays(self) -> list[dict[str, Any]]:
         return self.running
 
@@ -233,6 +277,8 @@ class Services:
         return {
             "coordinator_url": "coordinator:9090",
             "token": "TOKEN",
+            "fixed": False,
+            "container": f"podman run -e TVARR_COORDINATOR_URL={url} tvarr ffmpegd",
             "command": f"tvarr ffmpegd --coordinator-url {url}",
             "compose": f"services:\n  worker:\n    environment:\n      TVARR_COORDINATOR_URL: {url}\n",
         }
@@ -265,7 +311,7 @@ class Services:
         for daemon in self.daemons:
             if daemon["id"] == daemon_id:
                 return daemon
-        raise NotFound(f"no daemon {daemon_id}")
+        raise NotFound(f"there is no transcoder {daemon_id!r}")
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import socket
+from collections.abc import Callable, Hashable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ from tvarr.coordinator.transcode import JobRun
 from tvarr.coordinator.variant import Variant, VariantLimits
 from tvarr.coordinator.web import make_web
 from tvarr.coordinator.web.patience import KEEP_ALIVE_S, SILENCE
-from tvarr.errors import NotFound, StartError
+from tvarr.errors import Conflict, NotFound, StartError, TvarrError
 from tvarr.tls import ServerCertificate, server_certificate
 from tvarr.wire.server import serve_coordinator
 
@@ -98,6 +99,7 @@ class Coordinator:
         self.auth = auth
         self.token = token
         self.ready = False
+        self.set_server_token: Callable[[str], None] = lambda _token: None
         self.grpc_port = options.grpc_port
         self.daemons = Daemons(
             heartbeat_interval_s=options.heartbeat_interval_s,
@@ -132,6 +134,19 @@ class Coordinator:
     def transcoders(self) -> list[dict[str, Any]]:
         runs = self._runs()
         return [views.transcoder(link, self.daemons, runs) for link in self.daemons.links.values()]
+
+    def transcoder(self, daemon_id: str) -> dict[str, Any]:
+        link = self.daemons.links.get(daemon_id)
+        if link is None:
+            raise NotFound(f"there is no transcoder {daemon_id[:80]!r}")
+        return views.transcoder_detail(link, self.daemons, self._runs())
+
+    def transcoder_marks(self) -> dict[str, Hashable]:
+        runs = self._runs()
+        return {link.id: views.mark(link, self.daemons, runs) for link in self.daemons.links.values()}
+
+    def daemon_names(self) -> list[tuple[str, str]]:
+        return [(d.id, d.name) for d in self.daemons.ledger.daemons.values() if d.connected]
 
     def relays(self) -> list[dict[str, Any]]:
         return [views.relay(relay) for relay in self.relays_running.running.values()]
@@ -172,16 +187,36 @@ class Coordinator:
         return {
             "coordinator_url": address,
             "token": self.token,
+            "fixed": bool(self.options.auth_token),
+            "container": f"podman run -d --restart=unless-stopped -e TVARR_COORDINATOR_URL={url} tvarr ffmpegd",
             "command": f"tvarr ffmpegd --coordinator-url {url}",
             "compose": (
                 "services:\n"
                 "  tvarr-worker:\n"
-                "    image: tvarr-ffmpegd\n"
+                "    image: tvarr\n"
+                "    command: ffmpegd\n"
                 "    environment:\n"
                 f"      TVARR_COORDINATOR_URL: {url}\n"
                 "    restart: unless-stopped\n"
             ),
         }
+
+    async def renew_token(self) -> None:
+        """Makes, keeps and asks for another token, and cuts off the daemons that came with the old one.
+
+        Raises `Conflict` where the token was given as a setting.
+        """
+        if self.options.auth_token:
+            raise Conflict("the token was given with --auth-token: change it there")
+        token = secrets.token_urlsafe(24)
+        await asyncio.to_thread(_write_token, self.options.data_dir / TOKEN_FILE, token)
+        log_redact.add(token)
+        self.token = token
+        self.set_server_token(token)
+        log.warning(
+            "the daemons' token was renewed: %d daemons are cut off until they have it", len(self.daemons.links)
+        )
+        self.daemons.cut_off()
 
     def _runs(self) -> dict[str, tuple[Relay, Variant, JobRun]]:
         return {
@@ -221,6 +256,7 @@ async def run(options: CoordinatorOptions, *, limits: IngestLimits | None = None
         stack.callback(coordinator.daemons.close)
         server = await serve_coordinator(coordinator.daemons, options.host, options.grpc_port, token, certificate)
         coordinator.grpc_port = server.port
+        coordinator.set_server_token = server.set_token
         stack.push_async_callback(server.stop)
         http_port = await _serve_http(stack, coordinator, certificate)
         stack.push_async_callback(coordinator.relays_running.close)
@@ -286,6 +322,21 @@ def _stored_token(path: Path) -> str:
     if not token:
         raise StartError(f"{path} is empty; delete it and a new token is made")
     return token
+
+
+def _write_token(path: Path, token: str) -> None:
+    """Replaces the stored token at once or not at all. Raises `TvarrError`."""
+    fresh = path.with_suffix(".new")
+    try:
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(token + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        raise TvarrError(f"the new token can't be kept in {path}: {error.strerror}") from error
 
 
 def _announce(coordinator: Coordinator, auth: Auth, http_port: int) -> None:

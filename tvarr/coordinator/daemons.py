@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,9 +16,11 @@ from uuid import NAMESPACE_OID, uuid5
 from tvarr import __version__
 from tvarr.cluster import events
 from tvarr.cluster.ledger import Ledger, Settings, words
-from tvarr.cluster.model import MoveKind, Need, Placement, RefusalKind
+from tvarr.cluster.model import Capabilities, MoveKind, Need, Placement, RefusalKind
 from tvarr.cluster.waiting import Waiting
 from tvarr.coordinator import metrics
+from tvarr.coordinator.endings import MAX_ENDINGS, PastJob
+from tvarr.coordinator.history import History
 from tvarr.errors import ErrorCode, JobError, NoPlacement, NotFound, QueueTimeout, TvarrError
 from tvarr.wire import convert, messages
 from tvarr.wire.streams import DaemonMessages, JobOutputs
@@ -43,8 +46,17 @@ class DaemonLink:
     heartbeat: messages.Heartbeat | None = None
     jobs_done: int = 0
     jobs_failed: int = 0
+    past_jobs: deque[PastJob] = field(default_factory=lambda: deque(maxlen=MAX_ENDINGS))
+    history: History = field(default_factory=History)
+    shown: tuple[Capabilities, dict[str, Any]] | None = None  # what was made of them for people
     outbox: asyncio.Queue[ToDaemon] = field(default_factory=lambda: asyncio.Queue(MAX_QUEUED))
     cut: asyncio.Event = field(default_factory=asyncio.Event)
+    cut_reason: str = "replaced by a newer stream"
+
+    def inherit(self, old: DaemonLink) -> None:
+        """Goes on with what people know of the daemon from its stream before this one."""
+        self.jobs_done, self.jobs_failed = old.jobs_done, old.jobs_failed
+        self.past_jobs, self.history = old.past_jobs, old.history
 
 
 @dataclass(slots=True)
@@ -87,11 +99,13 @@ class Daemons:
         for complaint in complaints:
             log.warning("daemon %s reports nonsense: %s", register.name, complaint)
         daemon_id, name = self._identify(register)
-        if old := self.links.get(daemon_id):
-            old.cut.set()
+        old = self.links.get(daemon_id)
         wall = time.time()
         register.capabilities = None  # the ledger has them, in a tenth of the room
         link = self.links[daemon_id] = DaemonLink(daemon_id, name, peer, register, connected_at=wall, heard_at=wall)
+        if old is not None:
+            old.cut.set()
+            link.inherit(old)
         log.info("daemon %s (%s) connected from %s", name, daemon_id, peer)
         self._handle(
             events.DaemonAttached(
@@ -118,7 +132,7 @@ class Daemons:
         try:
             await asyncio.wait({writer, reader, cut}, return_when=asyncio.FIRST_COMPLETED)
             if link.cut.is_set():
-                reason = "replaced by a newer stream"
+                reason = link.cut_reason
         finally:
             for task in (writer, reader, cut):
                 task.cancel()
@@ -169,6 +183,8 @@ class Daemons:
             match message:
                 case messages.Heartbeat():
                     link.heartbeat = message
+                    if message.system is not None:
+                        link.history.add(time.monotonic(), message.system)
                     self._handle(_seen(link.id, message))
                 case messages.JobRefused(job_id=job_id):
                     self._refused(job_id, link.id, convert.error_from_wire(message.error))
@@ -265,6 +281,11 @@ class Daemons:
             link.jobs_done += 1
         self._handle(events.JobEnded(slot.id) if slot.said else events.JobCancelled(slot.id, reason))
 
+    def remember(self, slot: JobSlot, job: PastJob) -> None:
+        """Keeps how a job ended for people to see."""
+        if link := self.links.get(slot.placement.daemon_id):
+            link.past_jobs.append(job)
+
     async def _placed(self, job_id: str, event: events.Event, lost: JobError | None = None) -> JobSlot:
         """Hands in an event that asks for a place, and waits for the answer, which may come with a later one."""
         answer: asyncio.Future[JobSlot] = asyncio.get_running_loop().create_future()
@@ -303,6 +324,12 @@ class Daemons:
         log.info("daemon %s %s", self.name_of(daemon_id), "drains" if draining else "takes jobs again")
         self._post(daemon_id, messages.Drain(reason="asked by the operator") if draining else messages.Activate())
         self._handle(events.DrainAsked(daemon_id, draining))
+
+    def cut_off(self) -> None:
+        """Ends every daemon's stream: they come back with the token, those that have it."""
+        for link in self.links.values():
+            link.cut_reason = "the token was renewed"
+            link.cut.set()
 
     def close(self) -> None:
         if self._timer is not None:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 MAX_ENDINGS = 20  # remembered for people
+STDERR_LINES = 40  # of one job's ffmpeg
 
 _AS_WANTED = frozenset({"finished", "moved", "closed"})
 
@@ -23,3 +24,17 @@ class Ending:
     @property
     def is_failure(self) -> bool:
         return self.code not in _AS_WANTED
+
+
+@dataclass(frozen=True, slots=True)
+class PastJob:
+    """A job that a daemon had, and how it ended there."""
+
+    job_id: str
+    name: str  # the channel's slug and the profile: "news/h264"
+    encoder: str
+    began_at: float  # wall clock
+    ending: Ending
+    frames: int
+    command: str
+    stderr: tuple[str, ...]  # ffmpeg's last lines, at most `STDERR_LINES`

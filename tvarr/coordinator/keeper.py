@@ -278,7 +278,7 @@ class Keeper:
 
     async def _after_move(self, old: JobRun, old_task: asyncio.Task[None], move: _Move) -> None:
         """Viewers see the successor: the old job ends."""
-        old.leave_reason = f"moved to {move.run.daemon_name}: {move.reason}"
+        old.leave_code, old.leave_reason = "moved", f"moved to {move.run.daemon_name}: {move.reason}"
         self._note_move(old, old.leave_reason)
         old_task.cancel()
         await asyncio.gather(old_task, return_exceptions=True)
@@ -332,6 +332,7 @@ class Keeper:
         self, current: Plan, *, replaces: JobRun | None = None, move: MoveKind | None = None, to: str = ""
     ) -> JobRun:
         return JobRun(
+            name=self._name,
             owner=self,
             daemons=self._daemons,
             work=self._work,

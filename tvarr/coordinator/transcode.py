@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
@@ -15,6 +16,7 @@ from tvarr.cluster.model import JobSpec, MoveKind, Need, Placement
 from tvarr.cluster.waiting import Waiting
 from tvarr.coordinator import metrics
 from tvarr.coordinator.daemons import Daemons, JobSlot
+from tvarr.coordinator.endings import STDERR_LINES, Ending, PastJob
 from tvarr.coordinator.pace import Pace
 from tvarr.coordinator.profiles import Plan
 from tvarr.coordinator.signals import Signal
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 
 LAST_WORDS_S = 1.0  # a stream that breaks while we send often has the daemon's reason still to be read
 BACK_TICKS = TICKS_PER_SECOND  # decode times of sound that step back by more are no encoder's doing
+RATE_OVER = 6  # reports, about one a second
 UNUSABLE_TICKS = 5 * TICKS_PER_SECOND  # so much output of which nothing could be used is no job
 LARGEST_SAMPLE_BYTES = 8 << 20  # no encoder of ours makes a picture of 8 MiB
 _SAMPLES_IN, _SAMPLES_OUT = (metrics.JOB_SAMPLES.labels(direction) for direction in ("in", "out"))
@@ -81,6 +84,7 @@ class JobRun:
     def __init__(
         self,
         *,
+        name: str,
         owner: Owner,
         daemons: Daemons,
         work: str,
@@ -94,10 +98,12 @@ class JobRun:
         to: str = "",
         avoid: frozenset[str] = frozenset(),
     ) -> None:
-        """`serves` says whether the job can go on with other tracks. `replaces`: the job that it shall take over from
-        while that runs on, by a move of the kind `move`, `to` the daemon of this id, if one is named.
+        """`name`: channel and profile, for people. `serves` says whether the job can go on with other tracks.
+        `replaces`: the job that it shall take over from while that runs on, by a move of the kind `move`, `to` the
+        daemon of this id, if one is named.
         """
         self.id = uuid4().hex[:12]
+        self.name = name
         self.plan = plan
         self.need = need
         self.next_seq = start_seq  # of the first event that the job has not taken
@@ -108,9 +114,12 @@ class JobRun:
         self.daemon_name = ""
         self.ack: messages.TranscodeAck | None = None
         self.stats: messages.TranscodeStats | None = None
+        self._sizes: deque[tuple[float, int]] = deque(maxlen=RATE_OVER)  # of the output, and when
+        self.stderr: deque[str] = deque(maxlen=STDERR_LINES)  # ffmpeg's last lines
         self.output_since: float | None = None  # by the monotonic clock
         self.lost_samples = 0  # evicted before the job could take them
         self.leave_reason = "nobody watches any more"  # told to the daemon where the job is cancelled
+        self.leave_code = "closed"
         self.kinds = {target.track.id: target.track.kind for target in plan.targets}
         self.replaces = replaces
         self._move = move
@@ -142,6 +151,14 @@ class JobRun:
     def lag_s(self) -> float:
         """How much later its output comes than its source."""
         return self._pace.lag_ticks / TICKS_PER_SECOND if self._pace is not None else 0.0
+
+    @property
+    def output_kbps(self) -> float:
+        """What comes back, over the last few seconds."""
+        if len(self._sizes) < 2:
+            return 0.0
+        (since, before), (now, size) = self._sizes[0], self._sizes[-1]
+        return max(0, size - before) * 0.008 / (now - since) if now > since else 0.0
 
     async def go(self) -> None:
         """Places the job, which may wait for that, and runs it to its end.
@@ -181,15 +198,33 @@ class JobRun:
             await stream.send(convert.start_to_wire(self._spec(slot, begin)))
             await self._run(slot, stream)
         except JobError as error:
+            self._remember(slot, error.code, str(error), error.stderr)
             if slot.said and error.code is ErrorCode.SESSION_LIMIT:
                 return error
             self._daemons.failed(slot, error)
             raise
         except BaseException:
+            self._remember(slot, self.leave_code, self.leave_reason)
             self._daemons.cancel(slot, self.leave_reason)
             raise
+        self._remember(slot, "finished", "its input was used up")
         self._daemons.finished(slot)
         return None
+
+    def _remember(self, slot: JobSlot, code: str, reason: str, stderr: Sequence[str] = ()) -> None:
+        encoder = slot.placement.encoder
+        ack, stats = self.ack, self.stats
+        past = PastJob(
+            self.id,
+            self.name,
+            (ack.encoder if ack else "") or (encoder.name if encoder else ""),
+            self.started_at,
+            Ending(code, reason, job_id=self.id, daemon_name=self.daemon_name),
+            stats.frames if stats else 0,
+            ack.command if ack else "",
+            tuple(stderr) or tuple(self.stderr),
+        )
+        self._daemons.remember(slot, past)
 
     def _spec(self, slot: JobSlot, begin: Begin) -> JobSpec:
         encoder = slot.placement.encoder
@@ -288,6 +323,8 @@ class JobRun:
                         await self._room()
                 case messages.TranscodeStats():
                     self.stats = item
+                    self._sizes.append((asyncio.get_running_loop().time(), item.output_bytes))
+                    self.stderr.extend(convert.clean(line, 500) for line in item.warnings)
                 case messages.TranscodeAck():
                     self.ack = item
                     self._daemons.acked(slot)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from tvarr.background import redact as clean_of_secrets
 from tvarr.cluster.model import Capabilities, Considered
 from tvarr.cluster.pools import Pool
 from tvarr.coordinator.daemons import DaemonLink, Daemons
-from tvarr.coordinator.endings import Ending
+from tvarr.coordinator.endings import Ending, PastJob
+from tvarr.coordinator.history import STEP_S
 from tvarr.coordinator.outputs import Viewer
 from tvarr.coordinator.relay import Relay
 from tvarr.coordinator.segmented import Session
@@ -24,15 +26,25 @@ from tvarr.wire import convert, messages
 View = dict[str, Any]
 
 
+DAMAGE = ("sync_losses", "transport_errors", "continuity_errors", "crc_errors", "damaged_pes", "truncated_pes")
+"""What a source's packets can suffer, by the demuxer's counters."""
+
+
 def when(wall: float) -> str:
     """Seconds since the epoch as RFC 3339."""
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def transcoder(link: DaemonLink, daemons: Daemons, runs: dict[str, tuple[Relay, Variant, JobRun]]) -> View:
+Runs = dict[str, tuple[Relay, Variant, JobRun]]
+"""Every job, by its id."""
+
+
+def transcoder(link: DaemonLink, daemons: Daemons, runs: Runs) -> View:
     """One daemon: what it is, what it can do, what it does."""
     daemon = daemons.ledger.daemons[link.id]
     capabilities, beat = daemon.capabilities, link.heartbeat
+    if link.shown is None or link.shown[0] is not capabilities:
+        link.shown = capabilities, _capabilities(capabilities)
     jobs = [run for job in daemons.ledger.jobs_on(link.id) if (run := runs.get(job.id))]
     return {
         "id": link.id,
@@ -43,7 +55,7 @@ def transcoder(link: DaemonLink, daemons: Daemons, runs: dict[str, tuple[Relay, 
         "address": link.peer,
         "connected_at": when(link.connected_at),
         "last_heartbeat_at": when(link.heard_at),
-        "capabilities": _capabilities(capabilities),
+        "capabilities": link.shown[1],
         "gpus": [_gpu(capabilities, index, beat) for index in range(len(capabilities.gpus))],
         "pools": [_pool(pool, beat) for pool in daemon.pools.values()],
         "system": _system(beat),
@@ -52,6 +64,49 @@ def transcoder(link: DaemonLink, daemons: Daemons, runs: dict[str, tuple[Relay, 
             for relay, variant, run in jobs
         ],
         "totals": {"jobs_finished": link.jobs_done, "jobs_failed": link.jobs_failed},
+    }
+
+
+def transcoder_detail(link: DaemonLink, daemons: Daemons, runs: Runs) -> View:
+    """The same with the last five minutes, what its jobs' ffmpeg says, and jobs that have ended."""
+    view = transcoder(link, daemons, runs)
+    for shown in view["jobs"]:
+        shown["stderr"] = [clean_of_secrets(line) for line in runs[shown["id"]][2].stderr]
+    view["history"] = {"step_s": STEP_S, **link.history.series(time.monotonic())}
+    view["past_jobs"] = [_past_job(job) for job in reversed(link.past_jobs)]
+    return view
+
+
+def mark(link: DaemonLink, daemons: Daemons, runs: Runs) -> Hashable:
+    """Another value whenever `transcoder_detail` shows something new; costs little."""
+    daemon = daemons.ledger.daemons[link.id]
+    jobs = [runs[job.id][2] for job in daemons.ledger.jobs_on(link.id) if job.id in runs]
+    return (
+        link.connected_at,
+        link.heard_at,
+        daemon.state,
+        daemon.aside_reason,
+        id(daemon.capabilities),
+        link.jobs_done,
+        link.jobs_failed,
+        len(link.past_jobs),
+        tuple((pool.limit, pool.in_use, pool.foreign) for pool in daemon.pools.values()),
+        tuple((run.id, run.state, run.stats.frames if run.stats else 0, len(run.stderr)) for run in jobs),
+    )
+
+
+def _past_job(past: PastJob) -> View:
+    return {
+        "id": past.job_id,
+        "name": past.name,
+        "encoder": past.encoder,
+        "began_at": when(past.began_at),
+        "took_s": round(past.ending.at - past.began_at, 1),
+        "frames": past.frames,
+        "ending": _ending(past.ending),
+        "failed": past.ending.is_failure,
+        "command": clean_of_secrets(past.command),
+        "stderr": [clean_of_secrets(line) for line in past.stderr],
     }
 
 
@@ -172,6 +227,7 @@ def relay(relay: Relay) -> View:
             "laps": status.laps,
             "segments_left_out": status.segments_left_out,
             "packets": asdict(status.demux),
+            "errors": sum(getattr(status.demux, name) for name in DAMAGE),
             "bytes": status.bytes,
             "bitrate_kbps": round(status.bitrate_kbps),
         },
@@ -224,7 +280,7 @@ def job(run: JobRun) -> View:
         "family": convert.family_from_wire(ack.family).value if ack and ack.encoder else "",
         "device": (ack.device if ack else "") or (encoder.device if encoder else ""),
         "decoder": ack.decoder if ack else "",
-        "command": ack.command if ack else "",
+        "command": clean_of_secrets(ack.command) if ack else "",
         "speed": round(stats.speed, 2) if stats else 0.0,
         "fps": round(stats.fps, 1) if stats else 0.0,
         "frames": stats.frames if stats else 0,
@@ -232,6 +288,7 @@ def job(run: JobRun) -> View:
         "memory_bytes": stats.memory_bytes if stats else 0,
         "input_bytes": stats.input_bytes if stats else 0,
         "output_bytes": stats.output_bytes if stats else 0,
+        "output_kbps": round(run.output_kbps),
         "first_output_s": round(stats.first_output_s, 3) if stats else 0.0,
         "lost_samples": run.lost_samples,
         "lag_s": round(run.lag_s, 2),

@@ -74,9 +74,15 @@ class Server:
     """A running gRPC server."""
 
     def __init__(
-        self, server: grpc.aio.Server, port: int, health_servicer: health.aio.HealthServicer, shell: _Shell
+        self,
+        server: grpc.aio.Server,
+        port: int,
+        health_servicer: health.aio.HealthServicer,
+        shell: _Shell,
+        check: _TokenCheck,
     ) -> None:
         self.port = port
+        self._check = check
         self._server = server
         self._health = health_servicer
         self._shell = shell
@@ -84,6 +90,10 @@ class Server:
     async def leave(self) -> None:
         """Answers health checks with NOT_SERVING from here on; calls go on."""
         await self._health.enter_graceful_shutdown()
+
+    def set_token(self, token: str) -> None:
+        """Asks new calls for another token; those that are under way go on."""
+        self._check.set(token)
 
     async def stop(self) -> None:
         """Ends every call: applications see their streams lost and have `STOP_WITHIN_S` to finish."""
@@ -171,7 +181,8 @@ async def _serve(
     certificate: ServerCertificate | None,
 ) -> Server:
     _check_port(host, port)
-    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[_TokenCheck(token)])
+    check = _TokenCheck(token)
+    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[check])
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, dict(methods))])
     names = (service, health.SERVICE_NAME, reflection.SERVICE_NAME)
     health_servicer = health.aio.HealthServicer()
@@ -189,7 +200,7 @@ async def _serve(
     for name in ("", *names):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     await server.start()
-    return Server(server, bound, health_servicer, shell)
+    return Server(server, bound, health_servicer, shell, check)
 
 
 def _credentials(certificate: ServerCertificate) -> grpc.ServerCredentials:
@@ -235,10 +246,14 @@ class _TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Lets a call through that carries the token, health checks and reflection included."""
 
     def __init__(self, token: str) -> None:
-        self._expected = f"Bearer {token}".encode()
+        self.set(token)
         self._next_log = 0.0
         self._unlogged = 0
         self._deny = grpc.stream_stream_rpc_method_handler(self._denied)
+
+    def set(self, token: str) -> None:
+        """Asks new calls for another token."""
+        self._expected = f"Bearer {token}".encode()
 
     async def intercept_service(
         self,

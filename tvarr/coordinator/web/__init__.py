@@ -9,7 +9,9 @@ from aiohttp import web
 
 from tvarr import resources
 from tvarr.coordinator.web import catalogue, cluster, groups, health, pages
+from tvarr.coordinator.web.boards import BoardMaker
 from tvarr.coordinator.web.guard import add_headers, guard
+from tvarr.coordinator.web.live import Boards
 from tvarr.coordinator.web.patience import SILENCE, Silence, bounded_body
 from tvarr.coordinator.web.problems import problems
 from tvarr.coordinator.web.routes import Route, json_answer, openapi, to_aiohttp
@@ -47,6 +49,7 @@ def make_web(services: CoordinatorServices, extra_routes: Iterable[web.RouteDef]
     folder = resources.path("templates")
     application[SERVICES] = services
     application[pages.PAGES] = pages.environment(folder)
+    application[pages.BOARDS] = Boards(BoardMaker(services, application[pages.PAGES]), pages.BOARD_INTERVAL_S)
     application[cluster.ENDING] = asyncio.Event()
     application[cluster.LISTENERS] = set()
     application.on_response_prepare.append(add_headers)

@@ -10,13 +10,13 @@ from aiohttp import web
 
 from tvarr.coordinator.models import parse
 from tvarr.coordinator.web.routes import EVENT_STREAM, Route, json_answer, json_body, page_of
-from tvarr.coordinator.web.schemas import MoveRequest, Registration, RelayView, TranscoderView
+from tvarr.coordinator.web.schemas import MoveRequest, Registration, RelayView, TranscoderDetail, TranscoderView
 from tvarr.coordinator.web.services import View, services_of
 from tvarr.errors import NoPlacement, NotFound
 
 EVENT_INTERVAL_S = 1.0
 KEEPALIVE_S = 15.0
-MAX_LISTENERS = 64  # each has its snapshots made every second; one more is told to come back later
+MAX_LISTENERS = 512  # what they get is made once for all; one more is told to come back later
 
 ENDING = web.AppKey("ending", asyncio.Event)
 LISTENERS = web.AppKey("listeners", set[object])
@@ -35,7 +35,7 @@ async def list_transcoders(request: web.Request) -> web.Response:
 
 
 async def get_transcoder(request: web.Request) -> web.Response:
-    return json_answer(find(services_of(request).transcoders(), request.match_info["id"], "transcoder"))
+    return json_answer(services_of(request).transcoder(request.match_info["id"]))
 
 
 async def drain(request: web.Request) -> web.Response:
@@ -72,6 +72,12 @@ async def move_job(request: web.Request) -> web.Response:
 
 async def registration(request: web.Request) -> web.Response:
     return json_answer(services_of(request).registration())
+
+
+async def renew_registration(request: web.Request) -> web.Response:
+    services = services_of(request)
+    await services.renew_token()
+    return json_answer(services.registration())
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -134,8 +140,8 @@ ROUTES = (
         method="GET",
         path=TRANSCODERS + "/{id}",
         handler=get_transcoder,
-        summary="A daemon",
-        answer=TranscoderView,
+        summary="A daemon, with its last five minutes and its latest jobs",
+        answer=TranscoderDetail,
         errors=(404,),
     ),
     Route(
@@ -187,6 +193,14 @@ ROUTES = (
         handler=registration,
         summary="What a new worker has to be told",
         answer=Registration,
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/registration/renew",
+        handler=renew_registration,
+        summary="Make another token; daemons that came with the old one are cut off",
+        answer=Registration,
+        errors=(409,),
     ),
     Route(
         method="GET",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import aclosing, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,14 +15,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tvarr.coordinator.auth import SESSION_S, TooManyFailures
 from tvarr.coordinator.models import ChannelCreate, parse
 from tvarr.coordinator.source import redact
+from tvarr.coordinator.web import words
+from tvarr.coordinator.web.boards import RELAYS, TRANSCODERS
 from tvarr.coordinator.web.catalogue import delete_channel, fetch_list, import_list
-from tvarr.coordinator.web.cluster import find
+from tvarr.coordinator.web.cluster import ENDING, KEEPALIVE_S, MAX_LISTENERS
 from tvarr.coordinator.web.guard import COOKIE
+from tvarr.coordinator.web.live import Boards
 from tvarr.coordinator.web.problems import answer_for
+from tvarr.coordinator.web.routes import EVENT_STREAM
 from tvarr.coordinator.web.services import own_url, services_of
-from tvarr.errors import TvarrError
+from tvarr.errors import NoPlacement, TvarrError
 
 PAGES = web.AppKey("pages", Environment)
+BOARDS = web.AppKey("boards", Boards)
+BOARD_INTERVAL_S = 0.5
 
 
 def environment(folder: Path) -> Environment:
@@ -33,32 +40,18 @@ def environment(folder: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters.update(size=size_words, duration=duration_words, redacted=redact)
+    pages.filters.update(
+        size=words.size_words,
+        rate=words.rate_words,
+        duration=words.duration_words,
+        percent=words.percent_words,
+        clock=words.clock_words,
+        codec=words.codec_words,
+        last_known=words.last_known,
+        spark=words.spark,
+        redacted=redact,
+    )
     return pages
-
-
-def size_words(count: float | None) -> str:
-    """Bytes for people: 1.5 MiB."""
-    if count is None:
-        return "–"
-    value, units = float(count), ("B", "KiB", "MiB", "GiB", "TiB")
-    for unit in units:
-        if value < 1024 or unit == units[-1]:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError
-
-
-def duration_words(seconds: float | None) -> str:
-    """The two largest units: 3 d 4 h, 12 s."""
-    if seconds is None:
-        return "–"
-    rest, words = int(seconds), []
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, rest = divmod(rest, length)
-        if count:
-            words.append(f"{count} {unit}")
-    return " ".join(words[:2]) or "0 s"
 
 
 def render(request: web.Request, template: str, values: Mapping[str, Any], status: int = 200) -> web.Response:
@@ -116,33 +109,83 @@ async def logout(request: web.Request) -> web.Response:
 
 
 async def transcoders_page(request: web.Request) -> web.Response:
-    services = services_of(request)
-    values = {"transcoders": services.transcoders(), "registration": services.registration()}
+    values = {
+        "live": await request.app[BOARDS].fresh(TRANSCODERS),
+        "registration": services_of(request).registration(),
+        "shown": request.query.get("token") == "shown",
+    }
     return render(request, "transcoders.html", values)
 
 
+async def renew_token(request: web.Request) -> web.Response:
+    await services_of(request).renew_token()
+    raise web.HTTPSeeOther("/transcoders?token=shown#registration")
+
+
 async def transcoder_page(request: web.Request) -> web.Response:
-    found = find(services_of(request).transcoders(), request.match_info["id"], "transcoder")
-    return render(request, "transcoder.html", {"transcoder": found})
+    key = request.match_info["id"]
+    board = await request.app[BOARDS].fresh(f"{TRANSCODERS}/{key}")
+    return render(request, "transcoder.html", {"live": board, "transcoder": services_of(request).transcoder(key)})
 
 
 async def drain(request: web.Request) -> web.Response:
     await services_of(request).drain(request.match_info["id"])
-    raise web.HTTPSeeOther("/transcoders")
+    raise _back_to(request, "/transcoders")
 
 
 async def activate(request: web.Request) -> web.Response:
     await services_of(request).activate(request.match_info["id"])
-    raise web.HTTPSeeOther("/transcoders")
+    raise _back_to(request, "/transcoders")
+
+
+def _back_to(request: web.Request, page: str) -> web.HTTPSeeOther:
+    """Where a button was pressed, if that was on one of the pages below `page`."""
+    came_from = urlsplit(request.headers.get("Referer", "")).path
+    return web.HTTPSeeOther(came_from if came_from.startswith(page + "/") and _local(came_from) == came_from else page)
 
 
 async def relays_page(request: web.Request) -> web.Response:
-    return render(request, "relays.html", {"relays": services_of(request).relays()})
+    return await _relays(request, "")
+
+
+async def _relays(request: web.Request, error: str, status: int = 200) -> web.Response:
+    return render(request, "relays.html", {"live": await request.app[BOARDS].fresh(RELAYS), "error": error}, status)
 
 
 async def stop_relay(request: web.Request) -> web.Response:
     await services_of(request).stop_relay(request.match_info["id"])
     raise web.HTTPSeeOther("/relays")
+
+
+async def move_job(request: web.Request) -> web.Response:
+    form = await request.post()
+    try:
+        await services_of(request).move_job(
+            request.match_info["id"], str(form.get("profile", "")), str(form.get("to", ""))
+        )
+    except TvarrError as error:
+        return await _relays(request, str(error), answer_for(error).status)
+    raise web.HTTPSeeOther("/relays")
+
+
+async def live(request: web.Request) -> web.StreamResponse:
+    """What changes on a page, for its script: see `web.live`."""
+    boards, ending = request.app[BOARDS], request.app[ENDING]
+    if boards.listeners >= MAX_LISTENERS:
+        raise NoPlacement(f"{MAX_LISTENERS} pages are open already")
+    stamp = request.headers.get("Last-Event-ID") or request.query.get("at", "")
+    name = request.match_info["page"]
+    await boards.fresh(name)  # raises before the answer begins
+    response = web.StreamResponse(headers={"Content-Type": EVENT_STREAM, "X-Accel-Buffering": "no"})
+    await response.prepare(request)
+    with suppress(ConnectionResetError):
+        await response.write(b"retry: 1000\n\n")
+        async with aclosing(boards.follow(name, stamp, KEEPALIVE_S)) as events:
+            async for event in events:
+                if ending.is_set():
+                    break
+                await response.write(event or b": still here\n\n")
+    return response
 
 
 async def channels_page(request: web.Request) -> web.Response:
@@ -203,8 +246,11 @@ ROUTES = (
     web.get("/transcoders/{id}", transcoder_page),
     web.post("/transcoders/{id}/drain", drain),
     web.post("/transcoders/{id}/activate", activate),
+    web.post("/registration/renew", renew_token),
     web.get("/relays", relays_page),
     web.post("/relays/{id}/stop", stop_relay),
+    web.post("/relays/{id}/move", move_job),
+    web.get("/live/{page:.+}", live, allow_head=False),
     web.get("/channels", channels_page),
     web.post("/channels", add_channel),
     web.post("/channels/import", import_page),

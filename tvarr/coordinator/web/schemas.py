@@ -92,6 +92,8 @@ class JobView(_Shape):
     speed: float = Field(description="media time over wall time")
     fps: float
     frames: int
+    cpu_percent: float = Field(description="of one core, FFmpeg's")
+    output_kbps: float = Field(description="over the last few seconds")
     lag_s: float = Field(description="from the source's newest sample to the output")
 
 
@@ -135,6 +137,36 @@ class GroupView(_Shape):
     relays: list[str] = Field(description="ids of those that have one")
 
 
+class EndingView(_Shape):
+    code: str
+    reason: str
+    at: str
+
+
+class PastJobView(_Shape):
+    """A job that ended on a daemon."""
+
+    id: str
+    name: str = Field(description="the channel's slug and the profile")
+    encoder: str
+    began_at: str
+    took_s: float
+    frames: int
+    ending: EndingView
+    failed: bool
+    command: str
+    stderr: list[str] = Field(description="FFmpeg's last lines")
+
+
+class TranscoderDetail(TranscoderView):
+    """A daemon, with `stderr` in each of its jobs."""
+
+    history: dict[str, Any] = Field(
+        description="the last five minutes: step_s, and for each figure a value a step, null where it is not known"
+    )
+    past_jobs: list[PastJobView] = Field(description="the latest first")
+
+
 class ChannelRef(_Shape):
     id: str
     slug: str
@@ -149,6 +181,7 @@ class SourceView(_Shape):
     error: str
     reconnections: int
     segments_left_out: int = Field(description="of HLS: that could not be had or read")
+    errors: int = Field(description="losses and damage in its packets")
     bytes: int
     bitrate_kbps: float
 
@@ -183,12 +216,6 @@ class ViewerView(_Shape):
     connected_at: str
     bytes: int
     lag_s: float
-
-
-class EndingView(_Shape):
-    code: str
-    reason: str
-    at: str
 
 
 class VariantView(_Shape):
@@ -231,7 +258,9 @@ class Registration(_Shape):
 
     coordinator_url: str
     token: str
-    command: str
+    fixed: bool = Field(description="the token is a setting: it can't be renewed here")
+    command: str = Field(description="for a machine with tvarr and ffmpeg")
+    container: str
     compose: str
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -35,11 +36,23 @@ class CoordinatorServices(Protocol):
     def transcoders(self) -> list[View]:
         """Every daemon that is known."""
 
+    def transcoder(self, daemon_id: str) -> View:
+        """One daemon with its history and its jobs' endings. Raises `NotFound`."""
+
+    def transcoder_marks(self) -> dict[str, Hashable]:
+        """Every daemon's id, in their order, with a value that changes when `transcoder` does."""
+
+    def daemon_names(self) -> list[tuple[str, str]]:
+        """Ids and names of the daemons that are connected."""
+
     def relays(self) -> list[View]:
         """Every running relay."""
 
     def registration(self) -> View:
-        """What a new worker has to be told: coordinator_url, token, command, compose."""
+        """What a new worker has to be told: coordinator_url, token, command, container, compose."""
+
+    async def renew_token(self) -> None:
+        """Replaces the token and cuts off who came with the old one. Raises `Conflict` where it can't be changed."""
 
     async def drain(self, daemon_id: str) -> None:
         """Raises `NotFound`."""
