@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import choose, daemons, main_job, mp4, ts_demux, ts_mux, wire_codec
+from tests.bench import choose, clients, daemons, main_job, mp4, ts_demux, ts_mux, wire_codec
 from tests.bench.report import Report
 
 CASES = {
@@ -14,6 +14,7 @@ CASES = {
     "mp4": mp4.run,
     "choose": choose.run,
     "daemons": daemons.run,
+    "clients": clients.run,
     "job": main_job.run,
 }
 
