@@ -67,7 +67,7 @@ async def open_hls(session: aiohttp.ClientSession, url: str) -> tuple[str, list[
 async def refresh(session: aiohttp.ClientSession, playing: Playing) -> bool:
     """Reads a playlist and what is new in it; whether the stream goes on."""
     playing.text = (await get(session, playing.url))[1].decode()
-    number, duration, discontinuity, map_url = 0, 0.0, False, ""
+    number, duration, discontinuity, gap, map_url = 0, 0.0, False, False, ""
     last = playing.segments[-1].number if playing.segments else None
     for line in playing.text.splitlines():
         tag, _, value = line.partition(":")
@@ -81,15 +81,17 @@ async def refresh(session: aiohttp.ClientSession, playing: Playing) -> bool:
                 duration = float(value.rstrip(","))
             case "#EXT-X-DISCONTINUITY":
                 discontinuity = True
+            case "#EXT-X-GAP":
+                gap = True
             case "#EXT-X-MAP":
                 map_url = urljoin(playing.url, value.split('"')[1])
             case _ if line and not line.startswith("#"):
-                if last is None or number > last:
+                if not gap and (last is None or number > last):
                     if map_url and map_url not in playing.maps:
                         playing.maps[map_url] = (await get(session, map_url))[1]
                     data = (await get(session, urljoin(playing.url, line)))[1]
                     playing.segments.append(Fetched(number, duration, data, discontinuity, map_url))
-                number, discontinuity = number + 1, False
+                number, discontinuity, gap = number + 1, False, False
     return "#EXT-X-ENDLIST" not in playing.text
 
 

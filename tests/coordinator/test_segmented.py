@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.media.test_fmp4_mux import AUDIO, VIDEO, picture
-from tvarr.coordinator.segmented import LEAVES_AFTER_S, SegmentOutput
+from tests.media.test_fmp4_mux import AUDIO, VIDEO, frame, picture
+from tvarr.coordinator.segmented import LATE_PICTURE_SEGMENTS, LEAVES_AFTER_S, REACH, SegmentOutput
 from tvarr.coordinator.signals import Signal
 from tvarr.errors import CannotCarry, SourceError
 from tvarr.media.model import Codec, Sample, Track, Tracks
+from tvarr.media.segments import LISTED
 
 
 def pictures(seconds: int) -> list[Sample]:
@@ -42,7 +43,7 @@ async def test_how_far_a_session_is_behind_and_whether_the_source_must_wait(outp
     )
     assert not output.room()
     newest = output.window.segments[-1]
-    session.fetched(newest.number, newest.parts["main"])
+    session.fetched(newest.number, "main", newest.parts["main"])
     assert output.room()
     assert session.lag_s == 0
     assert session.sent_bytes == len(newest.parts["main"].data)
@@ -52,14 +53,65 @@ async def test_how_far_a_session_is_behind_and_whether_the_source_must_wait(outp
 
 async def test_why_there_is_nothing() -> None:
     output = SegmentOutput("fmp4", "test", Signal())
-    assert output.available() == 0
+    assert not output.ready(1)
     output.end()
     with pytest.raises(SourceError, match="before there was anything"):
-        output.available()
+        output.ready(1)
     refused = SegmentOutput("fmp4", "test", Signal())
     refused.push([Tracks((Track(1, Codec.MP2), VIDEO))])
+    refused.end()  # later, and for another reason
     with pytest.raises(CannotCarry, match="mp2"):
-        refused.available()
+        refused.ready(1)
     both = SegmentOutput("fmp4", "test", Signal())
     both.push([Tracks((Track(1, Codec.MP2), AUDIO, VIDEO))])
-    assert both.available() == 0
+    assert not both.ready(1)
+
+
+def shifted(samples: list[Sample], seconds: float) -> list[Sample]:
+    ticks = round(seconds * 90_000)
+    return [s._replace(pts_ticks=s.pts_ticks + ticks, dts_ticks=s.dts_ticks + ticks) for s in samples]
+
+
+def sounds(seconds: int) -> list[Sample]:
+    return [frame(ticks) for ticks in range(0, seconds * 90_000, 2090)]
+
+
+def interleaved(*samples: list[Sample]) -> list[Sample]:
+    return sorted((sample for several in samples for sample in several), key=lambda sample: sample.dts_ticks)
+
+
+async def test_at_full_speed_a_segment_stays_listed_until_each_rendition_of_it_was_fetched() -> None:
+    """However many come at once; a rendition that is not read any more counts no longer."""
+    output = SegmentOutput("fmp4", "test", Signal(), full_speed=True)
+    output.push([Tracks((VIDEO, AUDIO)), *interleaved(pictures(4), sounds(4))])
+    session = output.join("token", "hls-fmp4", "127.0.0.1", "a player")
+    first = output.window.listed()[0]
+    assert session.wanted == first.number
+    output.push(shifted(interleaved(pictures(40), sounds(40)), 4))
+    assert output.window.listed()[0] == first
+    assert len(output.window.listed()) > 3 * LISTED
+    for segment in output.window.listed():
+        session.fetched(segment.number, "video", segment.parts["video"])
+    assert output.room()  # it reads its sound later, or never
+    output.push(shifted(interleaved(pictures(10), sounds(10)), 44))
+    assert session.wanted == session.number + 1
+    assert output.window.listed()[0].number > first.number + REACH - LISTED
+    for segment in output.window.listed():
+        session.fetched(segment.number, "audio1", segment.parts["audio1"])
+    session.fetched(session.number - 5, "video", output.window.segments[-6].parts["video"])
+    output.push(shifted(interleaved(pictures(40), sounds(40)), 54))
+    assert output.window.listed()[0].number == session.wanted == session.number - 4
+
+
+async def test_a_player_waits_for_pictures_that_come_behind_the_sound() -> None:
+    """It would play the sound alone to the end: what there is it reads once. Without any it need not wait for long."""
+    output = SegmentOutput("fmp4", "test", Signal())
+    output.push([Tracks((VIDEO, AUDIO)), *sounds(5)])
+    assert len(output.window.segments) == LATE_PICTURE_SEGMENTS - 1
+    assert not output.ready(1)
+    output.push(interleaved(shifted(pictures(4), 5), shifted(sounds(4), 5)))
+    assert output.ready(1)
+    mute = SegmentOutput("fmp4", "test", Signal())
+    mute.push([Tracks((VIDEO, AUDIO)), *sounds(20)])
+    assert mute.ready(1)
+    assert not mute.renditions.keys() - {"audio1"}

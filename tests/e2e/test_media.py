@@ -1,22 +1,22 @@
-"""Real captures, all the way through: as they are with every packet, and as H.264 with every picture."""
+"""Real captures through every output: as they are with every packet, and as H.264 with every picture."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from tests.captures import PACKETS, packets, pictures
+from tests.captures import CAPTURES, Capture, packets, packets_by_track, pictures
 from tests.clips import Probed, decode_errors, probe
+from tests.fakes.sources import Origin
 from tests.harness import Cluster, cluster, read_all, watching
+from tests.hls import play_dash, play_hls
 
-SEGMENTED = ("hls_h264_ac3", "hls_ts_rollover")  # folders of MPEG-TS segments; PACKETS has their sums
 UNPLAYABLE = {
     "h264_1080i_scrambled_csa.ts": "the source is scrambled (DVB-CSA/CA); it needs a descrambler",
     "teletext_announced_but_absent.ts": "the source announces video (h264) and audio (mp2) but sends none",
@@ -27,7 +27,8 @@ UNPLAYABLE = {
 DAMAGED = {"h264_noPCR_pmt_change_dts_wrap.ts", "offair_bad_reception.ts"}
 # What ffmpeg says beside decoding: of two sounds at one time behind a hole, and of a subtitle's padding in the source.
 NOT_OF_DECODING = re.compile(r"non monotonically increasing dts to muxer|Junk in packet")
-PLAYABLE = [name for name in PACKETS if name not in UNPLAYABLE and name not in SEGMENTED]
+
+TRANSCODED = [name for name in CAPTURES if CAPTURES[name].ts]  # daemons are given transport streams: no AV1 and VP9
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +39,30 @@ def captures(tmp_path_factory: pytest.TempPathFactory, media_dir: Path) -> Itera
         yield running
 
 
-async def received(running: Cluster, name: str, profile: str, path: Path) -> Path:
-    """The whole stream of a capture under a profile, as a file."""
-    slug = running.add_channel(f"{name} {profile}", f"file:{name}", pace="fast")
-    data = await read_all(running.stream_url(slug, profile))
-    await asyncio.to_thread(path.write_bytes, data)
+@pytest.fixture
+async def origin(media_dir: Path) -> AsyncIterator[Origin]:
+    """A server of the captures."""
+    async with Origin(media_dir) as server:
+        yield server
+
+
+async def stream_of(running: Cluster, origin: Origin, name: str, profile: str) -> str:
+    """The stream's address, without what says which output, of a channel that is read as fast as viewers take it."""
+    playlist = CAPTURES[name].playlist
+    url = f"{origin.url}/{name}/{playlist}" if playlist else f"file:{name}"
+    slug = await asyncio.to_thread(running.add_channel, f"{name} {profile}", url, pace="fast")
+    return f"{running.url}/stream/{slug}"
+
+
+def saved(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
     return path
 
 
-def segments(media_dir: Path, folder: str) -> list[str]:
-    return [f"{folder}/{path.name}" for path in sorted((media_dir / folder).glob("*.ts"))]
+async def renditions_of_hls(url: str) -> dict[str, bytes]:
+    """A whole stream, as one file for each rendition."""
+    _, lists = await play_hls(url)
+    return {playing.url.rpartition("/")[2].partition(".")[0]: playing.file() for playing in lists}
 
 
 def codecs(got: Probed, kind: str) -> set[str]:
@@ -61,55 +76,96 @@ def pid_of_video(got: Probed) -> int:
     return int(video["id"], 16)
 
 
-@pytest.mark.parametrize("name", PLAYABLE)
+@pytest.mark.parametrize("name", CAPTURES)
 async def test_passed_through_a_capture_has_the_packets_of_the_manifest(
-    captures: Cluster, name: str, tmp_path: Path
+    captures: Cluster, origin: Origin, name: str, tmp_path: Path
 ) -> None:
-    assert packets(await received(captures, name, "passthrough", tmp_path / "received.ts")) == PACKETS[name]
+    """In transport streams, endless and in segments."""
+    url, expected = await stream_of(captures, origin, name, "passthrough"), CAPTURES[name]
+    if not expected.ts:
+        await assert_refused(url, ".ts", "/index.m3u8")
+        return
+    assert packets(saved(tmp_path / "received.ts", await read_all(f"{url}.ts"))) == expected.ts
+    (whole,) = (await renditions_of_hls(f"{url}/index.m3u8")).values()
+    assert packets(saved(tmp_path / "segments.ts", whole)) == in_segments(expected)
 
 
-@pytest.mark.parametrize("folder", SEGMENTED)
-async def test_passed_through_segments_have_the_packets_of_the_manifest(
-    captures: Cluster, media_dir: Path, folder: str, tmp_path: Path
+def in_segments(expected: Capture) -> dict[int, int]:
+    """Packets by PID; the first one is that of the pictures where it matters."""
+    first = next(iter(expected.ts))
+    return {**expected.ts, first: expected.from_keyframe[0]} if expected.from_keyframe else expected.ts
+
+
+@pytest.mark.parametrize("name", CAPTURES)
+async def test_passed_through_as_mp4_a_capture_has_the_packets_of_the_manifest(
+    captures: Cluster, origin: Origin, name: str, tmp_path: Path
 ) -> None:
-    total: Counter[int] = Counter()
-    for name in segments(media_dir, folder):
-        counts = packets(await received(captures, name, "passthrough", tmp_path / "received.ts"))
-        assert counts == packets(media_dir / name), name
-        total.update(counts)
-    assert total == PACKETS[folder]
+    """Endless, and in segments of HLS and of DASH."""
+    url, expected = await stream_of(captures, origin, name, "passthrough"), CAPTURES[name]
+    if not expected.mp4:
+        await assert_refused(url, ".mp4", "/index.m3u8?container=fmp4", "/manifest.mpd")
+        return
+    assert packets_by_track(saved(tmp_path / "received.mp4", await read_all(f"{url}.mp4"))) == expected.mp4
+    cut = (expected.from_keyframe[1], *expected.mp4[1:]) if expected.from_keyframe else expected.mp4
+    names = ["video", *(f"audio{n}" for n in range(1, len(cut)))]
+    played = await renditions_of_hls(f"{url}/index.m3u8?container=fmp4"), await play_dash(f"{url}/manifest.mpd")
+    for files in played:
+        counted = [packets_by_track(saved(tmp_path / "received.mp4", files[rendition])) for rendition in names]
+        assert counted == [(count,) for count in cut]
+        assert len(files) == len(names)
 
 
-async def check_transcode(captures: Cluster, source: Path, name: str, path: Path) -> None:
-    """A capture under `h264` has every picture that ffmpeg gets out of the same capture, from its first keyframe on."""
-    got = probe(await received(captures, name, "h264", path))
+async def assert_refused(url: str, *outputs: str) -> None:
+    """The container has no place for what the source carries."""
+    for output in outputs:
+        async with watching(url + output) as answer:
+            assert answer.status == 406, output
+            assert "mapping" in (await answer.json(content_type=None))["detail"]
+
+
+@pytest.mark.parametrize("name", TRANSCODED)
+async def test_transcoded_a_capture_keeps_its_pictures(
+    captures: Cluster, origin: Origin, media_dir: Path, name: str, tmp_path: Path
+) -> None:
+    """Under `h264` it has every picture that ffmpeg gets out of it, from its first keyframe on, in each output."""
+    url = await stream_of(captures, origin, name, "h264")
+    ts, mp4, whole, cmaf, dash = await asyncio.gather(  # at once: one job
+        read_all(f"{url}.ts?profile=h264"),
+        read_all(f"{url}.mp4?profile=h264"),
+        renditions_of_hls(f"{url}/index.m3u8?profile=h264"),
+        renditions_of_hls(f"{url}/index.m3u8?profile=h264&container=fmp4"),
+        play_dash(f"{url}/manifest.mpd?profile=h264"),
+    )
+    got = probe(saved(tmp_path / "received.ts", ts))
     made = sum(p.kind == "video" for p in got.packets)
-    expected = pictures(source, pid_of_video(got))
+    assert codecs(got, "video") == {"h264"}
+    dts = got.dts("video")
+    assert all(earlier < later for earlier, later in pairwise(dts))
+    sounds = sum(p.kind == "audio" for p in got.packets)
+    assert codecs(got, "audio") == ({"aac"} if sounds else set())
+    expected = pictures_in(name, media_dir, pid_of_video(got))
     if name in DAMAGED:
         assert made >= expected
     else:
         assert made == expected
-    assert codecs(got, "video") == {"h264"}
-    assert codecs(got, "audio") == {"aac"}
-    assert got.pts("audio")
-    dts = got.dts("video")
-    assert all(earlier < later for earlier, later in pairwise(dts))
-    assert [line for line in decode_errors(path) if not NOT_OF_DECODING.search(line)] == []
+    assert cmaf == dash
+    assert whole.keys() == {"main"}
+    files = {"received.ts": ts, "segments.ts": whole["main"], "received.mp4": mp4, "video.mp4": cmaf["video"]}
+    files |= {f"{rendition}.mp4": data for rendition, data in cmaf.items()}
+    for file, data in files.items():
+        path = saved(tmp_path / file, data)
+        assert [line for line in decode_errors(path) if not NOT_OF_DECODING.search(line)] == [], file
+    assert packets_by_track(tmp_path / "received.mp4")[0] == made
+    assert packets_by_track(tmp_path / "video.mp4") == (made,)
+    segmented = probe(tmp_path / "segments.ts")
+    assert sum(p.kind == "video" for p in segmented.packets) == made
+    assert sum(p.kind == "audio" for p in segmented.packets) == sounds
 
 
-@pytest.mark.parametrize("name", PLAYABLE)
-async def test_transcoded_a_capture_keeps_its_pictures(
-    captures: Cluster, media_dir: Path, name: str, tmp_path: Path
-) -> None:
-    await check_transcode(captures, media_dir / name, name, tmp_path / "received.ts")
-
-
-@pytest.mark.parametrize("folder", SEGMENTED)
-async def test_transcoded_segments_keep_their_pictures(
-    captures: Cluster, media_dir: Path, folder: str, tmp_path: Path
-) -> None:
-    for name in segments(media_dir, folder):
-        await check_transcode(captures, media_dir / name, name, tmp_path / "received.ts")
+def pictures_in(name: str, media_dir: Path, pid: int) -> int:
+    """How many pictures ffmpeg gets out of a capture, from its first keyframe on."""
+    path = media_dir / name / CAPTURES[name].playlist
+    return pictures(path, f"i:{pid:#x}" if path.suffix in (".ts", ".m2ts") else "v:0")
 
 
 @pytest.mark.parametrize("profile", ["passthrough", "h264"])

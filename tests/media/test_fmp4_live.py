@@ -58,6 +58,12 @@ def test_a_track_that_does_not_come_is_left_out_until_it_does() -> None:
     assert [fragment.data.count(b"traf") for fragment in fragments[::10]] == [1, 2]
 
 
+def test_pictures_are_waited_for_longer_as_they_begin_with_a_keyframe() -> None:
+    first, *_ = made(BOTH, mixed(sounds(0, 9 * SECOND), pictures(30, 20), pictures(50, 175)))
+    assert tracks_of(first.init) == 2
+    assert sum(fragment.keyframe for fragment in made(BOTH, sounds(0, 12 * SECOND))) == 24
+
+
 def test_samples_of_no_track_and_what_nothing_describes_are_left_out() -> None:
     assert made(Tracks((AUDIO,)), pictures(0, 100)) == []
     assert made(Tracks((replace(VIDEO, init=b""),)), [picture(n * 3600) for n in range(1, 100)]) == []

@@ -170,7 +170,7 @@ async def _ready(session: Session, least: int = 1) -> None:
     """Waits for the first segments. Raises what prevents it."""
     session.waiting += 1
     try:
-        while session.output.available() < least and not session.output.ended:
+        while not session.output.ready(least):
             await session.output.changed.wait()
     finally:
         session.waiting -= 1
@@ -187,7 +187,7 @@ def _media(request: web.Request, session: Session, match: re.Match[str], contain
         number, part = _part(output, match)
         data = part.data if part is not None else None
         if part is not None and request.method != "HEAD":
-            session.fetched(number, part)
+            session.fetched(number, name, part)
     if rendition is None or data is None:
         raise NotFound(f"no segment {request.match_info['file']}")
     sound = container == "fmp4" and rendition.kind == "audio"

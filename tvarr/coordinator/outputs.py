@@ -165,8 +165,10 @@ class StreamOutput:
             self._alarm = None
 
     def end(self, failure: TvarrError | None = None) -> None:
-        """No more samples: viewers read what is there, and then the end or the failure."""
-        if not self.ended and failure is None:
+        """No more samples: viewers read what is there, and then the end or the failure. The first end counts."""
+        if self.ended:
+            return
+        if failure is None:
             self._flush()
         self.ended = True
         self.failure = failure

@@ -14,7 +14,7 @@ from tvarr.coordinator.profiles import carried
 from tvarr.coordinator.signals import Signal
 from tvarr.errors import MediaError, SourceError, TvarrError
 from tvarr.media.fmp4 import entries
-from tvarr.media.model import TICKS_PER_SECOND, Event, Track, Tracks
+from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Track, Tracks
 from tvarr.media.segmenter import Cut, Segmenter
 from tvarr.media.segments import LISTED, CmafPacker, Part, TsPacker, Window
 
@@ -22,6 +22,8 @@ Container = Literal["ts", "fmp4"]
 
 LEAVES_AFTER_S = 10.0  # a player that asked for nothing for so long, and for three target durations, has left
 LEAVES_AFTER_TARGETS = 3
+LATE_PICTURE_SEGMENTS = 3  # of sound alone are made before pictures that were announced are not waited for any more
+REACH = 20  # segments: a rendition that lies further behind another one of the same player is not read any more
 
 _ids = itertools.count(1)
 
@@ -35,12 +37,17 @@ class Session:
     container: str  # what it reads: hls-ts, hls-fmp4, dash
     address: str
     user_agent: str
-    number: int  # of the newest segment that it has fetched
+    number: int  # of the newest segment that it has fetched; first, of the one before those that it is shown
     asked_at: float  # of the loop's time: its last request
     id: str = field(default_factory=lambda: f"s{next(_ids)}")
     connected_at: float = field(default_factory=time.time)
     sent_bytes: int = 0
     waiting: int = 0  # requests under way
+    places: dict[str, int] = field(default_factory=dict)  # the same by rendition
+    joined: int = field(init=False)  # `number` at first
+
+    def __post_init__(self) -> None:
+        self.joined = self.number
 
     @property
     def lag_s(self) -> float:
@@ -54,18 +61,29 @@ class Session:
         patience_s = max(LEAVES_AFTER_S, LEAVES_AFTER_TARGETS * self.output.window.target_s)
         return not self.waiting and now - self.asked_at > patience_s
 
-    def fetched(self, number: int, part: Part) -> None:
-        """Counts a segment that is sent."""
+    @property
+    def wanted(self) -> int:
+        """Number of the oldest segment that it may still fetch, when it leaves none out."""
+        places = (self.places.get(name, self.joined) for name in self.output.renditions)
+        return 1 + min((place for place in places if place >= self.number - REACH), default=self.number)
+
+    def fetched(self, number: int, name: str, part: Part) -> None:
+        """Counts a segment of a rendition that is sent."""
         self.sent_bytes += len(part.data)
         metrics.SENT_BYTES.labels(self.container).inc(len(part.data))
         self.number = max(self.number, number)
+        self.places[name] = max(self.places.get(name, self.joined), number)
         self.output.drained.set()
 
 
 class SegmentOutput:
-    """Segments for any number of sessions. Overflow: the oldest go, and who asks for them learns that (404)."""
+    """Segments for any number of sessions. Overflow: the oldest go, and who asks for them learns that (404).
 
-    def __init__(self, container: Container, service_name: str, drained: Signal) -> None:
+    Where the source waits for its viewers (`full_speed`), those that a session has yet to fetch stay listed: how many
+    are made before it is waited for depends on how much of the source is read at once.
+    """
+
+    def __init__(self, container: Container, service_name: str, drained: Signal, *, full_speed: bool = False) -> None:
         self.container = f"segments-{container}"
         self.viewers: set[Session] = set()
         self.changed = Signal()  # a new segment, or the end
@@ -77,6 +95,8 @@ class SegmentOutput:
         self._carrier = "ts" if container == "ts" else "mp4"
         self._segmenter = Segmenter(None if container == "ts" else _configuration)
         self._packer = TsPacker(service_name) if container == "ts" else CmafPacker()
+        self._full_speed = full_speed
+        self._shows = False  # pictures are announced
         self.renditions = self._packer.renditions
         self._epoch_s: float | None = None
 
@@ -92,20 +112,30 @@ class SegmentOutput:
         if self.ended:
             return
         try:
-            taken = [carried(event, self._carrier) if isinstance(event, Tracks) else event for event in events]
-            self._add(self._segmenter.push(taken))
+            self._add(self._segmenter.push([self._carried(event) for event in events]))
         except MediaError as error:
             self.end(error)
+
+    def _carried(self, event: Event) -> Event:
+        if not isinstance(event, Tracks):
+            return event
+        tracks = carried(event, self._carrier)
+        self._shows = bool(tracks.of_kind(Kind.VIDEO))
+        return tracks
 
     def _add(self, cuts: Iterable[Cut]) -> None:
         for cut in cuts:
             parts, anew = self._packer.pack(cut)
+            if self._full_speed:
+                self.window.wanted = min((session.wanted for session in self.viewers), default=None)
             self.window.add(cut, parts, anew)
             self.changed.set()
 
     def end(self, failure: TvarrError | None = None) -> None:
-        """No more samples: sessions get what is there and the end of the list, or the failure."""
-        if not self.ended and failure is None:
+        """No more samples: sessions get what is there and the end of the list, or the failure. The first end counts."""
+        if self.ended:
+            return
+        if failure is None:
             try:
                 self._add(self._segmenter.end())
             except MediaError as error:
@@ -129,13 +159,19 @@ class SegmentOutput:
         """Whether every session has fetched so much that nothing it wants is lost with the next segment."""
         return all(self.window.next_number - 1 - session.number < LISTED - 1 for session in self.viewers)
 
-    def available(self) -> int:
-        """How many segments there are. Raises the failure where there will be none, or no more."""
+    def ready(self, least: int) -> bool:
+        """Whether a player can begin: so many segments are there, or no more will come, and all kinds of tracks are
+        known. A source often has sound long before its first keyframe, and players read only once what there is.
+
+        Raises the failure where there will be no segments, or no more.
+        """
         if self.failure is not None:
             raise self.failure
-        if self.ended and not self.window.segments:
+        there = len(self.window.segments)
+        if self.ended and not there:
             raise SourceError("the source ended before there was anything to show")
-        return len(self.window.segments)
+        complete = not self._shows or any(rendition.pictures for rendition in self.renditions.values())
+        return self.ended or there >= (least if complete else max(least, LATE_PICTURE_SEGMENTS))
 
 
 def _configuration(track: Track, data: bytes) -> bytes | None:

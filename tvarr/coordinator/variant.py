@@ -72,6 +72,7 @@ class Variant:
         self._service_name = service_name
         self._source = source
         self._drained = drained
+        self._full_speed = full_speed
         self._source_ended = False
         self._outputs: dict[str, Output] = {}
         self._unwatched: dict[str, float] = {}  # since when an output has had no viewer
@@ -118,7 +119,7 @@ class Variant:
         It begins some time back, where that is held: players want a few segments before they start.
         """
         must_carry(self.profile, "ts" if container == "ts" else "mp4")
-        make = partial(SegmentOutput, container, self._service_name, self._drained)
+        make = partial(SegmentOutput, container, self._service_name, self._drained, full_speed=self._full_speed)
         return self._output(f"segments-{container}", make, HEAD_START_TICKS)
 
     def _output(self, kind: str, make: Callable[[], AnyOutput], back_ticks: int = 0) -> AnyOutput:

@@ -229,6 +229,7 @@ class Window:
         self.longest_ticks = 0  # of any part so far
         self.peak_bps = 0  # of any segment so far, with the largest sound
         self.periods: dict[int, int] = {}  # start of each span without discontinuity that has segments here
+        self.wanted: int | None = None  # segments from this number on stay listed, as far as KEPT_BYTES allow
         self._bits = 0
         self._ticks = 0
 
@@ -277,7 +278,8 @@ class Window:
         shown, ticks = 0, 0
         for segment in reversed(self.segments):
             enough = shown >= LISTED or (shown >= LEAST_KEPT and ticks >= LISTED_TICKS)
-            if enough and ticks >= least_ticks:
+            unwanted = self.wanted is None or segment.number < self.wanted
+            if enough and unwanted and ticks >= least_ticks:
                 break
             shown += 1
             ticks += segment.duration_ticks

@@ -11,6 +11,8 @@ from tvarr.media.model import TICKS_PER_SECOND, Kind, Sample, Track, Tracks
 
 FRAGMENT_TICKS = TICKS_PER_SECOND // 2  # as long as a fragment gets between keyframes; half of it is latency
 PATIENCE_TICKS = TICKS_PER_SECOND  # an announced track that nothing has described by then is left out
+# The same for all pictures: they begin with a keyframe, and most players can't add them to a file that began without.
+PICTURE_PATIENCE_TICKS = 10 * TICKS_PER_SECOND
 HELD_BYTES = 16 << 20  # until then samples are held; with more, what was described so far is all there is
 SILENT_TICKS = 2 * TICKS_PER_SECOND  # a picture this far behind the sound has stopped: viewers start without it
 
@@ -103,7 +105,9 @@ class Fragmenter:
     def _is_overdue(self, sample: Sample) -> bool:
         waited = sample.dts_ticks - self._first_dts[sample.track]
         if self._described:
-            return waited >= PATIENCE_TICKS or self._pending_bytes > HELD_BYTES
+            videos = [track_id for track_id, track in self._tracks.items() if track.kind is Kind.VIDEO]
+            shows = not videos or any(track_id in self._described for track_id in videos)
+            return waited >= (PATIENCE_TICKS if shows else PICTURE_PATIENCE_TICKS) or self._pending_bytes > HELD_BYTES
         if waited >= PATIENCE_TICKS or self._pending_bytes > HELD_BYTES:
             self._forget_pending()
         return False
