@@ -52,6 +52,10 @@ async def test_a_channel_from_its_making_to_its_end(served: Served) -> None:
         "loop": False,
         "user_agent": "",
         "headers": {},
+        "audio_languages": [],
+        "program": 0,
+        "max_height": 0,
+        "max_kbps": 0,
     }
     assert await ask(client, "GET", "/api/v1/channels", 200) == [{"id": key, **made}]
     assert await ask(client, "GET", "/api/v1/channels/news-hd", 200) == {"id": key, **made}
@@ -62,8 +66,13 @@ async def test_a_channel_from_its_making_to_its_end(served: Served) -> None:
     await ask(client, "PATCH", f"/api/v1/channels/{key}", 200, json={"url": "http://h/other.ts"})
     assert services.asked[1:] == [("changed", key)]
 
+    tracks = {"audio_languages": ["DE", "eng", "eng"], "program": 3402, "max_height": 720, "max_kbps": 4000}
+    changed = await ask(client, "PATCH", f"/api/v1/channels/{key}", 200, json=tracks)
+    assert {name: changed[name] for name in tracks} == {**tracks, "audio_languages": ["de", "eng"]}
+    assert services.asked[2:] == [("changed", key)]
+
     await ask(client, "DELETE", f"/api/v1/channels/{key}", 204)
-    assert services.asked[1:] == [("changed", key)] * 2
+    assert services.asked[1:] == [("changed", key)] * 3
     problem = await ask(client, "GET", f"/api/v1/channels/{key}", 404)
     assert problem == {"title": "Not Found", "status": 404, "detail": f"there is no channel '{key}'"}
 
@@ -80,6 +89,8 @@ async def test_a_channel_from_its_making_to_its_end(served: Served) -> None:
         (b'{"name": "x", "url": "gopher://h/"}', 400, "url: nobody reads gopher:"),
         (b'{"name": "x", "url": "file:///etc/passwd"}', 400, "--media-dir"),
         (b'{"name": "x", "url": "http://h/", "profile": "nope"}', 400, "profile: there is no profile 'nope'"),
+        (b'{"name": "x", "url": "http://h/", "audio_languages": ["klingon"]}', 400, "'klingon' is not a language"),
+        (b'{"name": "x", "url": "http://h/", "program": 65536}', 400, "program: "),
         (b'{"name": "\\ud800", "url": "http://h/"}', 400, "name: "),
         (b'{"name": "x", "url": "http://h/", "slug": "taken"}', 409, "slug: taken is taken"),
     ],

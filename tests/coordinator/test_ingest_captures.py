@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,9 @@ CAPTURES = {
 }
 
 
-async def take_file(media_dir: Path, url: str, *, loop_s: float = 0.0) -> tuple[Taken, Ingest]:
-    """A capture at full speed; looped until `loop_s` seconds of media came."""
-    spec = SourceSpec.parse(f"file:{url}", pace="fast", loop=loop_s > 0, media_dir=media_dir)
+async def take_file(media_dir: Path, url: str, *, loop_s: float = 0.0, **chosen: Any) -> tuple[Taken, Ingest]:
+    """A capture at full speed; looped until `loop_s` seconds of media came. `chosen`: program, audio_languages."""
+    spec = SourceSpec.parse(f"file:{url}", pace="fast", loop=loop_s > 0, media_dir=media_dir, **chosen)
     async with client_session() as session:
         ingest = Ingest(spec, LIMITS, session, Random(1))
         until = (lambda taken: taken.span_s() >= loop_s) if loop_s else None
@@ -51,6 +52,25 @@ async def test_played(name: str, media_dir: Path) -> None:
     assert all(t.id in came for t in taken.announcements[-1].tracks if t.kind in (Kind.VIDEO, Kind.AUDIO))
 
 
+@pytest.mark.parametrize(
+    ("name", "chosen", "expected"),
+    [
+        ("mpts_8prog_dvb_it.ts", {"audio_languages": ("en", "ita")}, "mpeg2video mp2.eng mp2.ita"),
+        ("mpts_8prog_dvb_it.ts", {"audio_languages": ("fin",)}, CAPTURES["mpts_8prog_dvb_it.ts"]),
+        ("mpts_8prog_dvb_it.ts", {"program": 3403, "audio_languages": ("ita",)}, "mpeg2video mp2.ita"),
+        ("h264_1080i_3eac3_dvbsub.ts", {"audio_languages": ("fra",)}, "h264 eac3.fre"),
+    ],
+)
+async def test_sound_and_program_chosen(name: str, chosen: dict[str, Any], expected: str, media_dir: Path) -> None:
+    taken, _ = await take_file(media_dir, name, **chosen)
+    assert taken.error == ""
+    (tracks,) = taken.announcements
+    assert described(tracks) == expected
+    assert tracks.program == chosen.get("program", tracks.program)
+    came = {sample.track for sample in taken.samples()}
+    assert {t.id for t in tracks.of_kind(Kind.AUDIO)} <= came <= {t.id for t in tracks.tracks}
+
+
 @pytest.mark.parametrize("name", CAPTURES)
 async def test_looped_without_a_jump_or_a_new_announcement(name: str, media_dir: Path) -> None:
     once, _ = await take_file(media_dir, name)
@@ -67,7 +87,10 @@ async def test_looped_without_a_jump_or_a_new_announcement(name: str, media_dir:
     [
         ("h264_1080i_scrambled_csa.ts", "the source is scrambled (DVB-CSA/CA); it needs a descrambler"),
         ("teletext_announced_but_absent.ts", "the source announces video (h264) and audio (mp2) but sends none"),
-        ("mpts_8prog_dvb_it.ts#program=9", "the source has no program 9"),
+        (
+            "mpts_8prog_dvb_it.ts#program=9",
+            "the source has no program 9; it has 3401, 3402, 3403, 3404, 3405, 3406, 3411, 3410",
+        ),
         ("MANIFEST.md", "the source sends text, not video"),
         ("hls_ts_rollover", "hls_ts_rollover is a folder"),
     ],

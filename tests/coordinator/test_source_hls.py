@@ -164,6 +164,29 @@ class TestEveryForm:
         assert ingest.status.bytes > 50_000
         assert origin.most_at_once <= (2 if form.startswith("apart") else 1)
 
+    @pytest.mark.parametrize(
+        ("wanted", "taken_languages"), [((), ["deu"]), (("fra", "eng"), ["eng"]), (("en", "ger"), ["eng", "deu"])]
+    )
+    async def test_audio_renditions_by_language(
+        self, wanted: tuple[str, ...], taken_languages: list[str], origin: Origin, session: aiohttp.ClientSession
+    ) -> None:
+        renditions = "".join(
+            f'#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="{language}",DEFAULT={default},LANGUAGE="{language}",'
+            f'URI="/apart/v0.m3u8?{language}"\n'
+            for language, default in (("en", "NO"), ("de", "YES"), ("cs", "NO"))
+        )
+        origin.on("/many", f'#EXTM3U\n{renditions}#EXT-X-STREAM-INF:BANDWIDTH=1,AUDIO="a"\n/apart/v1.m3u8\n')
+        taken = await take(ingest_of(f"{origin.url}/many", session, audio_languages=wanted))
+        assert taken.error == ""
+        assert counts(taken)[Kind.VIDEO] == PICTURES
+        sound = taken.announcements[-1].of_kind(Kind.AUDIO)
+        assert [track.language for track in sound] == taken_languages
+        each = {track.id: sum(sample.track == track.id for sample in taken.samples()) for track in sound}
+        assert min(each.values()) > SECONDS * 48000 / 1024 - 3
+        assert sorted(path for path, _ in origin.requests if "v0.m3u8?" in path) == sorted(
+            f"/apart/v0.m3u8?{language[:2]}" for language in taken_languages
+        )
+
     @pytest.mark.parametrize("codec", ["aac", "ac3", "mp3"])
     async def test_packed_audio(self, codec: str, origin: Origin, media: Path, session: aiohttp.ClientSession) -> None:
         names = await asyncio.to_thread(packed, media, codec)

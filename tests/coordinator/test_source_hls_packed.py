@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvarr.coordinator.sources.hls.languages import three_letters
 from tvarr.coordinator.sources.hls.packed import PackedAudio, looks_like_packed_audio
+from tvarr.coordinator.sources.languages import three_letters
 from tvarr.media.codecs.aac import Config, adts_header
 from tvarr.media.model import TICKS_33BIT, Codec, Sample, Tracks
 

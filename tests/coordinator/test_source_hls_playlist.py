@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tvarr.coordinator.source import SourceFailure
 from tvarr.coordinator.sources.hls.playlist import (
+    Audio,
     Key,
     MediaPlaylist,
     Multivariant,
@@ -128,10 +129,9 @@ def test_the_best_variant_within_the_caps(max_height: int, max_kbps: int, names:
 
 def test_the_default_audio_rendition() -> None:
     by_name = {v.url.rpartition("/")[2]: v for v in offered(MULTIVARIANT).variants}
-    assert by_name["low.m3u8"].audio_url == "http://host/dir/one.m3u8"
-    assert by_name["low.m3u8"].audio_language == "eng"
-    assert by_name["high.m3u8"].audio_url == "", "it is in the variant"
-    assert by_name["higher.m3u8"].audio_url == ""
+    assert by_name["low.m3u8"].audio[0] == Audio("http://host/dir/one.m3u8", "eng")
+    assert by_name["high.m3u8"].audio[0].url == "", "it is in the variant"
+    assert by_name["higher.m3u8"].audio == ()
 
 
 def test_sound_alone_where_there_is_nothing_else() -> None:

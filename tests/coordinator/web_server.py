@@ -170,6 +170,7 @@ RELAY = {
         "url": "http://***@h/news.ts",
         "state": "live",
         "counts": True,
+        "program": 1,
         "error": "",
         "reconnections": 1,
         "segments_left_out": 0,

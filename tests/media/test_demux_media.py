@@ -101,6 +101,40 @@ def test_another_program_of_a_multiplex(media_dir: Path) -> None:
     }
 
 
+def multiplex(media_dir: Path, *, scrambled: set[int] = frozenset(), missing: set[int] = frozenset()) -> bytes:  # type: ignore[assignment]
+    """Eight programs, of which some PIDs are scrambled, or do not come."""
+    data = bytearray(source(media_dir, "mpts_8prog_dvb_it.ts"))
+    kept = bytearray()
+    for at in range(0, len(data), 188):
+        pid = (data[at + 1] & 0x1F) << 8 | data[at + 2]
+        if pid in scrambled:
+            data[at + 3] |= 0x80
+        if pid not in missing:
+            kept += data[at : at + 188]
+    return bytes(kept)
+
+
+def program_of(data: bytes) -> int:
+    (program,) = {event.program for event in demuxed(data) if isinstance(event, Tracks)}
+    for seed in range(3):
+        assert {event.program for event in demuxed(data, seed) if isinstance(event, Tracks)} == {program}
+    return program
+
+
+def test_the_first_playable_program_of_a_multiplex(media_dir: Path) -> None:
+    """By the PAT: 3401 to 3404 have video at 0x200, 0x201, 0x202 and 0x208 in some order, then HEVC, then radio."""
+    assert program_of(multiplex(media_dir)) == 3401
+    assert program_of(multiplex(media_dir, scrambled={0x200})) == 3402
+    assert program_of(multiplex(media_dir, missing={0x200})) == 3402
+    assert program_of(multiplex(media_dir, scrambled={0x200}, missing={0x201})) == 3403
+    video = {0x200, 0x201, 0x202, 0x208, 0x1F4}
+    assert program_of(multiplex(media_dir, scrambled=video)) == 3401  # its sound can be had
+    sound = {0x28A, 0x2B6, 0x2BB, 0x2B9}
+    assert program_of(multiplex(media_dir, scrambled=video | sound)) != 3401
+    everything = set(range(0x1F0, 0x300)) - {0x240, 0x241}
+    assert program_of(multiplex(media_dir, scrambled=everything)) == 3401  # and its tracks say why nothing comes
+
+
 @pytest.mark.parametrize("name", sorted(set(PACKETS) - {"hls_h264_ac3", "mpts_8prog_dvb_it.ts"}))
 def test_damage_is_survived(name: str, media_dir: Path) -> None:
     data = bytearray(source(media_dir, name)[:1_000_000])

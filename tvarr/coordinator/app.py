@@ -235,6 +235,10 @@ class Coordinator:
             user_agent=channel.user_agent,
             headers=channel.headers,
             media_dir=self.options.media_dir,
+            program=channel.program,
+            max_height=channel.max_height,
+            max_kbps=channel.max_kbps,
+            audio_languages=channel.audio_languages,
         )
         return Ingest(spec, self._limits, self._session, self._random)
 

@@ -78,7 +78,7 @@ class Ingest:
         self._spec = spec
         self._limits = limits
         self._session = session
-        self._intake = Intake(spec.program)
+        self._intake = Intake(spec.program, spec.audio_languages)
         self._live = spec.effective_pace == "live"
         self._pacer: Pacer = (
             Throttle(limits.live_ahead_s, limits.slice_s) if self._live else Pacer(limits.preroll_s, limits.slice_s)

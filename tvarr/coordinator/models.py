@@ -15,10 +15,12 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from tvarr.coordinator.sources.languages import canonical
 from tvarr.errors import InvalidRequest
 
 MAX_URL_CHARS = 4096
 MAX_HEADERS = 32
+MAX_LANGUAGES = 16
 
 READ_SCHEMES = frozenset({"http", "https", "file"})
 FFMPEG_SCHEMES = frozenset(
@@ -121,6 +123,15 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+def _languages(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(value) > MAX_LANGUAGES:
+        raise ValueError(f"takes at most {MAX_LANGUAGES}")
+    for tag in value:
+        if not canonical(tag):
+            raise ValueError(f"{tag[:20]!r} is not a language; take codes such as eng, deu or en")
+    return tuple(dict.fromkeys(tag.strip().lower() for tag in value))
+
+
 def _even(value: int) -> int:
     if value % 2 or 0 < value < 16:
         raise ValueError("takes 0 (as in the source) or an even number from 16 to 8192")
@@ -155,6 +166,7 @@ LogoUrl = Annotated[
 Slug = Annotated[str, StringConstraints(min_length=1, max_length=80), AfterValidator(_slug)]
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ProfileRef = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")]
+Languages = Annotated[tuple[str, ...], AfterValidator(_languages)]
 Headers = Annotated[dict[str, str], AfterValidator(_headers)]
 Side = Annotated[int, Field(ge=0, le=8192), AfterValidator(_even)]
 
@@ -184,6 +196,12 @@ class ChannelFields(_Model):
     loop: bool = Field(False, description="start again at the end of the source")
     user_agent: Text = ""
     headers: Headers = Field(default_factory=dict, description="sent to the source")
+    audio_languages: Languages = Field(
+        (), description="ISO 639; sound in these, the most wanted first; empty, or none of them there: all"
+    )
+    program: int = Field(0, ge=0, le=65_535, description="MPEG-TS program number; 0: the first that can be played")
+    max_height: int = Field(0, ge=0, le=8192, description="of HLS variants, of which the best within is read; 0: any")
+    max_kbps: int = Field(0, ge=0, le=1_000_000, description="the same for the bandwidth that they announce")
 
 
 class ChannelCreate(ChannelFields):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -44,6 +44,7 @@ class SourceSpec:
     program: int | None = None  # MPEG-TS program number; None: the demuxer's choice
     max_height: int = 0  # of HLS variants, in pixels; 0: no cap
     max_kbps: int = 0  # the same for what they announce as their bandwidth
+    audio_languages: tuple[str, ...] = ()  # of the sound that is taken, the most wanted first; empty: all
 
     @classmethod
     def parse(
@@ -55,8 +56,15 @@ class SourceSpec:
         user_agent: str = "",
         headers: Mapping[str, str] | None = None,
         media_dir: Path | None = None,
+        program: int = 0,
+        max_height: int = 0,
+        max_kbps: int = 0,
+        audio_languages: Sequence[str] = (),
     ) -> SourceSpec:
-        """Reads a channel's URL and settings; raises `InvalidRequest` for what no source can be made of."""
+        """Reads a channel's URL and settings; raises `InvalidRequest` for what no source can be made of.
+
+        Where `program`, `max_height` and `max_kbps` are 0, the URL's fragment may name them.
+        """
         url = url.strip()
         try:
             parts = urlsplit(url)
@@ -80,9 +88,10 @@ class SourceSpec:
             user_agent,
             dict(headers or {}),
             media_dir,
-            program_of(url),
-            max_height=_number_of("max_height", url) or 0,
-            max_kbps=_number_of("max_kbps", url) or 0,
+            program or program_of(url),
+            max_height=max_height or _number_of("max_height", url) or 0,
+            max_kbps=max_kbps or _number_of("max_kbps", url) or 0,
+            audio_languages=tuple(audio_languages),
         )
 
     @property

@@ -222,6 +222,7 @@ def relay(relay: Relay) -> View:
             "url": redact(relay.channel.url),
             "state": status.state,
             "counts": relay.holds_connection,
+            "program": tracks.program if tracks else 0,
             "error": status.error,
             "reconnections": status.reconnections,
             "laps": status.laps,

@@ -51,6 +51,11 @@ class Container:
             oversized_pes=mp4.oversized,
         )
 
+    @property
+    def programs(self) -> tuple[int, ...]:
+        """Numbers of the programs of a transport stream, as far as they are known."""
+        return self._ts.programs if self._ts is not None else ()
+
     def feed(self, data: bytes) -> list[Event]:
         """Takes the next bytes. Raises `MediaError` as the container's demuxer does."""
         if self._ts is not None:

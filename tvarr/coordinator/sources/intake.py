@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 
 from tvarr.coordinator.source import SourceFailure
+from tvarr.coordinator.sources.choose import AudioChoice
 from tvarr.coordinator.sources.container import Container, Media, add_stats
 from tvarr.coordinator.sources.sniff import ENOUGH_BYTES, HEAD_BYTES, recognise
 from tvarr.errors import MediaError, MoovBehind, NotTransportStream
@@ -13,6 +15,7 @@ from tvarr.media.mpegts.receive import DemuxStats
 from tvarr.media.timeline import Timeline
 
 HELD_EVENTS = 4096  # so many wait for the first picture or sound; of those that follow only the tracks do
+PROGRAMS_NAMED = 20
 KEYFRAME_WAIT_TICKS = 10 * TICKS_PER_SECOND  # video that has no keyframe for so long is passed on as it is
 
 _PLAYABLE = (Kind.VIDEO, Kind.AUDIO)
@@ -28,11 +31,12 @@ class Intake:
     keyframe: a decoder would show the rest as garbage.
     """
 
-    def __init__(self, program: int | None = None) -> None:
+    def __init__(self, program: int | None = None, audio_languages: Sequence[str] = ()) -> None:
         self.timeline = Timeline()
         self.media_samples = 0  # of video and audio, all connections
         self.dropped_samples = 0  # of video, before the first keyframe after a join
         self._program = program
+        self._audio = AudioChoice(audio_languages)
         self._past_stats = DemuxStats()  # of the connections before this one
         self._container = Container(program)
         self._media: Media = self._container
@@ -129,7 +133,8 @@ class Intake:
         if not self._media.stats.packets:
             return f"what the source sends {_NO_MEDIA}"
         if self._program is not None:
-            return f"the source has no program {self._program}"
+            there = ", ".join(map(str, self._container.programs[:PROGRAMS_NAMED]))
+            return f"the source has no program {self._program}" + (f"; it has {there}" if there else "")
         return "the source sends no table of programs (PAT, PMT): it can't be told what is in it"
 
     def _recognise(self) -> None:
@@ -142,10 +147,13 @@ class Intake:
         placed: list[Event] = []
         for event in events:
             if isinstance(event, Tracks):
-                if self._announced is None or not _adds_nothing(event, self._announced):
-                    self._announced = event
-                    placed.append(event)
+                taken = self._audio.of(event)
+                if self._announced is None or not _adds_nothing(taken, self._announced):
+                    self._announced = taken
+                    placed.append(taken)
                 self._learn(self._announced)
+                continue
+            if event.track in self._audio.left_out:
                 continue
             if event.track in self._playable:
                 self.has_media = True

@@ -19,7 +19,10 @@ from tvarr.errors import InvalidRequest, SourceError
 
 MAX_LIST_BYTES = 16 * 1024 * 1024
 FETCH_TIMEOUT_S = 30.0
-RESTARTING_FIELDS = ("url", "pace", "loop", "user_agent", "headers")
+RESTARTING_FIELDS = (
+    *("url", "pace", "loop", "user_agent", "headers"),
+    *("audio_languages", "program", "max_height", "max_kbps"),
+)
 """What a running relay is made from; another name or logo does not interrupt anybody."""
 
 

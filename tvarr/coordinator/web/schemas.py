@@ -178,6 +178,7 @@ class SourceView(_Shape):
     url: str = Field(description="without credentials")
     state: str
     counts: bool = Field(description="it is a connection in the sense of its group's max_connections")
+    program: int = Field(description="MPEG-TS program number; 0: none")
     error: str
     reconnections: int
     segments_left_out: int = Field(description="of HLS: that could not be had or read")

@@ -9,7 +9,7 @@ from tvarr.media.model import Codec, Event, Kind, Sample, Tracks
 from tvarr.media.mpegts import psi
 from tvarr.media.mpegts.elementary import Elementary
 from tvarr.media.mpegts.framing import Framer, Packets
-from tvarr.media.mpegts.programs import ProgramTables
+from tvarr.media.mpegts.programs import ProgramTables, Seen
 from tvarr.media.mpegts.receive import (
     MAX_OTHER_PES_PACKETS,
     PID_KEY,
@@ -24,6 +24,7 @@ from tvarr.media.mpegts.receive import (
 from tvarr.media.mpegts.stamp import signed_33
 
 MAX_STREAMS = 64  # of a program; further ones are left out
+CHOOSE_EACH_PACKETS = 256  # while programs are waited for
 MAX_BACKLOG_PACKETS = 32_768  # 6 MiB kept until the program is chosen; they are read again then
 
 # Tracks and samples are held back until every audio and video stream is known, or
@@ -38,8 +39,9 @@ _FIRST_PID, _LAST_PID = 0x10, 0x1FFE  # that a PMT may give to a stream
 class Demuxer:
     """MPEG-TS bytes in, tracks and samples out (ISO/IEC 13818-1, 2.4).
 
-    `program` is a program number, or None for the first playable one: in the order of the PAT the first that has
-    video, else the first that has audio. Time stamps are the stream's own: 33 bits, never unwrapped or mended.
+    `program` is a program number, or None for the first playable one: in the order of the PAT the first whose video
+    comes and is not scrambled, else the first of whose audio that is true.
+    Time stamps are the stream's own: 33 bits, never unwrapped or mended.
     `Tracks` come first, and again when they are others: another PMT, or parameters found in band.
     What comes out depends on the bytes only, not on how they were chunked.
     """
@@ -60,6 +62,11 @@ class Demuxer:
         self._clock_ticks: int | None = None
         self._hold: _Hold | None = None
         self._listen()
+
+    @property
+    def programs(self) -> tuple[int, ...]:
+        """Numbers of the programs that the PAT names, in its order."""
+        return tuple(self._tables.programs)
 
     def feed(self, data: bytes) -> list[Event]:
         """Takes the next bytes. Raises NotTransportStream after MAX_GARBAGE_BYTES without a packet."""
@@ -97,14 +104,15 @@ class Demuxer:
 
     def _probe(self, packets: Packets) -> None:
         """Looks at PAT and PMTs only, keeping all packets, until a program is chosen."""
-        receivers, backlog = self._receivers, self._backlog
+        receivers, backlog, seen = self._receivers, self._backlog, self._tables.seen
         for packet in packets:
             backlog.append(packet)
+            seen.add(packet[0])
             receiver = receivers.get(packet[0] & PID_KEY)
             if receiver is not None:
                 receiver.push(*packet)
-                if self._choose(final=False):
-                    return
+            if (receiver is not None or not len(backlog) % CHOOSE_EACH_PACKETS) and self._choose(final=False):
+                return
             if len(backlog) >= MAX_BACKLOG_PACKETS:
                 if self._choose(final=True):
                     return
@@ -154,6 +162,7 @@ class Demuxer:
         if pmt is None:
             return False
         backlog, self._backlog = self._backlog, []
+        self._tables.seen = Seen()
         self._tables.stats = self.stats
         self._psi.clear()
         self._play(pmt)

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tvarr.errors import MediaError
 from tvarr.media.model import Kind
 from tvarr.media.mpegts import psi
-from tvarr.media.mpegts.receive import DemuxStats
+from tvarr.media.mpegts.receive import SCRAMBLED_PACKETS, DemuxStats
 
 MAX_PROGRAMS = 256  # of a PAT; more than any multiplex has
 MAX_DAMAGED = 5  # PMT sections kept to be repaired
+SEEN_ENOUGH_PACKETS = 8192  # 1.5 MB: what has not come by then is not waited for
+_SCRAMBLED, _PAYLOAD = 0xC0, 0x10  # in the 32 bits of a packet header
 PMT_REPEATS = 3  # a program whose PMT has not come while another's came so often is taken to have none
+
+
+class Seen:
+    """What came on each PID: clear packets, and scrambled ones (transport_scrambling_control, 2.4.3.3)."""
+
+    def __init__(self) -> None:
+        self.packets = 0
+        self._clear: dict[int, int] = {}
+        self._scrambled: dict[int, int] = {}
+
+    def add(self, header: int) -> None:
+        self.packets += 1
+        if header & _PAYLOAD:
+            counts = self._scrambled if header & _SCRAMBLED else self._clear
+            pid = header >> 8 & 0x1FFF
+            counts[pid] = counts.get(pid, 0) + 1
+
+    def playable(self, pids: list[int]) -> bool | None:
+        """Whether one of these can be played; None: it may turn out to be."""
+        if any(self._clear.get(pid, 0) > self._scrambled.get(pid, 0) for pid in pids):
+            return True
+        waits = self.packets < SEEN_ENOUGH_PACKETS
+        return None if waits and any(self._scrambled.get(pid, 0) < SCRAMBLED_PACKETS for pid in pids) else False
 
 
 class ProgramTables:
@@ -23,6 +50,7 @@ class ProgramTables:
         self._raw: dict[tuple[int, int], bytes] = {}  # the last section by table and section number or program
         self._seen: dict[int, int] = {}  # how often a program's PMT came
         self._pat_complete = False
+        self.seen = Seen()  # while no program is chosen
         self._damaged: list[bytes] = []  # the last PMT sections with a wrong CRC
 
     def take_pat(self, raw: bytes) -> bool:
@@ -92,10 +120,17 @@ class ProgramTables:
     def choose(self, wanted: int | None, *, final: bool) -> psi.Pmt | None:
         """The PMT of the wanted program, or of the first with video, else with audio, else with anything.
 
+        Where there are several, those count whose video or audio was seen to come unscrambled, if there are such.
         None while there is hope of a better one, unless `final`.
         """
         if wanted is not None:
             return self.pmts.get(wanted)
+        if len(self.programs) > 1 and self.seen.packets:
+            for kind in (Kind.VIDEO, Kind.AUDIO):
+                verdict = self._first_playable(kind, final=final)
+                if verdict is not False:
+                    return verdict
+            final = True
         final = final or max(self._seen.values(), default=0) >= PMT_REPEATS
         best: tuple[int, psi.Pmt] | None = None
         for number in self.programs:
@@ -108,6 +143,23 @@ class ProgramTables:
                 if rank == 0:
                     return pmt
         return best[1] if best is not None and (final or self._pat_complete) else None
+
+    def _first_playable(self, kind: Kind, *, final: bool) -> psi.Pmt | Literal[False] | None:
+        """The first program of which this kind comes in the clear; None: it is not known yet; False: there is none."""
+        all_there = final or max(self._seen.values(), default=0) >= PMT_REPEATS
+        for number in self.programs:
+            pmt = self.pmts.get(number)
+            if pmt is None:
+                if all_there:
+                    continue
+                return None
+            pids = [s.pid for s in pmt.streams if _kind(s, pmt) is kind]
+            playable = self.seen.playable(pids) if pids else False
+            if playable:
+                return pmt
+            if playable is None and not final:
+                return None
+        return False
 
     def _parse(self, raw: bytes, table_id: int) -> psi.Section | None:
         try:
@@ -124,8 +176,12 @@ _NOTHING = 3
 def _rank(pmt: psi.Pmt | None) -> int:
     if pmt is None or not pmt.streams:
         return _NOTHING
-    kinds = {psi.identify(s.stream_type, s.descriptors, pmt.descriptors).kind for s in pmt.streams}
+    kinds = {_kind(stream, pmt) for stream in pmt.streams}
     return 0 if Kind.VIDEO in kinds else 1 if Kind.AUDIO in kinds else 2
+
+
+def _kind(stream: psi.PmtStream, pmt: psi.Pmt) -> Kind:
+    return psi.identify(stream.stream_type, stream.descriptors, pmt.descriptors).kind
 
 
 def _same(a: psi.Pmt, b: psi.Pmt) -> bool:

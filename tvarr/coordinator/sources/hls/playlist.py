@@ -102,6 +102,14 @@ class MediaPlaylist:
 
 
 @dataclass(frozen=True, slots=True)
+class Audio:
+    """One audio rendition (4.4.6.1)."""
+
+    url: str = ""  # empty: it is in the variant itself
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """One version of what a multivariant playlist offers."""
 
@@ -110,8 +118,7 @@ class Variant:
     height: int = 0  # 0: not said
     has_video: bool = True  # as far as is known
     readable: bool = True  # no codec is named that isn't
-    audio_url: str = ""  # its default audio rendition; empty where that is in the variant itself
-    audio_language: str = ""
+    audio: tuple[Audio, ...] = ()  # the one that plays where nobody chooses first
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,30 +269,33 @@ def _multivariant(tags: Mapping[str, Any], url: str) -> Multivariant:
     for medium in tags["media"]:
         if medium.get("type") == "AUDIO":
             groups.setdefault(medium.get("group_id", ""), []).append(medium)
-    audio = {group: _default(renditions) for group, renditions in groups.items()}
+    audio = {group: _default_first(renditions, url) for group, renditions in groups.items()}
     return Multivariant(tuple(_variant(entry, audio, url) for entry in tags["playlists"] if entry.get("uri")))
 
 
-def _variant(entry: Mapping[str, Any], audio_by_group: Mapping[str, Mapping[str, str]], url: str) -> Variant:
+def _variant(entry: Mapping[str, Any], audio_by_group: Mapping[str, tuple[Audio, ...]], url: str) -> Variant:
     info = entry["stream_info"]
     codecs = [name.strip().lower() for name in info.get("codecs", "").split(",") if name.strip()]
     height = re.fullmatch(r"\d{1,6}x(\d{1,6})", info.get("resolution", "").strip())
-    audio = audio_by_group.get(info.get("audio", ""), {})
     return Variant(
         url=_join(url, entry["uri"]),
         bandwidth_kbps=info.get("bandwidth", 0) / 1000,
         height=int(height[1]) if height else 0,
         has_video=height is not None or not codecs or any(c.startswith(_VIDEO_CODECS) for c in codecs),
         readable=all(c.startswith(_CODECS) for c in codecs),
-        audio_url=_join(url, audio["uri"]) if audio.get("uri") else "",
-        audio_language=audio.get("language", ""),
+        audio=audio_by_group.get(info.get("audio", ""), ()),
     )
 
 
-def _default(renditions: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
-    """The rendition that plays where nobody chose (4.4.6.1.1)."""
-    order = (("default", "YES"), ("autoselect", "YES"), ("type", "AUDIO"))
-    return next(r for name, value in order for r in renditions if r.get(name) == value)
+def _default_first(renditions: Sequence[Mapping[str, str]], base: str) -> tuple[Audio, ...]:
+    """In the playlist's order, behind the one that plays where nobody chose (4.4.6.1.1)."""
+
+    def rank(rendition: Mapping[str, str]) -> int:
+        return 0 if rendition.get("default") == "YES" else 1 if rendition.get("autoselect") == "YES" else 2
+
+    first = min(renditions, key=rank)
+    ordered = [first, *(rendition for rendition in renditions if rendition is not first)]
+    return tuple(Audio(_join(base, r["uri"]) if r.get("uri") else "", r.get("language", "")) for r in ordered)
 
 
 def _join(base: str, uri: str) -> str:

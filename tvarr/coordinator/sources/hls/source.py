@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from tvarr.coordinator.source import IngestLimits, SourceFailure, SourceSpec
 from tvarr.coordinator.sources.container import add_stats
 from tvarr.coordinator.sources.hls.fetch import Fetcher, fetching
-from tvarr.coordinator.sources.hls.languages import three_letters
 from tvarr.coordinator.sources.hls.merge import Merge, Part
-from tvarr.coordinator.sources.hls.playlist import MediaPlaylist, Multivariant, Variant
+from tvarr.coordinator.sources.hls.playlist import Audio, MediaPlaylist, Multivariant, Variant
 from tvarr.coordinator.sources.hls.rendition import Rendition, load_playlist, read_playlist
 from tvarr.coordinator.sources.hls.window import Bookmark, Window
+from tvarr.coordinator.sources.languages import canonical, three_letters
 from tvarr.media.model import Event, Kind
 from tvarr.media.mpegts.receive import DemuxStats
 
 MAX_VARIANTS_TRIED = 3
+MAX_AUDIO = 4  # renditions at once, each of which is fetched
 
 _ALL_BUT_AUDIO = frozenset(Kind) - {Kind.AUDIO}
 
@@ -25,12 +26,12 @@ _ALL_BUT_AUDIO = frozenset(Kind) - {Kind.AUDIO}
 class HlsSource:
     """The renditions that play together, merged by time."""
 
-    def __init__(self, main: Rendition, audio: Rendition | None, audio_language: str) -> None:
+    def __init__(self, main: Rendition, audio: Sequence[tuple[Rendition, str]]) -> None:
+        """`audio`: renditions that play instead of the sound of `main`, each with its language."""
         self._main = main
-        self._renditions = [main] if audio is None else [main, audio]
-        parts = [Part(0, None)]
-        if audio is not None:
-            parts = [Part(0, _ALL_BUT_AUDIO), Part(1, frozenset({Kind.AUDIO}), audio_language)]
+        self._renditions = [main, *(rendition for rendition, _ in audio)]
+        parts = [Part(0, _ALL_BUT_AUDIO if audio else None)]
+        parts += [Part(n, frozenset({Kind.AUDIO}), language) for n, (_, language) in enumerate(audio, start=1)]
         self._merge = Merge(parts)
 
     @property
@@ -107,15 +108,12 @@ async def open_hls(
         window = Window(bookmark=bookmark)
         window.update(playlist, requested_at)
         main = Rendition(fetcher, limits, url, window, program=spec.program)
-        audio = None
-        if variant.audio_url and variant.audio_url != variant.url:
-            audio = await _open_audio(fetcher, limits, variant, window)
+        audio = await _open_audio(fetcher, limits, variant, window, spec.audio_languages)
         try:
-            yield HlsSource(main, audio, three_letters(variant.audio_language))
+            yield HlsSource(main, audio)
         finally:
-            for rendition in (main, audio):
-                if rendition is not None:
-                    await rendition.close()
+            for rendition in (main, *(rendition for rendition, _ in audio)):
+                await rendition.close()
 
 
 async def _choose(
@@ -135,9 +133,39 @@ async def _choose(
     raise first_failure or SourceFailure("the source's HLS playlist lists no variants")
 
 
-async def _open_audio(fetcher: Fetcher, limits: IngestLimits, variant: Variant, main: Window) -> Rendition:
+def chosen_audio(variant: Variant, languages: Sequence[str]) -> list[Audio]:
+    """The audio renditions to play with a variant; none where the first of them is in the variant itself.
+
+    One for each wanted language that is offered, at most MAX_AUDIO. Where there is none, and where no language is
+    wanted, only the default one: a player loads no others either.
+    """
+    chosen = [
+        next((a for a in variant.audio if canonical(a.language) == canonical(language)), None) for language in languages
+    ]
+    found = [audio for audio in dict.fromkeys(chosen) if audio is not None][:MAX_AUDIO] or list(variant.audio[:1])
+    apart = [audio for audio in found if audio.url not in ("", variant.url)]
+    return apart if apart[:1] == found[:1] else []
+
+
+async def _open_audio(
+    fetcher: Fetcher, limits: IngestLimits, variant: Variant, main: Window, languages: Sequence[str]
+) -> list[tuple[Rendition, str]]:
+    """The chosen renditions that can be had. Raises `SourceFailure` where that is none of them."""
+    opened: list[tuple[Rendition, str]] = []
+    failure: SourceFailure | None = None
+    for audio in chosen_audio(variant, languages):
+        try:
+            opened.append((await _open_rendition(fetcher, limits, audio, main), three_letters(audio.language)))
+        except SourceFailure as error:
+            failure = failure or error
+    if failure is not None and not opened:
+        raise failure
+    return opened
+
+
+async def _open_rendition(fetcher: Fetcher, limits: IngestLimits, audio: Audio, main: Window) -> Rendition:
     requested_at = time.monotonic()
-    playlist, url = await load_playlist(fetcher, variant.audio_url, limits)
+    playlist, url = await load_playlist(fetcher, audio.url, limits)
     if isinstance(playlist, Multivariant):
         raise SourceFailure("the source's HLS playlist lists lists of variants")
     window = Window(beside=main)

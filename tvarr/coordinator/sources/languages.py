@@ -10,6 +10,11 @@ nn:nno no:nor pa:pan pl:pol ps:pus pt:por ro:ron ru:rus sk:slk sl:slv so:som sq:
 te:tel th:tha tl:tgl tr:tur uk:ukr ur:urd uz:uzb vi:vie yi:yid zh:zho zu:zul
 """
 _THREE_LETTERS = dict(pair.split(":") for pair in _PAIRS.split())
+_BIBLIOGRAPHIC = """
+alb:sqi arm:hye baq:eus bur:mya chi:zho cze:ces dut:nld fre:fra geo:kat ger:deu gre:ell ice:isl mac:mkd mao:mri
+may:msa per:fas rum:ron slo:slk tib:bod wel:cym
+"""  # ISO 639-2 has two codes for these: DVB streams use the one (EN 300 468, 6.2), the other, or both
+_TERMINOLOGIC = dict(pair.split(":") for pair in _BIBLIOGRAPHIC.split())
 
 
 def three_letters(tag: str) -> str:
@@ -18,3 +23,9 @@ def three_letters(tag: str) -> str:
     if len(language) == 3 and language.isascii() and language.isalpha():
         return language
     return _THREE_LETTERS.get(language, "")
+
+
+def canonical(tag: str) -> str:
+    """One name for a language, however it is written: `de`, `ger`, `DEU` and `de-AT` are `deu`."""
+    language = three_letters(tag)
+    return _TERMINOLOGIC.get(language, language)
