@@ -21,6 +21,7 @@ MADE_WITHIN_S = 600.0  # Go compiles gRPC when it is made for the first time
 CLIENTS = {
     "python, grpcio": ("python", (sys.executable, "python/client_grpcio.py")),
     "python, betterproto2": ("python", (sys.executable, "python/client_betterproto.py")),
+    "node": ("node", ("node", "node/client.mjs")),
 }
 """Each client's language, and its command in `examples/`; it takes HOST:PORT IN.ts OUT.h264 and a codec."""
 
