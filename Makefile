@@ -31,8 +31,9 @@ check: $(VENV)/.installed-dev  ## lint, types, layers, generated code, shell scr
 	$(BIN)/pytest tests/test_layers.py
 	$(BIN)/python -m tvarr.wire.generate --check
 	sh -n run-roles.sh
+	sh -n container/as-user.sh
 	bash -n .ci/run
-	@if command -v shellcheck >/dev/null; then shellcheck -S warning run-roles.sh .ci/run; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -S warning run-roles.sh container/as-user.sh .ci/run; fi
 
 format: $(VENV)/.installed-dev  ## format the code
 	$(BIN)/ruff check --fix $(SOURCES)

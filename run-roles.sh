@@ -4,8 +4,10 @@
 # Without arguments TVARR_ROLE decides, and without that it is `all`: a coordinator and a daemon that finds it, with no
 # other setting. A role that crashes is started again after 1, 2, 4 ... 30 s; a minute of health sets the delay back to
 # one second. TERM, INT or HUP stop everything: the roles get TERM, a second signal is passed on and makes them stop at
-# once, and after 9 s what remains is killed. The exit code is 0 where every role stopped as asked, 2 where a role's
-# settings can't be used, else the code of the role that did not stop cleanly.
+# once, and after 9 s what remains is killed. USR1 retires the daemon: it ends, and stays ended, with its last job.
+#
+# The exit code is 0 where every role stopped as asked, 2 where a role's settings or the arguments can't be used, 1 where
+# a role can't be had here, else the code of the role that did not stop cleanly.
 set -uf
 
 SELF=run-roles.sh
@@ -48,6 +50,12 @@ on_term() {
     [ -z "$child" ] || kill -TERM "$child" 2>/dev/null
 }
 
+on_usr1() {
+    retiring=yes
+    [ -z "$nap" ] || kill "$nap" 2>/dev/null
+    [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null
+}
+
 # Waits for the role's end and sets $code. Once it is to stop, looks ten times a second and kills it when its time is
 # over: the shell reaps its children while it runs `sleep`, so `kill -0` then tells who still lives. A role that has just
 # been started is told twice: between fork and exec it has this shell's own handler, which loses the first TERM.
@@ -76,31 +84,38 @@ await_child() {
     child=
 }
 
+give_up() { # exit code, words
+    log error "$2"
+    kill -TERM "$MAIN"
+    while [ -z "$stopping" ]; do sleep 0.1; done # bash loses our code if we end while the signal interrupts it
+    exit "$1"
+}
+
 supervise() {
     role=$1 delay=1 first_start=yes
-    stopping='' child='' nap=''
+    stopping='' retiring='' child='' nap=''
     trap '' INT HUP # a terminal sends these to everybody: only the main shell acts on them, and passes TERM on
     trap on_term TERM
-    while [ -z "$stopping" ]; do
+    trap on_usr1 USR1
+    while [ -z "$stopping$retiring" ]; do
         started=$(date +%s)
         "$TVARR" "$role" &
         child=$!
         [ -z "$stopping" ] || kill -TERM "$child" # the signal came before the pid was known
         await_child
-        [ -z "$stopping" ] || exit "$code"
+        [ -z "$retiring" ] || [ "$code" -ne 138 ] || code=0 # it ended of USR1 itself, too young to hear or do anything
+        [ -z "$stopping$retiring" ] || exit "$code"
         lived=$(($(date +%s) - started))
-        if [ "$code" -eq 2 ] && [ -n "$first_start" ]; then
-            log error "$role can't use its settings (exit code 2); its own line above says which: ending"
-            kill -TERM "$MAIN"
-            while [ -z "$stopping" ]; do sleep 0.1; done # bash loses our code if we end while the signal interrupts it
-            exit 2
-        fi
+        case $first_start$code in
+        yes2) give_up 2 "$role can't use its settings (exit code 2); its own line above says which: ending" ;;
+        yes126 | yes127) give_up 1 "$role can't be started (exit code $code): ending" ;;
+        esac
         first_start=
         [ "$lived" -lt "$HEALTHY_AFTER_S" ] || delay=1
         log warning "$role ended with exit code $code after $lived s; starting it again in $delay s"
         sleep "$delay" >/dev/null 2>&1 &
         nap=$!
-        [ -n "$stopping" ] || wait "$nap" # cut short by a signal
+        [ -n "$stopping$retiring" ] || wait "$nap" # cut short by a signal
         kill "$nap" 2>/dev/null
         nap=
         delay=$((delay * 2))
@@ -114,6 +129,16 @@ supervise() {
 fail() { # exit code, words
     log error "$2"
     exit "$1"
+}
+
+take() { # role
+    case "$roles " in *" $1 "*) fail 2 "role '$1' is given twice: takes all, or each role once" ;; esac
+    # An image says which roles it is made for.
+    case " ${TVARR_IMAGE_ROLES:-$1} " in
+    *" $1 "*) ;;
+    *) fail 1 "this image can't run $1, it is made for $TVARR_IMAGE_ROLES: take the image tvarr or tvarr-$1" ;;
+    esac
+    roles="$roles $1"
 }
 
 # Lets the two roles of one machine find and trust each other, as far as nobody has said otherwise.
@@ -154,14 +179,18 @@ pass_on() {
     [ -z "$launched" ] || for supervisor in $pids; do kill -TERM "$supervisor" 2>/dev/null; done
 }
 
+retire() {
+    [ -z "$daemon" ] || kill -USR1 "$daemon" 2>/dev/null
+}
+
 # shellcheck disable=SC2086 # TVARR_ROLE may name several
 [ $# -gt 0 ] || set -- ${TVARR_ROLE:-}
 [ $# -gt 0 ] || set -- all
 roles=''
 for role; do
     case $role in
-    all) roles='coordinator ffmpegd' ;;
-    coordinator | ffmpegd) case " $roles " in *" $role "*) ;; *) roles="$roles $role" ;; esac ;;
+    all) take coordinator && take ffmpegd ;;
+    coordinator | ffmpegd) take "$role" ;;
     *) fail 2 "unknown role '$role': takes all, coordinator, ffmpegd" ;;
     esac
 done
@@ -171,13 +200,17 @@ TVARR=$here/.venv/bin/tvarr
 [ -x "$TVARR" ] || TVARR=$(command -v tvarr) || fail 1 "no program tvarr: looked for $here/.venv/bin/tvarr and on PATH"
 
 case $roles in *coordinator*ffmpegd* | *ffmpegd*coordinator*) introduce ;; esac
+# For `tvarr health`, which then knows whom to ask.
+[ -z "${TVARR_ROLES_FILE:-}" ] || { printf '%s\n' "$roles" >"$TVARR_ROLES_FILE"; } 2>/dev/null || :
 
 MAIN=$$
-pids='' launched='' stopping=''
+pids='' daemon='' launched='' stopping=''
 trap pass_on TERM INT HUP
+trap retire USR1
 for role in $roles; do
     supervise "$role" &
     pids="$pids $!"
+    [ "$role" = coordinator ] || daemon=$!
 done
 launched=yes
 [ -z "$stopping" ] || pass_on # the signal came before every pid was known

@@ -24,11 +24,12 @@ MAY_IMPORT = {
     "client": {"media", "cluster", "wire", "tls"},
     "probe": {"media", "cluster", "ffmpeg", "hwaccel"},
     "status": {"tls"},
+    "health": set(),
     "config": set(),
     "resources": set(),
     "background": set(),
     "demo": {"media", "resources", "config"},
-    "cli": {"config", "coordinator", "ffmpegd", "probe", "status", "demo", "background", "hwaccel", "ffmpeg"},
+    "cli": {"config", "coordinator", "ffmpegd", "probe", "status", "health", "demo", "background", "hwaccel", "ffmpeg"},
 }
 PURE = {"media", "cluster", "ffmpeg/command.py", "ffmpeg/errors.py", "ffmpeg/progress.py"}
 IMPURE_MODULES = {"asyncio", "socket", "subprocess", "threading", "time", "random", "os", "grpc", "aiohttp"}

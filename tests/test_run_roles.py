@@ -132,7 +132,7 @@ def test_what_a_terminal_sends_to_everybody_counts_once(roles: Roles, number: si
         (["all"], "coordinator", ["coordinator", "ffmpegd"]),
         ([], "ffmpegd", ["ffmpegd"]),
         ([], "ffmpegd coordinator", ["coordinator", "ffmpegd"]),
-        (["coordinator", "coordinator"], "", ["coordinator"]),
+        (["ffmpegd", "coordinator"], "viewer", ["coordinator", "ffmpegd"]),
     ],
 )
 def test_which_roles_run(roles: Roles, arguments: list[str], variable: str, started: list[str]) -> None:
@@ -152,6 +152,37 @@ def test_an_unknown_role_is_one_line_and_code_2(roles: Roles) -> None:
     )
     assert roles.run(TVARR_ROLE="*")[0] == 2
     assert roles.lines("starts") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "role"),
+    [
+        (["coordinator", "coordinator"], "coordinator"),
+        (["all", "ffmpegd"], "ffmpegd"),
+        (["coordinator", "ffmpegd", "coordinator", "ffmpegd"], "coordinator"),
+    ],
+)
+def test_a_role_given_twice_is_one_line_and_code_2(roles: Roles, arguments: list[str], role: str) -> None:
+    roles.tvarr(LIVES)
+    line = f"run-roles.sh: role '{role}' is given twice: takes all, or each role once\n"
+    assert roles.run(*arguments) == (2, line)
+    assert roles.lines("starts") == []
+
+
+@pytest.mark.parametrize("argument", ["ffmpegd", "all"])
+def test_an_image_without_the_role_is_one_line_and_code_1(roles: Roles, argument: str) -> None:
+    roles.tvarr(LIVES)
+    line = "this image can't run ffmpegd, it is made for coordinator: take the image tvarr or tvarr-ffmpegd"
+    assert roles.run(argument, TVARR_IMAGE_ROLES="coordinator") == (1, f"run-roles.sh: {line}\n")
+    assert roles.lines("starts") == []
+
+
+def test_a_program_that_cannot_be_started_ends_with_1(roles: Roles) -> None:
+    roles.program(".venv/bin/tvarr", "")
+    (roles.folder / ".venv/bin/tvarr").write_text("#!/no/such/interpreter\n")
+    code, output = roles.run("ffmpegd")
+    assert code == 1
+    assert re.search(r"run-roles\.sh: ffmpegd can't be started \(exit code 12[67]\): ending\n$", output)
 
 
 def test_no_program_is_one_line_and_code_1(roles: Roles) -> None:
@@ -263,6 +294,65 @@ def test_a_role_that_ignores_the_signal_is_killed_after_9_s(roles: Roles) -> Non
     assert output == "run-roles.sh: coordinator did not stop within 9 s: killing it\n"
     assert gone(roles.pids()[0])
     assert len(roles.lines("clock")) == 1 + 1 + 10
+
+
+class TestRetiring:
+    ENDS = 'trap "echo $1 >>retired; exit 0" USR1; '
+
+    def test_a_daemon_ends_and_is_not_started_again(self, roles: Roles) -> None:
+        roles.tvarr(self.ENDS + LIVES)
+        process = roles.start("ffmpegd")
+        roles.until(lambda: len(roles.lines("starts")) == 1)
+        process.send_signal(signal.SIGUSR1)
+        output, _ = process.communicate(timeout=LIMIT_S)
+        assert (process.returncode, output) == (0, "")
+        assert roles.lines("retired") == ["ffmpegd"]
+        assert len(roles.lines("starts")) == 1
+
+    def test_a_coordinator_beside_it_goes_on(self, roles: Roles) -> None:
+        roles.tvarr(self.ENDS + LIVES)
+        process = roles.start()
+        roles.until(lambda: len(roles.lines("starts")) == 2)
+        process.send_signal(signal.SIGUSR1)
+        roles.until(lambda: roles.lines("retired") == ["ffmpegd"])
+        process.terminate()
+        assert process.wait(LIMIT_S) == 0
+        assert roles.lines("stopped") == ["coordinator"]
+
+    def test_term_ends_it_while_it_waits_for_its_jobs(self, roles: Roles) -> None:
+        roles.tvarr('trap "echo heard >>retired" USR1; ' + LIVES)
+        process = roles.start("ffmpegd")
+        roles.until(lambda: len(roles.lines("starts")) == 1)
+        process.send_signal(signal.SIGUSR1)
+        roles.until(lambda: roles.lines("retired") == ["heard"])
+        process.terminate()
+        assert process.wait(LIMIT_S) == 0
+        assert roles.lines("stopped") == ["ffmpegd"]
+
+    def test_between_two_starts_it_ends_at_once(self, roles: Roles) -> None:
+        roles.tvarr("echo >>starts; exit 1")
+        process = roles.start("ffmpegd")
+        roles.until(lambda: len(roles.lines("starts")) == 2)  # now it waits for 2 s
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(LIMIT_S) == 0
+        assert len(roles.lines("starts")) == 2
+
+
+def test_the_roles_that_run_are_written_down(roles: Roles) -> None:
+    roles.tvarr(LIVES)
+    process = roles.start("ffmpegd", TVARR_ROLES_FILE=str(roles.folder / "roles"))
+    roles.until(lambda: len(roles.lines("starts")) == 1)
+    process.terminate()
+    assert process.wait(LIMIT_S) == 0
+    assert (roles.folder / "roles").read_text().split() == ["ffmpegd"]
+
+
+def test_a_place_to_write_them_down_that_is_not_there_does_not_matter(roles: Roles) -> None:
+    roles.tvarr(LIVES)
+    process = roles.start("ffmpegd", TVARR_ROLES_FILE="/no/such/folder/roles")
+    roles.until(lambda: len(roles.lines("starts")) == 1)
+    process.terminate()
+    assert process.communicate(timeout=LIMIT_S)[0] == ""
 
 
 class TestTheSharedSettings:

@@ -19,6 +19,7 @@ from tvarr import __version__
 from tvarr.config import (
     CoordinatorConfig,
     FfmpegdConfig,
+    HealthConfig,
     ProbeConfig,
     Setting,
     StatusConfig,
@@ -72,6 +73,19 @@ def _status(config: StatusConfig) -> int:
         json_output=config.json,
         watch=config.watch,
         tls_ca=config.tls_ca,
+    )
+
+
+def _health(config: HealthConfig) -> int:
+    from tvarr import health
+
+    return health.run(
+        role=config.role,
+        roles_file=config.roles_file,
+        host=config.host,
+        http_port=config.http_port,
+        metrics_listen=config.metrics_listen,
+        tls_cert=config.tls_cert,
     )
 
 
@@ -129,6 +143,7 @@ app.command("coordinator", help="Relay channels to viewers and hand transcode jo
 app.command("ffmpegd", help=FFMPEGD_HELP)(_command(FfmpegdConfig, _ffmpegd))
 app.command("probe", help="Show what this machine can encode with.")(_command(ProbeConfig, _probe))
 app.command("status", help="Show what a coordinator does now.")(_command(StatusConfig, _status))
+app.command("health", help="Say by the exit code whether the roles here are ready.")(_command(HealthConfig, _health))
 
 
 @app.command("version", help="Print the version.")

@@ -163,16 +163,16 @@ def _boolean(text: str) -> bool:
     return word in {"1", "true", "yes", "on"}
 
 
-def _folder(text: str) -> Path:
+def _path(text: str) -> Path:
     if not text:
         raise ValueError
     return Path(text).expanduser().absolute()
 
 
 def _folder_that_exists(text: str) -> Path:
-    if not _folder(text).is_dir():
+    if not _path(text).is_dir():
         raise ValueError
-    return _folder(text).resolve()
+    return _path(text).resolve()
 
 
 def _file_that_exists(text: str) -> Path:
@@ -221,7 +221,8 @@ CPU_JOBS = Takes("N|auto", "a whole number, 0 or more, or auto", _or_auto(_whole
 GPU_SESSIONS = Takes("N|GPU=N,...|auto", "a whole number, GPU-uuid=N,... or auto", _or_auto(_gpu_sessions))
 HOST = Takes("HOST", "a host name or an IP address", _matching(r"[\w.-]+|\[?[0-9A-Fa-f:.]+\]?"))
 NAME = Takes("NAME", "a name of 1 to 64 printable characters", _matching(r"[^\x00-\x1f\x7f]{1,64}"))
-FOLDER = Takes("FOLDER", "a folder", _folder)
+FOLDER = Takes("FOLDER", "a folder", _path)
+FILE = Takes("FILE", "a file", _path)
 EXISTING_FOLDER = Takes("FOLDER", "a folder that exists", _folder_that_exists)
 EXISTING_FILE = Takes("FILE", "a file that exists", _file_that_exists)
 PROGRAM = Takes("PATH", "a program's path or name", _matching(r"[^\x00-\x1f\x7f]+"))
@@ -233,6 +234,9 @@ HTTP_URL = Takes("URL", "an http:// or https:// URL", _matching(r"https?://[^\s/
 POLICY = _one_of("queue", "fallback", "reject")
 LOG_LEVEL = _one_of("debug", "info", "warning", "error")
 LOG_FORMAT = _one_of("text", "json")
+ROLES = Takes(
+    "ROLE", "all, coordinator or ffmpegd", _matching(r"\s*(all|coordinator|ffmpegd)(\s+(coordinator|ffmpegd))?\s*")
+)
 SWITCH = Takes("", "true or false", _boolean)
 
 
@@ -410,11 +414,30 @@ class StatusConfig:
     watch: Annotated[bool, Setting(SWITCH, "Print again and again until stopped", False, "off")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class HealthConfig:
+    """`tvarr health`; where the roles listen is read from the roles' own variables."""
+
+    role: Annotated[str, Setting(ROLES, "Which roles should run here", "all")]
+    roles_file: Annotated[Path | None, Setting(FILE, "Where run-roles.sh writes which roles it started", None, "none")]
+    host: Annotated[str, Setting(HOST, "The coordinator's --host", "0.0.0.0")]
+    http_port: Annotated[int, Setting(PORT, "The coordinator's --http-port", 8080)]
+    metrics_listen: Annotated[
+        tuple[str, int] | None,
+        Setting(LISTEN, "The daemon's --metrics-listen; without it, it is not asked", None, "off"),
+    ]
+    tls_cert: Annotated[
+        Path | None,
+        Setting(EXISTING_FILE, "The coordinator's --tls-cert: with one, it is asked over TLS", None, "none"),
+    ]
+
+
 COMMANDS: Mapping[str, type] = {
     "coordinator": CoordinatorConfig,
     "ffmpegd": FfmpegdConfig,
     "probe": ProbeConfig,
     "status": StatusConfig,
+    "health": HealthConfig,
 }
 
 

@@ -15,6 +15,7 @@ import pytest
 from tests.certificates import Authority
 from tests.clips import probe_bytes
 from tests.harness import PASSWORD, TOKEN, Cluster, cluster, eventually, tvarr_environment
+from tvarr import health
 from tvarr.tls import client_context, trust
 
 
@@ -125,6 +126,12 @@ async def test_status_checks_the_certificate(secured: Cluster, authority: Author
     done = await asyncio.to_thread(status, secured)
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
     assert "is not trusted" in done.stderr
+
+
+async def test_health_is_asked_over_tls(secured: Cluster) -> None:
+    address = ("127.0.0.1", secured.http_port)
+    assert await asyncio.to_thread(health.ask, address, tls=True) == ""
+    assert await asyncio.to_thread(health.ask, address) != ""
 
 
 async def test_plain_http_on_the_port_is_no_traceback(secured: Cluster) -> None:

@@ -345,6 +345,34 @@ async def test_sigterm_without_a_job_is_the_end(work_dir: Path) -> None:
         assert coordinator.said == ["Draining", "goodbye"]
 
 
+async def test_usr1_ends_it_with_its_last_job(work_dir: Path, pictures: list[Sample]) -> None:
+    async with pair(work_dir) as (coordinator, running, attach):
+        stream = await running_job(coordinator, attach, pictures)
+        running.process.send_signal(signal.SIGUSR1)
+        await running.says("leaving when 1 jobs have ended$")  # and no word of a limit
+        await attach.send(messages.StartJob(job_id="j2", encoder="libx264"))
+        assert isinstance(await coordinator.answers.get(), messages.JobRefused)
+        await stream.send(codec.Batch(pictures[50:], 50))
+        await until(stream, codec.Batch)
+        assert running.process.returncode is None
+        moved = time.monotonic()
+        await attach.send(messages.CancelJob(job_id="j1", reason="moved"))
+        coordinator.done.set()
+        assert await gone_since(running, moved) < 2.0
+        assert coordinator.said[-1] == "goodbye"
+
+
+async def test_term_ends_one_that_waits_for_its_last_job(work_dir: Path, pictures: list[Sample]) -> None:
+    async with pair(work_dir) as (coordinator, running, attach):
+        stream = await running_job(coordinator, attach, pictures)
+        running.process.send_signal(signal.SIGUSR1)
+        await running.says("leaving when 1 jobs have ended$")
+        began = leave(running)
+        await shut_down(stream)
+        coordinator.done.set()
+        assert await gone_since(running, began) < LEAVE_WITHIN_S + 2.0
+
+
 async def test_kill_9_leaves_no_ffmpeg(work_dir: Path, pictures: list[Sample]) -> None:
     async with pair(work_dir) as (coordinator, running, attach):
         stream = await begin(coordinator, attach, job())

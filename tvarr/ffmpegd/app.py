@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -59,9 +60,13 @@ async def run(options: FfmpegdOptions) -> int:
     It leaves when none of its jobs is left: the coordinator moves its own away, clients' may end by themselves. After
     `LEAVE_WITHIN_S`, and at once where nobody moves them, those that are left are ended with SHUTTING_DOWN.
 
+    SIGUSR1 retires it: the same without the hurry. It ends with code 0 when its last job was moved or has ended.
+
     Raises `ConfigError` for an address or token that can't be used and `StartError` without a usable ffmpeg or where
     the port is taken.
     """
+    retired = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, retired.set)
     endpoint = _endpoint(options)
     if options.listen and not options.auth_token:
         raise ConfigError("--listen needs --auth-token, which its clients then show")
@@ -77,11 +82,14 @@ async def run(options: FfmpegdOptions) -> int:
             await daemon.listen(stack, *options.listen, certificate)
         attached = daemon.attach(stack, endpoint) if endpoint else None
         stack.push_async_callback(daemon.leave)
-        if attached is not None:
-            await asyncio.shield(attached)  # ends only by a defect, which then ends the role
-        elif not options.listen:
+        if attached is None and not options.listen:
             log.warning("connected to nothing: give --coordinator-url, or --listen to serve clients directly")
-        await asyncio.Event().wait()
+        asked = asyncio.create_task(retired.wait(), name="wait for SIGUSR1")
+        stack.callback(asked.cancel)
+        await asyncio.wait({asked} if attached is None else {asked, attached}, return_when=asyncio.FIRST_COMPLETED)
+        if attached is not None and attached.done():
+            attached.result()  # ended by a defect, which then ends the role
+        await daemon.retire()
     return 0
 
 
@@ -157,15 +165,24 @@ class Daemon:
     def _ready(self) -> bool:
         return self._attached() or self._options.listen is not None
 
+    async def retire(self) -> None:
+        """Takes no more jobs, and waits until all that are here were moved or have ended, however long that takes."""
+        await self._take_leave(JobError(ErrorCode.SHUTTING_DOWN, "the daemon retires"))
+        await self._jobs.ended(None, moved=True)
+
     async def leave(self) -> None:
         """Waits for the jobs to end, as far as anybody ends them, and ends the others."""
         reason = JobError(ErrorCode.SHUTTING_DOWN, "the daemon shuts down")
+        told = await self._take_leave(reason)
+        await self._jobs.ended(LEAVE_WITHIN_S, moved=told)
+        await self._jobs.close(reason)
+
+    async def _take_leave(self, reason: JobError) -> bool:
+        """Refuses jobs from now on; returns whether a coordinator was told to move those that are here."""
         self._jobs.refuse(reason)
         if self._server is not None:
             await self._server.leave()
-        told = self._attachment is not None and await self._attachment.leave(str(reason))
-        await self._jobs.ended(LEAVE_WITHIN_S, moved=told)
-        await self._jobs.close(reason)
+        return self._attachment is not None and await self._attachment.leave(str(reason))
 
     def close(self) -> None:
         self._stats.close()

@@ -150,13 +150,14 @@ class Jobs:
         """Takes no more jobs: whoever asks gets `error`."""
         self._closing = error
 
-    async def ended(self, within_s: float, *, moved: bool) -> None:
-        """Waits until the jobs that are here have ended, or the time is over.
+    async def ended(self, within_s: float | None, *, moved: bool) -> None:
+        """Waits until the jobs that are here have ended, or the time is over; None: however long it takes.
 
         `moved`: the coordinator takes its jobs elsewhere; else only those of clients are waited for.
         """
         if tasks := [job.task for job in self._running.values() if moved or job.client]:
-            log.info("leaving when %d jobs have ended, or in %g s", len(tasks), within_s)
+            limit = "" if within_s is None else f", or in {within_s:g} s"
+            log.info("leaving when %d jobs have ended%s", len(tasks), limit)
             await asyncio.wait(tasks, timeout=within_s)
 
     async def close(self, error: JobError) -> None:
