@@ -176,9 +176,9 @@ def _folder_that_exists(text: str) -> Path:
 
 
 def _file_that_exists(text: str) -> Path:
-    if not _folder(text).is_file():
+    if not _path(text).is_file():
         raise ValueError
-    return _folder(text)
+    return _path(text)
 
 
 def _gpu_sessions(text: str) -> int | dict[str, int]:
