@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from tests.coordinator.web_server import PASSWORD, serving
 from tvarr.coordinator.web import patience
-from tvarr.coordinator.web.patience import MAX_OPEN_BODY_BYTES, REQUEST_WITHIN_S, SILENCE, Silence
+from tvarr.coordinator.web.patience import MAX_OPEN_BODY_BYTES, REQUEST_WITHIN_S, SILENCE, Silence, within_limit
 
 
 class Connected:
@@ -89,3 +91,21 @@ async def test_strangers_can_not_send_much(tmp_path: Path) -> None:
 
 async def chunks() -> AsyncIterator[bytes]:
     yield b"password=x"
+
+
+async def test_a_full_house_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(tmp_path) as (client, _):
+        server = client.server.runner.server  # type: ignore[attr-defined]
+        monkeypatch.setattr(patience, "OWN_FILES", 0)
+        with monkeypatch.context() as few:
+            few.setattr(resource, "getrlimit", lambda _which: (len(os.listdir("/proc/self/fd")) + 1, 0))
+            gate = within_limit(server)
+        listening = await asyncio.get_running_loop().create_server(gate, "127.0.0.1", 0)
+        port = listening.sockets[0].getsockname()[1]
+        ask = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+        first, asking = await send(port, ask)
+        assert (await first.readline()).startswith(b"HTTP/1.1 200")
+        second, _ = await send(port)
+        assert (await second.read()).startswith(b"HTTP/1.1 503")
+        asking.close()
+        listening.close()

@@ -38,7 +38,7 @@ from tvarr.coordinator.streaming import Streaming
 from tvarr.coordinator.transcode import JobRun
 from tvarr.coordinator.variant import Variant, VariantLimits
 from tvarr.coordinator.web import make_web
-from tvarr.coordinator.web.patience import KEEP_ALIVE_S, SILENCE
+from tvarr.coordinator.web.patience import KEEP_ALIVE_S, REQUEST_WITHIN_S, SILENCE, within_limit
 from tvarr.errors import Conflict, NotFound, StartError, TvarrError
 from tvarr.tls import ServerCertificate, server_certificate
 from tvarr.wire.server import serve_coordinator
@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 TOKEN_FILE = "auth-token"  # noqa: S105 - a file's name
 ACK_WITHIN_S = 120.0  # jobs watch their own start while input flows; without input no encoder opens
+HTTP_BACKLOG = 1024  # connections that wait to be accepted; the kernel's own limit is 4096
 HTTP_SHUTDOWN_S = 2.0  # open streams are given this long when the coordinator ends
 
 
@@ -292,14 +293,18 @@ async def _serve_http(stack: AsyncExitStack, coordinator: Coordinator, certifica
     assert runner.server is not None
     stack.callback(asyncio.create_task(application[SILENCE].watch(runner.server)).cancel)
     options = coordinator.options
-    context = certificate.server_context() if certificate else None
-    site = web.TCPSite(runner, options.host, options.http_port, ssl_context=context)
+    tls: dict[str, Any] = {}
+    if certificate:
+        tls = {"ssl": certificate.server_context(), "ssl_handshake_timeout": REQUEST_WITHIN_S}
     try:
-        await site.start()
+        listening = await asyncio.get_running_loop().create_server(
+            within_limit(runner.server), options.host, options.http_port, backlog=HTTP_BACKLOG, **tls
+        )
     except OSError as error:
         reason = error.strerror or str(error)
         raise StartError(f"--http-port {options.http_port} on {options.host} can't be used: {reason}") from error
-    return int(runner.addresses[0][1])
+    stack.callback(listening.close)
+    return int(listening.sockets[0].getsockname()[1])
 
 
 def _make_data_dir(path: Path) -> Path:

@@ -154,7 +154,8 @@ class Ingest:
 
     def _delay_after(self, failure: SourceFailure) -> float | None:
         """How long to wait before the next connection; None where the source has ended, `SourceError` to give up."""
-        delay_s = self._retry.failed(failure, time.monotonic()) if self._spec.scheme in NETWORK_SCHEMES else None
+        again = failure.passing or self._spec.scheme in NETWORK_SCHEMES
+        delay_s = self._retry.failed(failure, time.monotonic()) if again else None
         if delay_s is not None:
             self._reconnections += 1
             self._state = IngestState.RECONNECTING if self._retry.had_media else IngestState.CONNECTING

@@ -33,6 +33,7 @@ SERVER_OPTIONS = (
     *_SHARED_OPTIONS,
     ("grpc.so_reuseport", 0),  # two coordinators on one port would share its daemons between them
     ("grpc.http2.min_recv_ping_interval_without_data_ms", _KEEPALIVE_MS // 2),
+    ("grpc.server_handshake_timeout_ms", 10_000),  # a connection that says nothing holds a descriptor this long
     ("grpc.http2.max_ping_strikes", 0),  # never answer pings with GOAWAY "too_many_pings"
 )
 CHANNEL_OPTIONS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,9 @@ from tvarr.coordinator.source import SourceFailure, SourceSpec
 PACED_READ_BYTES = 256 * 1024
 FAST_READ_BYTES = 1024 * 1024
 THREADS = 4  # read all files; their own, or a share that hangs would hold up the look-ups of host names as well
+
+PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
+"""What the machine or a network share may have got over in a moment."""
 
 _T = TypeVar("_T")
 _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="file source")
@@ -60,7 +64,8 @@ def _open(spec: SourceSpec) -> io.BufferedReader:
     except FileNotFoundError as error:
         raise SourceFailure(f"there is no file {path.name}") from error
     except OSError as error:
-        raise SourceFailure(f"{path.name} can't be read: {error.strerror}") from error
+        passing = error.errno in PASSING
+        raise SourceFailure(f"{path.name} can't be read: {error.strerror}", passing=passing) from error
 
 
 class FileStream:

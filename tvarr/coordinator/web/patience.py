@@ -7,8 +7,10 @@ aiohttp waits without end for a first request and for a request's body; each of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterable
-from typing import Protocol
+import os
+import resource
+from collections.abc import Callable, Hashable, Iterable
+from typing import Protocol, cast
 
 from aiohttp import web
 
@@ -19,13 +21,33 @@ REQUEST_WITHIN_S = 15.0  # from the connection to the end of the first request's
 BODY_WITHIN_S = 30.0
 KEEP_ALIVE_S = 75.0  # between two requests; browsers and proxies reckon with about a minute
 LOOK_EACH_S = 5.0
+OWN_FILES = 64  # descriptors that clients never get, or a fourth where there are few: sources and workers need them
 MAX_OPEN_BODY_BYTES = 16 * 1024  # of a request by somebody who isn't known: a login
+
+
+TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class Connection(Hashable, Protocol):
     """One of `web.Server.connections`."""
 
     def force_close(self) -> None: ...
+
+
+class _Full(asyncio.Protocol):
+    """Answers one connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        stream.write(TOO_MANY)
+        stream.close()
+
+
+def within_limit(server: web.Server) -> Callable[[], asyncio.BaseProtocol]:
+    """The server as a protocol factory that leaves this process descriptors for itself."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = limit - min(OWN_FILES, limit // 4) - len(os.listdir("/proc/self/fd"))
+    return lambda: server() if len(server.connections) < most else _Full()
 
 
 class Silence:
