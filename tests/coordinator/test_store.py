@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tvarr.coordinator import database
 from tvarr.coordinator.database import MIGRATIONS
 from tvarr.coordinator.models import ChannelCreate, ProfileCreate, parse
 from tvarr.coordinator.store import Store
@@ -223,3 +226,55 @@ async def test_a_path_that_can_not_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StartError, match="can't be opened"):
         await Store.open(tmp_path / "file" / "tvarr.db")
+
+
+async def test_a_damaged_file_has_a_copy_of_its_last_good_start(tmp_path: Path) -> None:
+    path, copy = tmp_path / "tvarr.db", tmp_path / "tvarr.db.copy"
+    store = await Store.open(path)
+    added = await store.add_channel(channel())
+    await store.close()
+    await (await Store.open(path)).close()
+    assert copy.stat().st_mode & 0o777 == 0o600
+    path.write_bytes(b"spilt milk")
+    for _ in range(2):  # the second start, too, leaves it what it was
+        with pytest.raises(StartError, match=f"can't be read: .*; {copy} is what it was at its last good start"):
+            await Store.open(path)
+    copy.replace(path)
+    again = await Store.open(path)
+    assert await again.channels() == [added]
+    await again.close()
+    assert set(os.listdir(tmp_path)) == {"tvarr.db", "tvarr.db.copy"}
+
+
+async def test_content_that_makes_no_sense_does_not_replace_the_copy(tmp_path: Path) -> None:
+    path, copy = tmp_path / "tvarr.db", tmp_path / "tvarr.db.copy"
+    for _ in range(2):
+        await (await Store.open(path)).close()
+    good = copy.read_bytes()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("INSERT INTO channels VALUES ('1', 'a', 'x', '{}')")
+    with pytest.raises(StartError, match="last good start"):
+        await Store.open(path)
+    assert copy.read_bytes() == good
+
+
+async def test_a_file_that_another_program_has_locked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tvarr.db"
+    await (await Store.open(path)).close()
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StartError, match="locked"):
+            await Store.open(path)
+    await (await Store.open(path)).close()
+
+
+async def test_a_full_disk_refuses_changes_and_keeps_what_was_there(store: Store) -> None:
+    added = await store.add_channel(channel())
+    connection = store._database.connection
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")  # what SQLite then raises is what a full disk raises
+    with pytest.raises(TvarrError, match=r"the store .* failed: database or disk is full"):
+        await store.import_channels([channel(f"Channel {n}", url=f"http://h/{n}") for n in range(200)])
+    assert await store.channels() == [added]

@@ -1,11 +1,14 @@
-"""One SQLite file, used from one thread of its own."""
+"""One SQLite file, used from one thread of its own, and a copy of it from the last good start."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +32,10 @@ MIGRATIONS = (
 )
 """Step N brings a file from `user_version` N to N + 1. Steps are only added."""
 
+log = logging.getLogger(__name__)
+
 BUSY_TIMEOUT_S = 5.0
+COPY_SUFFIX = ".copy"  # of the file as it was at the last start at which it was good
 
 _T = TypeVar("_T")
 
@@ -46,6 +52,7 @@ class Database:
         """Opens or makes the file, mode 0600, and brings it to the newest version; `check` then reads what is in it.
 
         Raises `StartError` where it can't be read, is damaged, or was made by a newer tvarr; it is left as it is then.
+        Otherwise its content is copied to a file beside it before anything is changed.
         """
         try:
             await self.run(lambda: self._open(check))
@@ -92,24 +99,54 @@ class Database:
                 self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
             try:
-                self._check_and_migrate()
+                copy = self._copy() if self._checked() else None
+                self._migrate()
                 check()
+                if copy:
+                    copy.replace(self._copied)
             except BaseException:
                 self.connection.close()
                 raise
         except (sqlite3.Error, ValidationError) as error:
             words = words_of(error) if isinstance(error, ValidationError) else str(error)
-            raise StartError(f"the store {self.path} can't be read: {words}") from None
+            raise StartError(f"the store {self.path} can't be read: {words}{self._way_out()}") from None
 
-    def _check_and_migrate(self) -> None:
+    @property
+    def _copied(self) -> Path:
+        return self.path.with_name(self.path.name + COPY_SUFFIX)
+
+    def _way_out(self) -> str:
+        """What somebody can do about a damaged file."""
+        return f"; {self._copied} is what it was at its last good start" if self._copied.exists() else ""
+
+    def _copy(self) -> Path | None:
+        """A new copy under a name of its own; a disk that is full is no reason not to start."""
+        new = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        try:
+            new.touch(mode=0o600)
+            with closing(sqlite3.connect(new, isolation_level=None)) as copy:
+                copy.execute("PRAGMA journal_mode = OFF")
+                self.connection.backup(copy)
+        except (OSError, sqlite3.Error) as error:
+            log.warning("the store %s could not be copied: %s", self.path, error)
+            new.unlink(missing_ok=True)
+            return None
+        return new
+
+    def _checked(self) -> int:
+        """Its version; raises `StartError` where it is not ours to read."""
         version = int(self.connection.execute("PRAGMA user_version").fetchone()[0])
         if version > len(MIGRATIONS):
             raise StartError(f"the store {self.path} was made by a newer tvarr (version {version})")
         damage = self.connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if damage != "ok":
-            raise StartError(f"the store {self.path} is damaged: {' '.join(str(damage).split())}")
+            raise StartError(f"the store {self.path} is damaged: {' '.join(str(damage).split())}{self._way_out()}")
         if version == 0 and self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise StartError(f"the store {self.path} is a database of another program")
+        return version
+
+    def _migrate(self) -> None:
+        version = int(self.connection.execute("PRAGMA user_version").fetchone()[0])
         self.connection.execute("PRAGMA journal_mode = WAL")
         self.connection.execute("PRAGMA synchronous = FULL")
         for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
