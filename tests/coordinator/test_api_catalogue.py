@@ -168,6 +168,61 @@ async def test_a_list_as_the_body(served: Served) -> None:
     assert len(await ask(client, "GET", "/api/v1/channels", 200)) == 2
 
 
+async def test_a_later_list_brings_channels_up_to_date(served: Served) -> None:
+    client, services = served
+    await ask(client, "POST", "/api/v1/channels/import", 200, data=LIST)
+    renamed = await ask(client, "POST", "/api/v1/channels/import", 200, data=LIST.replace(",One", ",First"))
+    assert [(line["slug"], line["name"]) for line in renamed["updated"]] == [("one", "First")]
+    moved = LIST.replace(",One", ",First").replace("/1.ts", "/1.ts?token=new")
+    assert len((await ask(client, "POST", "/api/v1/channels/import", 200, data=moved))["updated"]) == 1
+    key = renamed["updated"][0]["id"]
+    assert services.asked == [("edited", key), ("changed", key)]
+    assert len(await ask(client, "GET", "/api/v1/channels", 200)) == 2
+
+
+async def test_what_is_exported_can_be_imported(tmp_path: Path) -> None:
+    """The sources give the same channels elsewhere; the playlist for players gives our streams, elsewhere only."""
+    one = {
+        "name": "One, HD",
+        "url": "http://user:pw@h/1.ts?token=x",
+        "tvg_id": "one.tv",
+        "tvg_chno": "12.1",
+        "logo": "http://h/logo.png?a=1",
+        "group": 'News "24"',
+        "user_agent": "Player/1.0 (TV)",
+        "headers": {"Referer": "http://h/", "Authorization": "Basic eDp5", "X-Key": "|=a&b%"},
+    }
+    async with serving(tmp_path / "here") as (client, _):
+        await ask(client, "POST", "/api/v1/channels", 201, json=one)
+        await ask(client, "POST", "/api/v1/channels", 201, json={"name": "Two", "url": "https://h/2.m3u8"})
+        before = await ask(client, "GET", "/api/v1/channels", 200)
+        async with client.get("/api/v1/channels.m3u") as answer:
+            assert answer.content_type == "audio/x-mpegurl"
+            sources = await answer.text()
+        async with client.get("/playlist.m3u") as answer:
+            streams = await answer.text()
+        refused = await ask(client, "POST", "/api/v1/channels/import", 200, data=streams)
+        assert [line["reason"] for line in refused["refused"]] == ["this is a stream of this tvarr itself"] * 2
+
+    async def elsewhere(name: str, text: str) -> list[dict[str, Any]]:
+        async with serving(tmp_path / name) as (client, _):
+            result = await ask(client, "POST", "/api/v1/channels/import", 200, data=text)
+            assert (len(result["added"]), result["refused"]) == (2, [])
+            again = await ask(client, "POST", "/api/v1/channels/import", 200, data=text)
+            assert (len(again["kept"]), again["added"], again["updated"]) == (2, [], [])
+            return list(await ask(client, "GET", "/api/v1/channels", 200))
+
+    copied = await elsewhere("copy", sources)
+    assert [{**channel, "id": ""} for channel in copied] == [{**channel, "id": ""} for channel in before]
+    relayed = await elsewhere("relay", streams)
+    shown = ("slug", "name", "tvg_id", "tvg_chno", "logo", "group")
+    assert [[channel[field] for field in shown] for channel in relayed] == [
+        ["one-hd", "One, HD", "one.tv", "12.1", "http://h/logo.png?a=1", "News '24'"],
+        ["two", "Two", "two", "", "", ""],
+    ]
+    assert relayed[0]["url"].endswith("/stream/one-hd.ts")
+
+
 async def test_a_list_by_its_address(served: Served) -> None:
     client, _ = served
 
@@ -205,7 +260,7 @@ async def test_what_is_no_list(served: Served, monkeypatch: pytest.MonkeyPatch) 
 
 async def test_a_playlist_for_players(tmp_path: Path) -> None:
     async with serving(tmp_path, logged_in=False) as (client, services):
-        await catalogue.import_list(services, LIST.encode())
+        await catalogue.import_list(services, LIST.encode(), "http://tv.example.org:81")
         async with client.get("/playlist.m3u?profile=h264", headers={"Host": "tv.example.org:81"}) as answer:
             assert answer.content_type == "audio/x-mpegurl"
             entries = m3u.parse(await answer.text())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvarr.coordinator.m3u import Entry, decode, parse, write
+from tvarr.coordinator.m3u import Entry, decode, parse, write, write_sources
 from tvarr.coordinator.models import Channel
 from tvarr.errors import InvalidRequest
 
@@ -106,8 +107,42 @@ def test_what_is_no_list_of_channels(text: str, words: str) -> None:
         parse(text)
 
 
-def test_text_that_is_not_utf_8_is_latin_1() -> None:
-    assert parse(decode("#EXTINF:-1,Télé\nhttp://h/".encode("latin-1")))[0].name == "Télé"
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
+def test_text_in_other_encodings(encoding: str) -> None:
+    assert parse(decode("#EXTM3U\r\n#EXTINF:-1,Télé\r\nhttp://h/".encode(encoding)))[0].name == "Télé"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        '#EXTHTTP:{"User-Agent": "VLC/3.0 x", "Referer": "http://h/"}\nhttp://h/a',
+        "#EXTVLCOPT:http-user-agent=VLC/3.0 x\n#EXTVLCOPT:http-referrer=http://h/\nhttp://h/a",
+        "#KODIPROP:inputstream.adaptive.stream_headers=user-agent=VLC%2F3.0%20x&Referer=http://h/\nhttp://h/a",
+        "http://h/a|User-Agent=VLC/3.0%20x&Referer=http%3A%2F%2Fh%2F",
+        "http://h/a|user-agent=VLC/3.0 x&Referer=http://h/",
+        '#EXTINF:-1 user-agent="VLC/3.0 x",a\nhttp://h/a|Referer=http://h/',
+        '#EXTINF:-1 http-user-agent="VLC/3.0 x",a\nhttp://h/a|Referer=http://h/',
+    ],
+)
+def test_headers_in_every_form_that_players_use(lines: str) -> None:
+    (entry,) = parse(lines)
+    assert (entry.name, entry.url) == ("a", "http://h/a")
+    assert (entry.user_agent, entry.headers) == ("VLC/3.0 x", {"Referer": "http://h/"})
+
+
+@pytest.mark.parametrize("json", ["", "{", "[" * 5000, "[1]", '{"User-Agent": 5}', "null"])
+def test_headers_that_are_damaged_are_left_out(json: str) -> None:
+    assert parse(f"#EXTHTTP:{json}\nhttp://h/a")[0].headers == {}
+
+
+@pytest.mark.parametrize("piece", ["a", 'a="', "a='", "a=,", "a-", "=", '" ', "#"])
+def test_long_lines_take_no_longer_than_their_length(piece: str) -> None:
+    """4 MB of the longest lines, each of one thing over and over: at a quadratic pace it would take minutes."""
+    line = "#EXTINF:-1 " + piece * (16_000 // len(piece))
+    began = time.process_time()
+    with contextlib.suppress(InvalidRequest):
+        parse(f"{line}\nhttp://h/a\n" * 250)
+    assert time.process_time() - began < 5.0
 
 
 def test_written() -> None:
@@ -131,6 +166,21 @@ def test_what_is_written_can_be_read(channels: list[tuple[str, str]]) -> None:
     made = [Channel(id=str(n), slug=f"c-{n}", name=a, group=b, url="http://h/") for n, (a, b) in enumerate(channels)]
     read = parse(write(made, "http://t"))
     assert [(e.name, e.group, e.tvg_id) for e in read] == [(c.name, c.group.replace('"', "'"), c.slug) for c in made]
+
+
+header_names = st.from_regex(r"X-[A-Za-z0-9]{1,8}", fullmatch=True)
+printable = st.text(st.characters(exclude_categories=("C", "Z")), max_size=30)
+
+
+@given(
+    names, names.filter(lambda text: not {"'", '"'} <= set(text)), printable, st.dictionaries(header_names, printable)
+)
+def test_sources_that_are_written_can_be_read(name: str, group: str, agent: str, headers: dict[str, str]) -> None:
+    agent, headers = agent.strip('"'), {key: value for key, value in headers.items() if value}
+    made = Channel(id="1", slug="c", name=name, group=group, url="http://h/", user_agent=agent, headers=headers)
+    (read,) = parse(write_sources([made]))
+    assert (read.name, read.group, read.user_agent, read.headers) == (name, group, agent, headers)
+    assert (read.url, read.tvg_id) == ("http://h/", "")
 
 
 @given(st.text(max_size=300))

@@ -122,14 +122,48 @@ async def test_import_adds_keeps_and_refuses(store: Store) -> None:
             channel("Bad", url="file:///etc/passwd"),
         ]
     )
-    assert [(r.added, bool(r.reason)) for r in results] == [
-        (False, False),
-        (True, False),
-        (False, False),
-        (False, True),
+    assert [(r.what, bool(r.reason)) for r in results] == [
+        ("kept", False),
+        ("added", False),
+        ("kept", False),
+        ("refused", True),
     ]
     assert results[0].channel == old
     assert [c.slug for c in await store.channels()] == ["old", "two"]
+
+
+async def test_a_later_list_updates_what_it_says_otherwise_and_leaves_what_was_edited_here(store: Store) -> None:
+    first = channel("One", url="http://h/1?token=a", tvg_id="one", group="News", logo="http://h/1.png")
+    (added,) = await store.import_channels([first])
+    assert added.channel is not None
+    await store.change_channel("one", {"group": "Mine", "profile": "h264"})
+
+    (same,) = await store.import_channels([first])
+    assert same.what == "kept"
+    newer = channel("One HD", url="http://h/1?token=a", tvg_id="one", group="News", tvg_chno="7")
+    (renamed,) = await store.import_channels([newer])
+    assert (renamed.what, renamed.before) == ("updated", same.channel)
+    kept = await store.channel("one")
+    assert (kept.name, kept.tvg_chno, kept.logo, kept.group, kept.profile) == ("One HD", "7", "", "Mine", "h264")
+    assert kept.id == added.channel.id
+
+    moved = channel("One HD", url="http://h/1?token=b", tvg_id="one", group="News", tvg_chno="7")
+    (followed,) = await store.import_channels([moved])
+    assert followed.what == "updated"
+    assert (await store.channel("one")).url == "http://h/1?token=b"
+    await store.change_channel("one", {"url": "http://elsewhere/1"})
+    assert [(await store.import_channels([moved]))[0].what for _ in range(2)] == ["kept", "kept"]
+    assert [(c.slug, c.url) for c in await store.channels()] == [("one", "http://elsewhere/1")]
+
+
+async def test_channels_that_share_an_id_are_told_apart_by_their_urls(store: Store) -> None:
+    def named(*urls: str) -> list[ChannelCreate]:
+        return [channel("One", url=f"http://h/{url}", tvg_id="one") for url in urls]
+
+    assert [r.what for r in await store.import_channels(named("a", "b", "a"))] == ["added", "added", "kept"]
+    assert [r.what for r in await store.import_channels(named("b", "c"))] == ["kept", "updated"]
+    assert [r.what for r in await store.import_channels(named("d", "e", "f"))] == ["updated", "updated", "added"]
+    assert sorted(c.url[-1] for c in await store.channels()) == ["d", "e", "f"]
 
 
 async def test_removing(store: Store) -> None:
@@ -213,7 +247,7 @@ async def test_a_row_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tvarr.db"
     await (await Store.open(path)).close()
     db = sqlite3.connect(path)
-    db.execute("INSERT INTO channels VALUES ('1', 'a', 'x', '{}')")
+    db.execute("INSERT INTO channels (id, slug, url, document) VALUES ('1', 'a', 'x', '{}')")
     db.commit()
     db.close()
     with pytest.raises(StartError, match=r"can't be read: .*name: is missing"):

@@ -29,6 +29,9 @@ MIGRATIONS = (
     """
     CREATE TABLE channel_groups (name TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
     """,
+    """
+    ALTER TABLE channels ADD COLUMN listed TEXT NOT NULL DEFAULT '';
+    """,
 )
 """Step N brings a file from `user_version` N to N + 1. Steps are only added."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode
 
@@ -13,8 +15,9 @@ from tvarr.errors import InvalidRequest
 MAX_ENTRIES = 50_000
 MAX_LINE_CHARS = 16_384
 
-_ATTRIBUTE = re.compile(r"""([\w-]+)=(?:"([^"]*)"|'([^']*)'|([^\s",]*))""")
+_ATTRIBUTE = re.compile(r"""(?<![\w-])([\w-]++)=(?:"([^"]*)"|'([^']*)'|([^\s",]*))""")
 _HLS_MEDIA = ("#EXT-X-TARGETDURATION", "#EXT-X-STREAM-INF")
+_KODI_HEADERS = ("#KODIPROP:inputstream.adaptive.stream_headers=", "#KODIPROP:inputstream.adaptive.manifest_headers=")
 _VLC_HEADERS = {"http-referrer": "Referer", "http-referer": "Referer", "http-origin": "Origin"}
 
 
@@ -49,8 +52,10 @@ class Entry:
 
 
 def decode(data: bytes) -> str:
-    """Text of a playlist: UTF-8 with or without a byte order mark, else Latin-1."""
+    """Text of a playlist: UTF-8 with or without a byte order mark, UTF-16 with one, else Latin-1."""
     try:
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return data.decode("utf-16")
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("latin-1")
@@ -59,8 +64,9 @@ def decode(data: bytes) -> str:
 def parse(text: str) -> list[Entry]:
     """The channels in order; a line that makes no sense becomes an entry with `error`.
 
-    Understands `#EXTINF` with attributes, `#EXTGRP`, `#EXTVLCOPT` (user agent, referrer, origin) and headers behind
-    a URL's `|`. A bare list of URLs is one as well. Raises `InvalidRequest` for what is no list of channels.
+    Understands `#EXTINF` with attributes, `#EXTGRP`, `#EXTVLCOPT` (user agent, referrer, origin), headers in
+    `#EXTHTTP`, in `#KODIPROP` and behind a URL's `|`. A bare list of URLs is one as well. Raises `InvalidRequest` for
+    what is no list of channels.
     """
     if any(tag in text for tag in _HLS_MEDIA):
         raise InvalidRequest(
@@ -85,6 +91,10 @@ def parse(text: str) -> list[Entry]:
             group = line.partition(":")[2].strip()
         elif line.startswith("#EXTVLCOPT:"):
             _vlc_option(line.partition(":")[2], pending, headers)
+        elif line.startswith("#EXTHTTP:"):
+            headers |= _json_headers(line.partition(":")[2])
+        elif line.startswith(_KODI_HEADERS):
+            headers |= dict(parse_qsl(line.partition("=")[2]))
         elif not line.startswith("#"):
             if len(entries) == MAX_ENTRIES:
                 raise InvalidRequest(f"more than {MAX_ENTRIES} channels")
@@ -119,11 +129,19 @@ def _vlc_option(option: str, pending: dict[str, str], headers: dict[str, str]) -
         headers[_VLC_HEADERS[key]] = value
 
 
-def _entry(number: int, line: str, info: dict[str, str], vlc_headers: dict[str, str]) -> Entry:
+def _json_headers(text: str) -> dict[str, str]:
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return {k: v for k, v in given.items() if isinstance(v, str)} if isinstance(given, dict) else {}
+
+
+def _entry(number: int, line: str, info: dict[str, str], given_headers: dict[str, str]) -> Entry:
     url, _, piped = line.partition("|")
-    headers = dict(vlc_headers)
-    user_agent = info.get("user_agent") or info.get("http-user-agent", "")
-    for key, value in parse_qsl(piped):
+    user_agent = info.get("user_agent") or info.get("http-user-agent") or info.get("user-agent", "")
+    headers: dict[str, str] = {}
+    for key, value in [*given_headers.items(), *parse_qsl(piped)]:
         if key.lower() == "user-agent":
             user_agent = value
         else:
@@ -134,7 +152,7 @@ def _entry(number: int, line: str, info: dict[str, str], vlc_headers: dict[str, 
         name=info.get("name") or info.get("tvg-name") or last_part or url,
         url=url.strip(),
         tvg_id=info.get("tvg-id", ""),
-        tvg_chno=info.get("tvg-chno", ""),
+        tvg_chno=info.get("tvg-chno") or info.get("channel-number", ""),
         logo=info.get("tvg-logo", ""),
         group=info.get("group-title", ""),
         user_agent=user_agent,
@@ -153,19 +171,46 @@ def write(
     query = "?" + urlencode(wanted) if wanted else ""
     lines = ["#EXTM3U"]
     for channel in channels:
-        attributes = {
-            "tvg-id": channel.tvg_id or channel.slug,
-            "tvg-name": channel.name,
-            "tvg-chno": channel.tvg_chno,
-            "tvg-logo": channel.logo,
-            "group-title": channel.group,
-        }
-        text = "".join(f' {key}="{_quoted(value)}"' for key, value in attributes.items() if value)
         path = STREAM_PATHS[stream_format].format(slug=channel.slug)
-        lines += [f"#EXTINF:-1{text},{channel.name}", f"{base_url}{path}{query}"]
+        lines += [_extinf(channel, channel.tvg_id or channel.slug, _quoted), f"{base_url}{path}{query}"]
     return "\n".join(lines) + "\n"
 
 
+def write_sources(channels: Iterable[Channel]) -> str:
+    """Every channel with its own source, so that an import elsewhere gives the same channels."""
+    lines = ["#EXTM3U"]
+    for channel in channels:
+        options = {"http-user-agent": channel.user_agent}
+        headers = dict(channel.headers)
+        for option, name in _WRITTEN_OPTIONS.items():
+            options[option] = headers.pop(name, "")
+        piped = "|" + urlencode(headers) if headers else ""
+        lines.append(_extinf(channel, channel.tvg_id, _quoted_either))
+        lines += [f"#EXTVLCOPT:{option}={value}" for option, value in options.items() if value]
+        lines.append(channel.url.replace("|", "%7C") + piped)
+    return "\n".join(lines) + "\n"
+
+
+_WRITTEN_OPTIONS = {"http-referrer": "Referer", "http-origin": "Origin"}
+
+
+def _extinf(channel: Channel, tvg_id: str, quoted: Callable[[str], str]) -> str:
+    attributes = {
+        "tvg-id": tvg_id,
+        "tvg-name": channel.name,
+        "tvg-chno": channel.tvg_chno,
+        "tvg-logo": channel.logo,
+        "group-title": channel.group,
+    }
+    return (
+        f"#EXTINF:-1{''.join(f' {key}={quoted(value)}' for key, value in attributes.items() if value)},{channel.name}"
+    )
+
+
 def _quoted(value: str) -> str:
-    """The format has no escapes: a double quote would end the value."""
-    return value.replace('"', "'")
+    """The format has no escapes: a double quote would end the value, and players take no other ones."""
+    return '"' + value.replace('"', "'") + '"'
+
+
+def _quoted_either(value: str) -> str:
+    return f"'{value}'" if '"' in value and "'" not in value else _quoted(value)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tvarr.coordinator.database import Database
 from tvarr.coordinator.models import (
@@ -33,12 +34,27 @@ Versions = Collection[str] | None
 """As `version_of` makes them."""
 
 
+LISTED_FIELDS = ("name", "url", "tvg_id", "tvg_chno", "logo", "group", "user_agent", "headers")
+"""What a list says of a channel."""
+
+
 class Imported(NamedTuple):
     """What became of one channel of an import."""
 
-    channel: Channel | None  # None where it was refused
-    added: bool  # False: a channel with this URL was there already, and is unchanged
+    what: Literal["added", "updated", "kept", "refused"]
+    channel: Channel | None = None  # None where it was refused
+    before: Channel | None = None  # where it was updated
     reason: str = ""  # why it was refused
+
+
+class _Import:
+    """One list while it is imported: what of the store's channels it is about."""
+
+    def __init__(self, new: Sequence[ChannelCreate]) -> None:
+        self.urls = {channel.url for channel in new}
+        self.redirected: dict[str, str] = {}  # ids of channels whose URL was edited here, by the one that was listed
+        self.moved: dict[tuple[str, str], list[str]] = {}  # ids of channels that it has at no URL: by tvg-id and name
+        self.done: set[str] = set()  # ids of the channels that it has named so far
 
 
 class Store:
@@ -88,14 +104,20 @@ class Store:
         return await self._write(lambda: self._remove_channel(key, versions))
 
     async def import_channels(self, new: Sequence[ChannelCreate]) -> list[Imported]:
-        """Adds those whose URL no channel has yet. One answer for each, in their order.
+        """Adds those that are not there yet. One answer for each, in their order.
+
+        The same channel is one with this URL, or one of an earlier list with this tvg-id and name whose URL is not in
+        this list: providers change what is in their URLs. Of a channel that came from a list, what this one says
+        otherwise than the last is updated; what was edited here stays. One that was made here is kept as it is.
 
         Written in parts, between which others have their turn: viewers do not wait for a long list.
         """
         results: list[Imported] = []
+        run = _Import(new)
+        await self._run(lambda: self._note_moved(run))
         for at in range(0, len(new), IMPORTED_AT_ONCE):
             part = new[at : at + IMPORTED_AT_ONCE]
-            results += await self._write(partial(self._import_part, part))
+            results += await self._write(partial(self._import_part, part, run))
         return results
 
     # ---------------------------------------------------------------------------------------------- groups
@@ -178,15 +200,15 @@ class Store:
             raise NotFound(f"there is no channel {key[:80]!r}")
         return Channel.model_validate_json(row[0])
 
-    def _add_channel(self, new: ChannelCreate) -> Channel:
+    def _add_channel(self, new: ChannelCreate, listed: str = "") -> Channel:
         self._check_references(new.profile, new.url)
         slug = new.slug or self._free_slug(slug_of(new.name))
         self._check_slug(slug)
         values = new.model_dump(exclude={"slug"})
         channel = Channel(id=secrets.token_hex(6), slug=slug, **values)
         self._db.execute(
-            "INSERT INTO channels (id, slug, url, document) VALUES (?, ?, ?, ?)",
-            (channel.id, channel.slug, channel.url, channel.model_dump_json()),
+            "INSERT INTO channels (id, slug, url, document, listed) VALUES (?, ?, ?, ?, ?)",
+            (channel.id, channel.slug, channel.url, channel.model_dump_json(), listed),
         )
         return channel
 
@@ -216,17 +238,44 @@ class Store:
         self._db.execute("DELETE FROM channels WHERE id = ?", (channel.id,))
         return channel
 
-    def _import_part(self, new: Sequence[ChannelCreate]) -> list[Imported]:
-        return [self._import_channel(channel) for channel in new]
+    def _note_moved(self, run: _Import) -> None:
+        for key, url, text in self._db.execute("SELECT id, url, listed FROM channels WHERE listed <> ''"):
+            listed = json.loads(text)
+            if listed["url"] != url:
+                run.redirected.setdefault(listed["url"], key)
+            if listed["tvg_id"] and listed["url"] not in run.urls:
+                run.moved.setdefault((listed["tvg_id"], listed["name"]), []).append(key)
 
-    def _import_channel(self, new: ChannelCreate) -> Imported:
-        row = self._db.execute("SELECT document FROM channels WHERE url = ? LIMIT 1", (new.url,)).fetchone()
-        if row is not None:
-            return Imported(Channel.model_validate_json(row[0]), added=False)
+    def _import_part(self, new: Sequence[ChannelCreate], run: _Import) -> list[Imported]:
+        return [self._import_channel(channel, run) for channel in new]
+
+    def _import_channel(self, new: ChannelCreate, run: _Import) -> Imported:
+        says = new.model_dump(include=set(LISTED_FIELDS))
+        find = "SELECT document, listed FROM channels WHERE "
+        row = self._db.execute(f"{find} url = ? LIMIT 1", (new.url,)).fetchone()
+        if row is None:
+            moved = run.moved.get((new.tvg_id, new.name))
+            key = run.redirected.get(new.url) or (moved.pop(0) if moved else "")
+            row = self._db.execute(f"{find} id = ?", (key,)).fetchone()
         try:
-            return Imported(self._add_channel(new), added=True)
+            if row is None:
+                added = self._add_channel(new, json.dumps(says))
+                run.done.add(added.id)
+                return Imported("added", added)
+            return self._import_again(Channel.model_validate_json(row[0]), row[1], says, run)
         except (InvalidRequest, Conflict) as error:
-            return Imported(None, added=False, reason=str(error))
+            return Imported("refused", reason=str(error))
+
+    def _import_again(self, known: Channel, listed: str, says: Mapping[str, Any], run: _Import) -> Imported:
+        said = json.loads(listed or "{}")
+        changes = {name: value for name, value in says.items() if name in said and value != said[name]}
+        if known.id in run.done or not changes:
+            run.done.add(known.id)
+            return Imported("kept", known)
+        run.done.add(known.id)
+        before, after = self._change_channel(known.id, changes, None)
+        self._db.execute("UPDATE channels SET listed = ? WHERE id = ?", (json.dumps(says), known.id))
+        return Imported("updated", after, before) if after != before else Imported("kept", after)
 
     def _check_references(self, profile: str, url: str) -> None:
         if url.lower().startswith("file:"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import aiohttp
 from aiohttp import web
@@ -46,11 +47,16 @@ async def change_channel(request: web.Request) -> web.Response:
     services = services_of(request)
     key, changes = request.match_info["id"], await json_object(request)
     before, after = await services.store.change_channel(key, changes, versions_in(request))
+    await _tell(services, before, after)
+    return one(after)
+
+
+async def _tell(services: CoordinatorServices, before: Channel, after: Channel) -> None:
+    """Lets a relay that runs know what is another now."""
     if any(getattr(before, field) != getattr(after, field) for field in RESTARTING_FIELDS):
         await services.channel_changed(after.id)
     else:
         services.channel_edited(after)
-    return one(after)
 
 
 async def remove_channel(request: web.Request) -> web.Response:
@@ -69,14 +75,17 @@ async def import_channels(request: web.Request) -> web.Response:
         data = await fetch_list(parse(ImportFrom, await json_body(request)).url)
     else:
         data = await _read_capped(request.content)
-    return json_answer(await import_list(services_of(request), data))
+    return json_answer(await import_list(services_of(request), data, own_url(request)))
 
 
-async def import_list(services: CoordinatorServices, data: bytes) -> ImportResult:
-    """Adds the channels of a list that aren't there yet. Raises `InvalidRequest` for what is no list."""
-    entries, channels = await asyncio.to_thread(_read_list, data)
+async def import_list(services: CoordinatorServices, data: bytes, own: str) -> ImportResult:
+    """Adds the channels of a list that aren't there yet, and brings those of an earlier one up to date.
+
+    `own` is this server's address, whose streams can't be its sources. Raises `InvalidRequest` for what is no list.
+    """
+    entries, channels = await asyncio.to_thread(_read_list, data, f"{own}/stream/")
     results = iter(await services.store.import_channels([channel for channel in channels if channel is not None]))
-    answer = ImportResult(added=[], kept=[], refused=[])
+    answer = ImportResult(added=[], updated=[], kept=[], refused=[])
     for entry, channel in zip(entries, channels, strict=True):
         if channel is None:
             answer.refused.append(RefusedLine(line=entry.line, name=entry.name[:200], reason=entry.error))
@@ -87,20 +96,24 @@ async def import_list(services: CoordinatorServices, data: bytes) -> ImportResul
             continue
         stored = result.channel
         line = ImportedLine(line=entry.line, id=stored.id, slug=stored.slug, name=stored.name)
-        (answer.added if result.added else answer.kept).append(line)
+        {"added": answer.added, "updated": answer.updated}.get(result.what, answer.kept).append(line)
+        if result.before is not None:
+            await _tell(services, result.before, stored)
     return answer
 
 
-def _read_list(data: bytes) -> tuple[list[m3u.Entry], list[ChannelCreate | None]]:
+def _read_list(data: bytes, own_streams: str) -> tuple[list[m3u.Entry], list[ChannelCreate | None]]:
     """The entries, and for each the channel it asks for, or None where its `error` says why there is none."""
     entries, channels = m3u.parse(m3u.decode(data)), []
     for index, entry in enumerate(entries):
         channel = None
+        if entry.url.startswith(own_streams):
+            entry = entries[index] = replace(entry, error="this is a stream of this tvarr itself")
         if not entry.error:
             try:
                 channel = parse(ChannelCreate, entry.as_channel())
             except InvalidRequest as error:
-                entries[index] = m3u.Entry(entry.line, entry.name, entry.url, error=str(error))
+                entries[index] = replace(entry, error=str(error))
         channels.append(channel)
     return entries, channels
 
@@ -182,6 +195,13 @@ async def playlist(request: web.Request) -> web.Response:
     return web.Response(text=text, content_type="audio/x-mpegurl", charset="utf-8", headers=headers)
 
 
+async def sources(request: web.Request) -> web.Response:
+    """Every channel with its source, as an M3U that `import` takes."""
+    text = m3u.write_sources(await services_of(request).store.channels())
+    headers = {"Content-Disposition": 'attachment; filename="tvarr-sources.m3u"'}
+    return web.Response(text=text, content_type="audio/x-mpegurl", charset="utf-8", headers=headers)
+
+
 CHANNELS, CHANNEL = "/api/v1/channels", "/api/v1/channels/{id}"
 PROFILES, PROFILE = "/api/v1/profiles", "/api/v1/profiles/{name}"
 ROUTES = (
@@ -200,11 +220,18 @@ ROUTES = (
         method="POST",
         path="/api/v1/channels/import",
         handler=import_channels,
-        summary="Add the channels of an M3U, given as the body or by its URL",
+        summary="Add the channels of an M3U, given as the body or by its URL, or bring them up to date",
         body=ImportFrom,
         other_body="audio/x-mpegurl",
         answer=ImportResult,
         errors=(502,),
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/channels.m3u",
+        handler=sources,
+        summary="All channels with their sources, as an M3U that can be imported",
+        answer="audio/x-mpegurl",
     ),
     Route(
         method="GET",

@@ -225,11 +225,14 @@ async def remove_channel(request: web.Request) -> web.Response:
 async def import_page(request: web.Request) -> web.Response:
     form = await request.post()
     try:
-        result = await import_list(services_of(request), await fetch_list(str(form.get("url", "")).strip()))
+        result = await import_list(
+            services_of(request), await fetch_list(str(form.get("url", "")).strip()), own_url(request)
+        )
     except TvarrError as error:
         return await _channels(request, {}, str(error), "", answer_for(error).status)
     refused = "".join(f"; line {line.line}, {line.name}: {line.reason}" for line in result.refused[:10])
-    done = f"{len(result.added)} added, {len(result.kept)} kept, {len(result.refused)} refused{refused}"
+    counts = f"{len(result.added)} added, {len(result.updated)} updated, {len(result.kept)} kept"
+    done = f"{counts}, {len(result.refused)} refused{refused}"
     return await _channels(request, {}, "", done)
 
 

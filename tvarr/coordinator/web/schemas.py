@@ -283,8 +283,9 @@ class RefusedLine(_Shape):
 
 
 class ImportResult(_Shape):
-    """What became of each channel of a list; `kept`: there was one with this URL, and it is unchanged."""
+    """What became of each channel of a list; `kept`: it was there, and is unchanged."""
 
     added: list[ImportedLine]
+    updated: list[ImportedLine] = Field(description="the list says something else of them than the last one did")
     kept: list[ImportedLine]
     refused: list[RefusedLine]
