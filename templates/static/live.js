@@ -154,7 +154,7 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   button.hidden = false;
   button.addEventListener("click", async () => {
     const element = document.getElementById(button.dataset.copy);
-    await copy(element.hasAttribute("data-secret") ? (await registration())[element.id] : element.textContent);
+    await copy(element.hasAttribute("data-secret") ? (await registration())[element.id] : element.href || element.textContent);
     const words = button.textContent;
     button.textContent = "Copied";
     setTimeout(() => (button.textContent = words), 1500);

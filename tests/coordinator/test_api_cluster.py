@@ -17,7 +17,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import TypeAdapter
 
 from tests.coordinator.web_server import DETAIL, RELAY, TRANSCODER, Services, serving
-from tvarr.coordinator.models import ChannelCreate, parse
 from tvarr.coordinator.web import ROUTES, cluster
 from tvarr.coordinator.web.schemas import RelayView, TranscoderDetail, TranscoderView
 from tvarr.coordinator.web.words import duration_words, size_words
@@ -254,39 +253,6 @@ async def test_pages_before_anything_has_happened(tmp_path: Path) -> None:
         assert "no usable encoder" in await get(client, "/transcoders")
         await get(client, "/transcoders/d1")
         await get(client, "/transcoders/x", 404)
-
-
-async def test_channels_by_form(served: Served) -> None:
-    client, services = served
-    asked = {"name": 'A "B" <i>', "url": "http://u:secret@h/1.ts", "profile": "h264", "group": "", "loop": "on"}
-    async with client.post("/channels", data=asked) as answer:
-        page = await answer.text()
-    assert answer.status == 200
-    assert "secret" not in page
-    assert escape('A "B" <i>', quote=False) in page.replace("&#34;", '"')
-    (channel,) = await services.store.channels()
-    assert (channel.profile, channel.loop, channel.group) == ("h264", True, "")
-
-    async with client.post("/channels", data={"name": "kept", "url": "gopher://h/"}) as answer:
-        assert answer.status == 400
-        page = await answer.text()
-    assert "nobody reads gopher:" in page
-    assert 'value="kept"' in page
-
-    async with client.post(f"/channels/{channel.id}/remove") as answer:
-        assert answer.status == 200
-    assert await services.store.channels() == []
-
-
-async def test_lists_by_form(served: Served) -> None:
-    client, services = served
-    await services.store.add_channel(parse(ChannelCreate, {"name": "One", "url": "http://h/1"}))
-    list_ = str(client.make_url("/playlist.m3u")).replace("127.0.0.1", "localhost")
-    async with client.post("/channels/import", data={"url": list_}) as answer:
-        assert "1 added, 0 updated, 0 kept, 0 refused" in await answer.text()
-    async with client.post("/channels/import", data={"url": "nowhere"}) as answer:
-        assert answer.status == 400
-        assert "takes an http or https URL" in await answer.text()
 
 
 async def test_buttons_of_pages(served: Served) -> None:

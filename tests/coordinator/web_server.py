@@ -305,6 +305,12 @@ class Services:
     def channel_edited(self, channel: Channel) -> None:
         self.asked.append(("edited", channel.id))
 
+    async def test_channel(self, channel_id: str) -> dict[str, Any]:
+        channel = await self.store.channel(channel_id)
+        if "dead" in channel.url:
+            return {"works": False, "error": "nobody <there>", "took_s": 0.0, "tracks": [], "bitrate_kbps": 0}
+        return {"works": True, "error": "", "took_s": 0.4, "tracks": RELAY["tracks"], "bitrate_kbps": 8000}
+
     async def channel_changed(self, channel_id: str) -> None:
         self.asked.append(("changed", channel_id))
 

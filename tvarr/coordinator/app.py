@@ -36,6 +36,7 @@ from tvarr.coordinator.sources.http import client_session
 from tvarr.coordinator.store import Store
 from tvarr.coordinator.streaming import Streaming
 from tvarr.coordinator.transcode import JobRun
+from tvarr.coordinator.trial import try_channel
 from tvarr.coordinator.variant import Variant, VariantLimits
 from tvarr.coordinator.web import make_web
 from tvarr.coordinator.web.patience import KEEP_ALIVE_S, REQUEST_WITHIN_S, SILENCE, within_limit
@@ -165,6 +166,9 @@ class Coordinator:
         if to and daemon is None:
             raise NotFound(f"there is no transcoder {to[:80]!r}")
         variant.keeper.ask_to_move("the operator moved it", daemon.id if daemon is not None and to else "")
+
+    async def test_channel(self, channel_id: str) -> dict[str, Any]:
+        return await try_channel(self.relays_running, await self.store.channel(channel_id))
 
     async def channel_changed(self, channel_id: str) -> None:
         """Ends the channel's relay, which shows what is no longer so; players that come back get the new."""

@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from tvarr import resources
-from tvarr.coordinator.web import catalogue, cluster, groups, health, pages
+from tvarr.coordinator.web import catalogue, catalogue_pages, cluster, groups, health, pages
 from tvarr.coordinator.web.boards import BoardMaker
 from tvarr.coordinator.web.guard import add_headers, guard
 from tvarr.coordinator.web.live import Boards
 from tvarr.coordinator.web.patience import SILENCE, Silence, bounded_body
 from tvarr.coordinator.web.problems import problems
+from tvarr.coordinator.web.rendering import PAGES, environment
 from tvarr.coordinator.web.routes import Route, json_answer, openapi, to_aiohttp
 from tvarr.coordinator.web.services import SERVICES, CoordinatorServices, services_of
 
@@ -48,12 +49,12 @@ def make_web(services: CoordinatorServices, extra_routes: Iterable[web.RouteDef]
     application[SILENCE] = silence
     folder = resources.path("templates")
     application[SERVICES] = services
-    application[pages.PAGES] = pages.environment(folder)
-    application[pages.BOARDS] = Boards(BoardMaker(services, application[pages.PAGES]), pages.BOARD_INTERVAL_S)
+    application[PAGES] = environment(folder)
+    application[pages.BOARDS] = Boards(BoardMaker(services, application[PAGES]), pages.BOARD_INTERVAL_S)
     application[cluster.ENDING] = asyncio.Event()
     application[cluster.LISTENERS] = set()
     application.on_response_prepare.append(add_headers)
     application.on_shutdown.append(cluster.end_events)
-    application.add_routes([*to_aiohttp(ROUTES), *pages.ROUTES, *extra_routes])
+    application.add_routes([*to_aiohttp(ROUTES), *pages.ROUTES, *catalogue_pages.ROUTES, *extra_routes])
     application.router.add_static("/static/", folder / "static")
     return application

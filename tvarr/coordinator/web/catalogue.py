@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -14,7 +16,7 @@ from tvarr.coordinator.models import Channel, ChannelCreate, Profile, ProfileCre
 from tvarr.coordinator.store import Versions
 from tvarr.coordinator.web.editing import one, versions_in
 from tvarr.coordinator.web.routes import Route, json_answer, json_body, json_object, page_of
-from tvarr.coordinator.web.schemas import ImportedLine, ImportFrom, ImportResult, RefusedLine
+from tvarr.coordinator.web.schemas import ImportedLine, ImportFrom, ImportResult, RefusedLine, TrialView
 from tvarr.coordinator.web.services import CoordinatorServices, own_url, services_of
 from tvarr.errors import InvalidRequest, SourceError
 
@@ -44,19 +46,31 @@ async def get_channel(request: web.Request) -> web.Response:
 
 
 async def change_channel(request: web.Request) -> web.Response:
-    services = services_of(request)
-    key, changes = request.match_info["id"], await json_object(request)
-    before, after = await services.store.change_channel(key, changes, versions_in(request))
-    await _tell(services, before, after)
-    return one(after)
+    changes = await json_object(request)
+    return one(await edit_channel(services_of(request), request.match_info["id"], changes, versions_in(request)))
 
 
-async def _tell(services: CoordinatorServices, before: Channel, after: Channel) -> None:
+async def edit_channel(
+    services: CoordinatorServices, key: str, changes: Mapping[str, Any], versions: Versions
+) -> Channel:
+    """Changes a channel as the store does; its relay ends where what it is made from has changed."""
+    before, after = await services.store.change_channel(key, changes, versions)
+    await tell(services, before, after)
+    return after
+
+
+async def tell(services: CoordinatorServices, before: Channel, after: Channel) -> None:
     """Lets a relay that runs know what is another now."""
     if any(getattr(before, field) != getattr(after, field) for field in RESTARTING_FIELDS):
         await services.channel_changed(after.id)
     else:
         services.channel_edited(after)
+
+
+async def test_channel(request: web.Request) -> web.Response:
+    services = services_of(request)
+    channel = await services.store.channel(request.match_info["id"])
+    return json_answer(await services.test_channel(channel.id))
 
 
 async def remove_channel(request: web.Request) -> web.Response:
@@ -98,7 +112,7 @@ async def import_list(services: CoordinatorServices, data: bytes, own: str) -> I
         line = ImportedLine(line=entry.line, id=stored.id, slug=stored.slug, name=stored.name)
         {"added": answer.added, "updated": answer.updated}.get(result.what, answer.kept).append(line)
         if result.before is not None:
-            await _tell(services, result.before, stored)
+            await tell(services, result.before, stored)
     return answer
 
 
@@ -260,6 +274,14 @@ ROUTES = (
         status=204,
         errors=(404, 412),
         versioned=True,
+    ),
+    Route(
+        method="POST",
+        path=CHANNEL + "/test",
+        handler=test_channel,
+        summary="Watch a channel for a moment: whether its source can be read, and its tracks",
+        answer=TrialView,
+        errors=(404,),
     ),
     Route(method="GET", path=PROFILES, handler=list_profiles, summary="All profiles", answer=[Profile], paged=True),
     Route(

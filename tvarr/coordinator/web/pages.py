@@ -2,69 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from http import HTTPStatus
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from aiohttp import web
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tvarr.coordinator.auth import SESSION_S, TooManyFailures
-from tvarr.coordinator.models import ChannelCreate, parse
-from tvarr.coordinator.source import redact
-from tvarr.coordinator.web import words
 from tvarr.coordinator.web.boards import RELAYS, TRANSCODERS
-from tvarr.coordinator.web.catalogue import delete_channel, fetch_list, import_list
 from tvarr.coordinator.web.cluster import ENDING, KEEPALIVE_S, MAX_LISTENERS
 from tvarr.coordinator.web.guard import COOKIE
 from tvarr.coordinator.web.live import Boards
 from tvarr.coordinator.web.problems import answer_for
+from tvarr.coordinator.web.rendering import form_of, render
 from tvarr.coordinator.web.routes import EVENT_STREAM
-from tvarr.coordinator.web.services import own_url, services_of
+from tvarr.coordinator.web.services import services_of
 from tvarr.errors import NoPlacement, TvarrError
 
-PAGES = web.AppKey("pages", Environment)
 BOARDS = web.AppKey("boards", Boards)
 BOARD_INTERVAL_S = 0.5
-
-
-def environment(folder: Path) -> Environment:
-    """The pages' templates; a name that a page uses and nobody gave is an error, not a gap."""
-    pages = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters.update(
-        size=words.size_words,
-        rate=words.rate_words,
-        duration=words.duration_words,
-        percent=words.percent_words,
-        clock=words.clock_words,
-        codec=words.codec_words,
-        last_known=words.last_known,
-        spark=words.spark,
-        redacted=redact,
-    )
-    return pages
-
-
-def render(request: web.Request, template: str, values: Mapping[str, Any], status: int = 200) -> web.Response:
-    services = services_of(request)
-    page = request.app[PAGES].get_template(template)
-    text = page.render(
-        version=services.version,
-        path=request.path,
-        login_used=not services.auth.disabled,
-        key_query="?" + urlencode({"key": services.stream_key}) if services.stream_key else "",
-        **values,
-    )
-    return web.Response(text=text, content_type="text/html", status=status)
 
 
 async def home(_request: web.Request) -> web.Response:
@@ -85,10 +41,10 @@ async def login_page(request: web.Request) -> web.Response:
 
 async def login(request: web.Request) -> web.Response:
     auth = services_of(request).auth
-    form = await request.post()
-    target, status = _local(str(form.get("next", "/"))), HTTPStatus.UNAUTHORIZED
+    form = await form_of(request)
+    target, status = _local(form.get("next", "/")), HTTPStatus.UNAUTHORIZED
     try:
-        error = "" if await auth.password_is(str(form.get("password", "")), request.remote or "") else "wrong password"
+        error = "" if await auth.password_is(form.get("password", ""), request.remote or "") else "wrong password"
     except TooManyFailures as failures:
         error, status = f"{failures} ({failures.retry_after_s} s)", HTTPStatus.TOO_MANY_REQUESTS
     if error:
@@ -158,11 +114,9 @@ async def stop_relay(request: web.Request) -> web.Response:
 
 
 async def move_job(request: web.Request) -> web.Response:
-    form = await request.post()
+    form = await form_of(request)
     try:
-        await services_of(request).move_job(
-            request.match_info["id"], str(form.get("profile", "")), str(form.get("to", ""))
-        )
+        await services_of(request).move_job(request.match_info["id"], form.get("profile", ""), form.get("to", ""))
     except TvarrError as error:
         return await _relays(request, str(error), answer_for(error).status)
     raise web.HTTPSeeOther("/relays")
@@ -188,58 +142,6 @@ async def live(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def channels_page(request: web.Request) -> web.Response:
-    return await _channels(request, {}, "", "")
-
-
-async def _channels(
-    request: web.Request, form: Mapping[str, Any], error: str, done: str, status: int = 200
-) -> web.Response:
-    store = services_of(request).store
-    values = {
-        "channels": await store.channels(),
-        "profiles": [profile.name for profile in await store.profiles()],
-        "base_url": own_url(request),
-        "form": form,
-        "error": error,
-        "done": done,
-    }
-    return render(request, "channels.html", values, status)
-
-
-async def add_channel(request: web.Request) -> web.Response:
-    form = {key: str(value) for key, value in (await request.post()).items() if value}
-    try:
-        asked = {**form, "loop": "loop" in form}
-        await services_of(request).store.add_channel(parse(ChannelCreate, asked))
-    except TvarrError as error:
-        return await _channels(request, form, str(error), "", answer_for(error).status)
-    raise web.HTTPSeeOther("/channels")
-
-
-async def remove_channel(request: web.Request) -> web.Response:
-    await delete_channel(services_of(request), request.match_info["id"])
-    raise web.HTTPSeeOther("/channels")
-
-
-async def import_page(request: web.Request) -> web.Response:
-    form = await request.post()
-    try:
-        result = await import_list(
-            services_of(request), await fetch_list(str(form.get("url", "")).strip()), own_url(request)
-        )
-    except TvarrError as error:
-        return await _channels(request, {}, str(error), "", answer_for(error).status)
-    refused = "".join(f"; line {line.line}, {line.name}: {line.reason}" for line in result.refused[:10])
-    counts = f"{len(result.added)} added, {len(result.updated)} updated, {len(result.kept)} kept"
-    done = f"{counts}, {len(result.refused)} refused{refused}"
-    return await _channels(request, {}, "", done)
-
-
-async def profiles_page(request: web.Request) -> web.Response:
-    return render(request, "profiles.html", {"profiles": await services_of(request).store.profiles()})
-
-
 ROUTES = (
     web.get("/", home),
     web.get("/login", login_page),
@@ -254,9 +156,4 @@ ROUTES = (
     web.post("/relays/{id}/stop", stop_relay),
     web.post("/relays/{id}/move", move_job),
     web.get("/live/{page:.+}", live, allow_head=False),
-    web.get("/channels", channels_page),
-    web.post("/channels", add_channel),
-    web.post("/channels/import", import_page),
-    web.post("/channels/{id}/remove", remove_channel),
-    web.get("/profiles", profiles_page),
 )

@@ -194,6 +194,16 @@ class TrackView(_Shape):
     language: str
 
 
+class TrialView(_Shape):
+    """What became of a channel's test."""
+
+    works: bool
+    error: str = Field(description="why it does not")
+    took_s: float = Field(description="until the first media")
+    tracks: list[TrackView]
+    bitrate_kbps: float
+
+
 class ConsideredView(_Shape):
     daemon_id: str
     daemon_name: str

@@ -69,6 +69,9 @@ class CoordinatorServices(Protocol):
     def channel_edited(self, channel: Channel) -> None:
         """Something else of the channel is another now: its name or its group."""
 
+    async def test_channel(self, channel_id: str) -> View:
+        """Watches a channel for a moment and tells what came. Raises `NotFound`."""
+
     async def channel_changed(self, channel_id: str) -> None:
         """What the channel's stream is made from is another now, or it was deleted."""
 
