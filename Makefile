@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := tvarr tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format bench bench-faults generate docs clean
+.PHONY: help venv run demo test check format bench bench-faults soak generate docs clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -44,6 +44,10 @@ bench: $(VENV)/.installed-dev  ## measure, and print the numbers
 
 bench-faults: $(VENV)/.installed-dev  ## kill, stop and cut off daemons under viewers, count what they lose
 	$(BIN)/python -m tests.bench.faults
+
+soak: $(VENV)/.installed-dev  ## kill and stop daemons under eight relays for MINUTES (30), look for what grows, draw it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m tests.bench.faults soak --minutes $(or $(MINUTES),30)
 
 generate: $(VENV)/.installed-dev  ## make tvarr/wire/v1 from the .proto
 	$(BIN)/python -m tvarr.wire.generate

@@ -183,6 +183,9 @@ class Cluster:
         assert status == 200, value
         return value["items"] if isinstance(value, dict) and "items" in value else value
 
+    def metrics(self) -> dict[str, float]:
+        return metrics(self.url, self.tls)
+
     def add_channel(self, name: str, url: str, **fields: Any) -> str:
         """Adds a channel and returns its slug."""
         status, value = self.request("POST", "/api/v1/channels", {"name": name, "url": url, **fields})
@@ -206,6 +209,13 @@ class Cluster:
         for role in self.roles.values():
             with contextlib.suppress(AssertionError):
                 role.wait(within_s=15)
+
+
+def metrics(url: str, tls: ssl.SSLContext | None = None) -> dict[str, float]:
+    """The samples of a role's `/metrics` by name and labels, as they are written there."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=20, context=tls) as answer:
+        lines = answer.read().decode().splitlines()
+    return {name: float(value) for name, _, value in (s.rpartition(" ") for s in lines if s and s[0] != "#")}
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 
@@ -30,6 +31,8 @@ class _State(Collector):
         active = self._jobs.active()
         yield _gauge("build_info", "The version that runs.", [({"version": __version__}, 1.0)])
         yield _gauge("worker_up", "Whether a coordinator has this daemon.", [({}, float(self._attached()))])
+        tasks = float(len(asyncio.all_tasks()))
+        yield _gauge("event_loop_tasks", "Tasks of the event loop.", [({}, tasks)])
         yield _gauge("worker_jobs", "Running jobs.", [({}, float(len(active)))])
         speeds = [({"job": job.job_id, "encoder": job.encoder}, job.speed) for job in active]
         yield _gauge("job_speed_ratio", "Media time over wall time.", speeds)

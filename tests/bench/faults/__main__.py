@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.bench.faults import report
 from tests.bench.faults.drain import drain
 from tests.bench.faults.rounds import CASES, Round, Tally, moments, one_round
-from tests.bench.faults.soak import soak
+from tests.bench.faults.soak import RELAYS, soak
 from tests.bench.faults.stage import make_clips, stage
 from tests.bench.faults.verdict import Verdict
 
@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="folder for logs and for streams that lost something")
     parser.add_argument("--minutes", type=float, default=30.0, help="of soak")
+    parser.add_argument("--relays", type=int, default=RELAYS, help="of soak")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -42,8 +43,9 @@ def main() -> int:
             report.save("drain", {"faults": [report.figures(tally) for tally in tallies]})
             good &= not any(tally.lost or report.missed(tally) for tally in tallies)
         if options.what == "soak":
-            found = asyncio.run(soak(folder, clips, options.minutes, options.seed))
+            found = asyncio.run(soak(folder, clips, options.minutes, options.seed, options.relays))
             report.save("soak", found)
+            report.plot(found)
             report.show_soak(found)
             good &= not found["complaints"]
     return 0 if good else 1

@@ -22,6 +22,14 @@ COUNTED = (
     ("audio_gaps", "audio gaps"),
     ("audio_overlaps", "audio overlaps"),
 )
+PLOTTED = {
+    "rss_bytes": ("memory, MB", 1e6),
+    "fds": ("descriptors", 1),
+    "threads": ("threads", 1),
+    "tasks": ("tasks", 1),
+    "ffmpegs": ("ffmpeg processes", 1),
+}
+"""What of a soak's samples is drawn: in words, and what one step of the axis is."""
 SHARES = ((0.5, "p50"), (0.95, "p95"), (1.0, "max"))
 
 
@@ -84,10 +92,35 @@ def show_soak(found: dict[str, Any]) -> None:
     print(f"{found['minutes']:g} minutes, {found['pictures']} pictures; {faults}")
     print(f"longest time without output {found['longest_without_output_s']:.2f} s")
     for name, use in found["use"].items():
-        (before, after), (fds_before, fds_after) = use["rss_bytes"], use["fds"]
-        print(f"{name}: {before / 1e6:.1f} to {after / 1e6:.1f} MB, {fds_before:g} to {fds_after:g} descriptors")
+        before, after = use["rss_bytes"]
+        counted = (f"{use[what][0]:g} to {use[what][1]:g} {what}" for what in ("fds", "threads", "tasks"))
+        print(f"{name}: {before / 1e6:.1f} to {after / 1e6:.1f} MB, {', '.join(counted)}")
     for complaint in found["complaints"]:
         print(complaint)
+
+
+def plot(found: dict[str, Any]) -> None:
+    """Writes build/faults-soak.png: each figure over time. Needs the extra `bench`."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print("no plot: install the extra `bench`")
+        return
+    figure = Figure(figsize=(10, 12), layout="constrained")
+    axes = figure.subplots(len(PLOTTED), sharex=True)
+    for (what, (words, unit)), axis in zip(PLOTTED.items(), axes, strict=True):
+        for name, use in found["use"].items():
+            samples = use["samples"]
+            axis.plot([s["at_s"] / 60 for s in samples], [s[what] / unit for s in samples], label=name)
+        axis.set_ylabel(words)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    axes[0].legend(loc="lower right")
+    axes[0].set_title(f"{found['relays']} relays, {sum(found['faults'].values())} faults, {machine()}")
+    axes[-1].set_xlabel("minutes")
+    path = BUILD / "faults-soak.png"
+    figure.savefig(path, dpi=100)
+    print(f"written to {path}")
 
 
 def save(name: str, document: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import psutil
 from tests.bench.faults.network import Host, hosts
 from tests.clips import make_clip
 from tests.conftest import program
-from tests.harness import Cluster, Role, cluster, eventually
+from tests.harness import Cluster, Role, cluster, eventually, metrics
 
 DAEMON_FLAGS = ("--max-jobs", "16", "--max-cpu-jobs", "16")
 COORDINATOR_FLAGS = ("--idle-linger", "0.2")
@@ -100,6 +100,12 @@ class Stage:
         (found,) = (str(t["id"]) for t in self.running.get("/api/v1/transcoders") if t["name"] == name)
         return found
 
+    def metrics_of(self, name: str) -> dict[str, float]:
+        """What a daemon that was started with `--metrics-listen` says of itself."""
+        words = self.daemon(name).text().splitlines()
+        port = next(line.rpartition(" ")[2] for line in words if "metrics on port" in line)
+        return metrics(f"http://127.0.0.1:{port}")
+
     def order(self, name: str, what: str) -> None:
         """`drain` or `activate` by the API."""
         status, answer = self.running.request("POST", f"/api/v1/transcoders/{self.daemon_id(name)}/{what}")
@@ -146,6 +152,7 @@ def stage(
     reorders: bool = False,
     separate_hosts: bool = False,
     flags: Sequence[str] = (),
+    daemon_flags: Sequence[str] = (),
 ) -> Iterator[Stage]:
     """A coordinator that is ready; daemons start with `start_missing`. `reorders`: libx264 makes B-frames.
 
@@ -162,4 +169,4 @@ def stage(
         own: tuple[str, ...] = ("--work-dir", str(clips / "work"))
         if reorders:
             own = ("--work-dir", str(clips / "work-b-frames"), "--ffmpeg", str(reordering_ffmpeg(clips)))
-        yield Stage(running, tuple(daemons), (*DAEMON_FLAGS, *own), found)
+        yield Stage(running, tuple(daemons), (*DAEMON_FLAGS, *own, *daemon_flags), found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -54,6 +55,7 @@ class _State(Collector):
     def collect(self) -> Iterable[Metric]:
         services = self._services
         yield _gauge("build_info", "The version that runs.", [({"version": services.version}, 1)])
+        yield _gauge("event_loop_tasks", "Tasks of the event loop.", [({}, len(asyncio.all_tasks()))])
         yield _gauge("ready", "Whether streams can be served.", [({}, services.ready)])
         daemons, relays = _named(services.transcoders()), services.relays()
         yield from _daemons(daemons)
