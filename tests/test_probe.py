@@ -137,7 +137,7 @@ def test_a_real_run_in_json(path: str) -> None:
     assert done.stderr == b""
     software = {e["name"]: e["reason"] for e in report["encoders"] if e["family"] == "software"}
     assert {"libx264", "aac"} <= software.keys()
-    assert set(software.values()) == {""}
+    assert {reason for name, reason in software.items() if name != "libsvtav1"} == {""}  # Debian 12's is too old
     assert {"h264", "aac"} <= set(report["decoders"])
     assert all(e["verified"] or e["reason"] for e in report["encoders"])
 

@@ -30,16 +30,23 @@ from tvarr.ffmpeg.command import (
     frame_rate,
     start_at,
 )
-from tvarr.ffmpeg.families import AUDIO, FLAGS, X264_PRESETS
+from tvarr.ffmpeg.families import AUDIO, FLAGS, X264_PRESETS, flags_of
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Track
 
 VIDEO = Track(7, Codec.H264, width=1920, height=1080, fps=25.0)
 AUDIO_TRACK = Track(9, Codec.AC3, sample_rate=48000, channels=6)
+MP2_TO_AAC = Target(replace(AUDIO_TRACK, codec=Codec.MP2), Codec.AAC)
 X264 = Encoder("libx264", Codec.H264, Family.SOFTWARE)
 GPU = Gpu("GPU-1234", "Some GPU", "nvidia", node="/dev/dri/renderD129")
 START = Start(900_000, 1_800_000)
 
 HARDWARE = {
+    "av1_nvenc": Family.NVENC,
+    "av1_vaapi": Family.VAAPI,
+    "vp9_vaapi": Family.VAAPI,
+    "av1_qsv": Family.QSV,
+    "vp9_qsv": Family.QSV,
+    "av1_amf": Family.AMF,
     "h264_nvenc": Family.NVENC,
     "hevc_nvenc": Family.NVENC,
     "h264_vaapi": Family.VAAPI,
@@ -57,7 +64,7 @@ HARDWARE = {
 
 
 def encoder(name: str, device: str = "GPU-1234") -> Encoder:
-    return Encoder(name, Codec.HEVC if name.startswith("hevc") else Codec.H264, HARDWARE[name], device)
+    return Encoder(name, Codec(name.partition("_")[0]), HARDWARE[name], device)
 
 
 def job(*targets: Target, **more: object) -> JobSpec:
@@ -255,6 +262,12 @@ def test_every_family_has_a_command(name: str, full_speed: bool) -> None:
         assert ("hwupload" in chain) == (bool(FLAGS[HARDWARE[name]].upload) and decoder == SOFTWARE_DECODER)
 
 
+@pytest.mark.parametrize(("codec", "container"), [(Codec.AV1, "mp4"), (Codec.VP9, "mp4"), (Codec.HEVC, "mpegts")])
+def test_a_source_comes_in_what_ffmpeg_knows_it_in(codec: Codec, container: str) -> None:
+    argv = arguments(job(Target(replace(VIDEO, codec=codec), Codec.H264)))
+    assert [argv[n + 1] for n, argument in enumerate(argv) if argument == "-f"] == [container, "mpegts"]
+
+
 def test_ways_to_decode() -> None:
     assert decoders(job(), encoder("h264_nvenc")) == ("cuda", SOFTWARE_DECODER)
     assert decoders(job(), X264) == (SOFTWARE_DECODER,)
@@ -285,7 +298,8 @@ def test_every_preset_of_a_profile_means_something(row: str) -> None:
         (job(Target(VIDEO, Codec.H264), Target(replace(VIDEO, id=8), Codec.H264)), X264, ErrorCode.BAD_REQUEST),
         (job(Target(VIDEO, Codec.AAC)), X264, ErrorCode.BAD_REQUEST),
         (job(Target(Track(1, Codec.DVB_SUBTITLE), Codec.DVB_SUBTITLE)), None, ErrorCode.BAD_REQUEST),
-        (job(Target(VIDEO, Codec.AV1)), Encoder("libsvtav1", Codec.AV1, Family.SOFTWARE), ErrorCode.UNSUPPORTED),
+        (job(Target(VIDEO, Codec.MPEG1VIDEO)), X264, ErrorCode.UNSUPPORTED),
+        (job(Target(replace(VIDEO, codec=Codec.AV1), Codec.H264), MP2_TO_AAC), X264, ErrorCode.UNSUPPORTED),
         (job(Target(AUDIO_TRACK, Codec.AAC_LATM)), None, ErrorCode.UNSUPPORTED),
         (job(), None, ErrorCode.UNSUPPORTED),
         (job(), Encoder("libkvazaar", Codec.H264, Family.SOFTWARE), ErrorCode.UNSUPPORTED),
@@ -326,7 +340,8 @@ def test_the_encoder_knows_its_flags(name: str) -> None:
     texts = [text for text in texts if f"Encoder {name}" in text]
     if not texts:
         lacking(f"an ffmpeg with {name}")
-    flags = FLAGS[HARDWARE[name]]
+    flags = flags_of(encoder(name))
+    assert flags is not None
     used = [*flags.bitrate, *flags.quality, *flags.always, *flags.live, *flags.full_speed, flags.preset_flag]
     for text in texts:
         for flag in used:

@@ -40,6 +40,8 @@ SOFTWARE = (
     Encoder("libx264", Codec.H264, Family.SOFTWARE),
     Encoder("libx265", Codec.HEVC, Family.SOFTWARE),
     Encoder("mpeg2video", Codec.MPEG2VIDEO, Family.SOFTWARE),
+    Encoder("libaom-av1", Codec.AV1, Family.SOFTWARE),
+    Encoder("libvpx-vp9", Codec.VP9, Family.SOFTWARE),
     *(Encoder(flags.encoder, codec, Family.SOFTWARE) for codec, flags in AUDIO.items()),
 )
 

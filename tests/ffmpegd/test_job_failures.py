@@ -29,7 +29,7 @@ from tests.ffmpegd.job_support import (
 )
 from tvarr.cluster.model import Gpu, JobSpec, Target
 from tvarr.errors import ErrorCode, JobError
-from tvarr.ffmpeg.command import FIRST_PID
+from tvarr.ffmpeg.pipes import FIRST_ID
 from tvarr.ffmpegd import job as job_module
 from tvarr.ffmpegd.job import Job
 from tvarr.media.model import Codec, Sample, Track
@@ -236,7 +236,7 @@ async def test_nothing_that_can_be_decoded() -> None:
     [
         (replace(SPEC, encoder="h264_none"), ErrorCode.UNSUPPORTED),
         (replace(SPEC, hw_accel="nvenc"), ErrorCode.UNSUPPORTED),
-        (JobSpec("job", (Target(VIDEO, Codec.AV1),)), ErrorCode.UNSUPPORTED),
+        (JobSpec("job", (Target(VIDEO, Codec.MPEG1VIDEO),)), ErrorCode.UNSUPPORTED),
         (JobSpec("job", (SPEC.targets[0], Target(Track(5, Codec.H264), Codec.H264))), ErrorCode.BAD_REQUEST),
     ],
 )
@@ -363,4 +363,4 @@ async def test_statistics(stand_in: Callable[[str], str], monkeypatch: pytest.Mo
     assert stats[-1].memory_bytes > 1_000_000
     assert 0 < stats[-1].first_output_s < 10
     assert [line for s in stats for line in s.warnings] == ["careful"]
-    assert f"0:i:{FIRST_PID:#x}" in client.all_of(messages.TranscodeAck)[0].command
+    assert f"0:i:{FIRST_ID:#x}" in client.all_of(messages.TranscodeAck)[0].command

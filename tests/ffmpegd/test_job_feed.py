@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tvarr.cluster.model import JobSpec, Target
 from tvarr.errors import ErrorCode, JobError
-from tvarr.ffmpeg.command import FIRST_PID, LEAD_TICKS, MAX_PROCESS_TICKS, Start, start_at
+from tvarr.ffmpeg.command import LEAD_TICKS, MAX_PROCESS_TICKS, Start, start_at
+from tvarr.ffmpeg.pipes import FIRST_ID
 from tvarr.ffmpegd import feed
 from tvarr.ffmpegd.feed import AUDIO_WAIT_TICKS, KEYFRAME_WAIT_TICKS, Inlet, Opening, Outlet
 from tvarr.media.model import TICKS_33BIT, Codec, Sample, Track, Tracks
@@ -115,7 +116,7 @@ def test_pids_are_the_processes_own() -> None:
     data = inlet.mux([video(900_000, True), sound(900_000), sound(900_000, OTHER), Sample(99, 900_000, 900_000, b"x")])
     events = [*demuxer.feed(data), *demuxer.flush()]
     tracks = next(event for event in events if isinstance(event, Tracks))
-    assert [track.id for track in tracks.tracks] == [FIRST_PID, FIRST_PID + 1, FIRST_PID + 2]
+    assert [track.id for track in tracks.tracks] == [FIRST_ID, FIRST_ID + 1, FIRST_ID + 2]
     assert inlet.dropped == 1
 
 
@@ -127,7 +128,10 @@ def test_times_that_a_process_does_not_have() -> None:
         inlet.mux([sound(900_001 + MAX_PROCESS_TICKS)])
 
 
-def test_a_track_that_mpegts_can_not_carry() -> None:
+def test_a_track_that_ffmpeg_can_not_be_given() -> None:
+    """A picture that MPEG-TS can't carry, beside a sound that MP4 can't."""
+    targets = (Target(Track(1, Codec.AV1), Codec.H264), Target(SOUND, Codec.AAC))
+    inlet = Inlet(JobSpec("job", targets), Start(0, None))
     with pytest.raises(JobError) as raised:
-        Inlet(JobSpec("job", (Target(Track(1, Codec.AV1), Codec.H264),)), Start(0, None))
+        inlet.mux([sound(0)])
     assert raised.value.code is ErrorCode.UNSUPPORTED

@@ -42,7 +42,8 @@ ENCODING: Mapping[str, Mapping[str, float]] = {
         "veryslow": 1.2,
         "placebo": 2.5,
     },
-    "libsvtav1": {"": 0.025, "12": 0.0205, "10": 0.025, "8": 0.0665, "6": 0.097},
+    "libsvtav1": {"": 0.025, "ultrafast": 0.0205, "medium": 0.0665, "slow": 0.08, "slower": 0.097, "veryslow": 0.15},
+    "libaom-av1": {"": 0.04, "fast": 0.06, "medium": 0.06, "slow": 0.09, "slower": 0.09, "veryslow": 0.13},
     "libvpx-vp9": {"": 0.0185},
     "mpeg2video": {"": 0.0037},
 }

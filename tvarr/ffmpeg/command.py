@@ -1,9 +1,8 @@
 """Builds the command line of one transcode. Pure.
 
-Samples reach ffmpeg as MPEG-TS on its stdin and leave as MPEG-TS on its stdout. Inside the process time is T - base
-(`base_ticks`), small and positive, because MPEG-TS has 33 bits; and the nth target's track is PID 0x100 + n in both
-directions, because a relay's track ids need not be usable PIDs. `-copyts -fps_mode passthrough -enc_time_base 1:90000`
-keep every PTS to the tick; without them ffmpeg rounds to the frame rate.
+Samples reach ffmpeg on its stdin and leave on its stdout, in the containers of `tvarr.ffmpeg.pipes`. Inside the process
+time is T - base (`base_ticks`), small and positive, because MPEG-TS has 33 bits. `-copyts -fps_mode passthrough
+-enc_time_base 1:90000` keep every PTS to the tick; without them ffmpeg rounds to the frame rate.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from fractions import Fraction
 from tvarr.cluster.model import Encoder, Family, Gpu, JobSpec, Target
 from tvarr.errors import ErrorCode, JobError
 from tvarr.ffmpeg.families import AUDIO, Flags, flags_of
+from tvarr.ffmpeg.pipes import FIRST_ID, OUTPUT, not_carried, pipe_for
 from tvarr.media.model import TICKS_33BIT, TICKS_PER_SECOND, Codec, Kind
 
-FIRST_PID = 0x100
 LEAD_TICKS = 10 * TICKS_PER_SECOND
 """Process time of the first sample: room for the negative DTS of encoders that reorder, and for audio priming."""
 
@@ -31,13 +30,13 @@ ONE_THREAD_PIXELS_PER_S = 1920 * 1088 * 31
 """Up to here one thread decodes a live stream: each further one holds a picture back."""
 
 LIVE_DECODER_THREADS = 4
-TS_CODECS = frozenset({Codec.H264, Codec.HEVC, Codec.MPEG2VIDEO})  # video that ffmpeg can put into MPEG-TS, and we read
+VIDEO = frozenset({Codec.H264, Codec.HEVC, Codec.AV1, Codec.VP9, Codec.MPEG2VIDEO})  # what a picture can be turned into
 MPEG2_RATES = (23.976, 24, 25, 29.97, 30, 50, 59.94, 60)
 UNKNOWN_SIZE = (1920, 1080)
 UNKNOWN_FPS = 25.0
 
 _H264_1080P30_KBPS = 6000
-_CODEC_FACTOR = {Codec.H264: 1.0, Codec.HEVC: 0.65, Codec.MPEG2VIDEO: 2.0}
+_CODEC_FACTOR = {Codec.H264: 1.0, Codec.HEVC: 0.65, Codec.AV1: 0.5, Codec.VP9: 0.65, Codec.MPEG2VIDEO: 2.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +90,10 @@ def check(spec: JobSpec, encoder: Encoder | None) -> None:
     for target in spec.targets:
         if target.codec.kind is not target.track.kind or target.track.kind not in {Kind.VIDEO, Kind.AUDIO}:
             raise _refused(ErrorCode.BAD_REQUEST, f"{target.track.codec} can't become {target.codec}")
-        if target.codec.kind is Kind.VIDEO and target.codec not in TS_CODECS:
-            raise _refused(ErrorCode.UNSUPPORTED, f"encoding to {target.codec} is not possible: MPEG-TS can't carry it")
-        if target.codec.kind is Kind.AUDIO and target.codec not in AUDIO:
+        if target.codec not in VIDEO and target.codec not in AUDIO:
             raise _refused(ErrorCode.UNSUPPORTED, f"there is no encoder for {target.codec}")
+    if missing := not_carried(target.track.codec for target in spec.targets):
+        raise _refused(ErrorCode.UNSUPPORTED, f"ffmpeg can't be given {missing[0]} beside such a picture")
     if video and (encoder is None or flags_of(encoder) is None):
         name = encoder.name if encoder else "none"
         raise _refused(ErrorCode.UNSUPPORTED, f"no flags are known for the encoder {name}", elsewhere=True)
@@ -112,7 +111,11 @@ def decoders(spec: JobSpec, encoder: Encoder | None) -> tuple[str, ...]:
 
 
 def environment(encoder: Encoder | None) -> dict[str, str]:
-    """What the process's environment needs beside the daemon's own. CUDA numbers GPUs otherwise than NVML does."""
+    """What the process's environment needs beside the daemon's own. CUDA numbers GPUs otherwise than NVML does; SVT-AV1
+    prints its own log, of which only errors are wanted.
+    """
+    if encoder is not None and encoder.name == "libsvtav1":
+        return {"SVT_LOG": "1"}
     if encoder is not None and encoder.family is Family.NVENC and encoder.device.startswith("GPU-"):
         return {"CUDA_VISIBLE_DEVICES": encoder.device}
     return {}
@@ -145,7 +148,7 @@ def build(
             arguments += flags.hwaccel_flags
     arguments += _input(spec)
     for number in range(len(spec.targets)):
-        arguments += ["-map", f"0:i:{FIRST_PID + number:#x}", "-streamid", f"{number}:{FIRST_PID + number}"]
+        arguments += ["-map", f"0:i:{FIRST_ID + number:#x}", "-streamid", f"{number}:{FIRST_ID + number}"]
     audio = 0
     for target in spec.targets:
         if target.codec.kind is Kind.AUDIO:
@@ -170,7 +173,8 @@ def _input(spec: JobSpec) -> list[str]:
     video = _video(spec)
     analysis = ["-probesize", "50000", "-analyzeduration", "100000", "-fpsprobesize", "0"]
     # Broken pictures are no reason to end with an error.
-    arguments = [*analysis, "-max_error_rate", "1", "-copyts", "-f", "mpegts", "-i", "pipe:0"]
+    pipe = pipe_for(target.track.codec for target in spec.targets)
+    arguments = [*analysis, "-max_error_rate", "1", "-copyts", "-f", pipe.value, "-i", "pipe:0"]
     if video:
         arguments = ["-strict:v", "strict", *arguments]
     if spec.full_speed:
@@ -180,11 +184,9 @@ def _input(spec: JobSpec) -> list[str]:
 
 
 def _output() -> list[str]:
-    """MPEG-TS without delay: one frame in a PES packet of known length, so that its end is seen as it comes."""
     return [
         *("-fps_mode", "passthrough", "-max_muxing_queue_size", "4096"),
-        *("-max_interleave_delta", "100000", "-avoid_negative_ts", "disabled", "-muxdelay", "0", "-muxpreload", "0"),
-        *("-pes_payload_size", "0", "-omit_video_pes_length", "0", "-flush_packets", "1", "-f", "mpegts", "pipe:1"),
+        *("-max_interleave_delta", "100000", "-avoid_negative_ts", "disabled", *OUTPUT),
     ]
 
 

@@ -97,6 +97,12 @@ DEVICE_CAUSES: tuple[Cause, ...] = (
         "software",
     ),
     _row(
+        r"Svt\[error\]: (?:Instance \d+: )?Max Bitrate must be greater than Target Bitrate",
+        ErrorCode.UNSUPPORTED,
+        "this version of SVT-AV1 has no constant bitrate for live work (1.4 has not)",
+        "elsewhere",
+    ),
+    _row(
         r"No decoder surfaces left",
         ErrorCode.GPU_UNAVAILABLE,
         "the hardware decoder has no surfaces left",

@@ -1,13 +1,13 @@
 """The flags of each encoder family for a live encode: one row each. Pure.
 
-Sources: the options of FFmpeg 5.1 and 9.0 (`ffmpeg -h encoder=NAME`); the rows of libx264, libx265 and mpeg2video were
-run with both. In `init` stands `{node}` for the render node, in filters `{w}` and `{h}` for expressions of the size.
+Sources: the options of FFmpeg 5.1 and 9.0 (`ffmpeg -h encoder=NAME`); the rows of software encoders were run with both.
+In `init` stands `{node}` for the render node, in filters `{w}` and `{h}` for expressions of the size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tvarr.cluster.model import Encoder, Family
 from tvarr.media.model import Codec
@@ -56,6 +56,8 @@ class Flags:
 
 _LAVC_DECODES = frozenset({Codec.H264, Codec.HEVC, Codec.MPEG2VIDEO, Codec.VP9, Codec.AV1})
 
+_CONSTANT = ("-b:v", "{kbps}k", "-minrate", "{kbps}k", "-maxrate", "{max}k", "-bufsize", "{buffer}k")
+
 FLAGS: dict[str, Flags] = {
     # Live: zerolatency has no lookahead, no B-frames and slices instead of frame threads, so that a picture leaves as
     # it comes. A lookahead of 10 pictures would cost 0.4 s at 25 fps and bring 0.6 dB of SSIM (film, 720x576, 1.5 Mb/s,
@@ -80,6 +82,40 @@ FLAGS: dict[str, Flags] = {
         presets={name: name for name in X264_PRESETS},
         default_preset="superfast",
         formats=("yuv420p", "yuv420p10le"),
+    ),
+    # Low delay, without which it holds back 16 or 32 pictures. Its constant bitrate is what ffmpeg asks of it where
+    # -maxrate equals -b:v. Before version 2 it has no such mode, and puts keyframes by itself wherever others are
+    # forced (1.4.1 in Debian 12): its trial fails there, and libaom does the work.
+    "libsvtav1": Flags(
+        quality=("-crf", "{q}", "-maxrate", "{max}k", "-bufsize", "{buffer}k"),
+        default_q=35,
+        always=("-svtav1-params", "pred-struct=1:lookahead=0"),
+        preset_flag="-preset",
+        presets=dict(zip(X264_PRESETS, ("12", "11", "10", "10", "9", "8", "7", "6", "5", "4"), strict=True)),
+        default_preset="10",
+        formats=("yuv420p", "yuv420p10le"),
+    ),
+    # Pictures leave as they come; -minrate makes the rate constant. 5.1 knows -cpu-used up to 8, and only above 4 the
+    # library is as fast as live needs.
+    "libaom-av1": Flags(
+        bitrate=_CONSTANT,
+        quality=("-crf", "{q}", "-b:v", "{max}k"),
+        default_q=35,
+        always=("-usage", "realtime", "-lag-in-frames", "0", "-row-mt", "1"),
+        preset_flag="-cpu-used",
+        presets=dict(zip(X264_PRESETS, ("8", "8", "8", "8", "7", "7", "6", "6", "5", "5"), strict=True)),
+        default_preset="8",
+        formats=("yuv420p", "yuv420p10le"),
+    ),
+    "libvpx-vp9": Flags(
+        bitrate=_CONSTANT,
+        quality=("-crf", "{q}", "-b:v", "{max}k"),
+        default_q=35,
+        always=("-deadline", "realtime", "-lag-in-frames", "0", "-auto-alt-ref", "0", "-row-mt", "1"),
+        preset_flag="-cpu-used",
+        presets=dict(zip(X264_PRESETS, ("8", "8", "8", "7", "7", "6", "6", "5", "5", "5"), strict=True)),
+        default_preset="8",
+        formats=("yuv420p", "yuv420p"),
     ),
     # A GOP above 600 is refused (mpegvideo_enc.c). Without B-frames every group is closed.
     "mpeg2video": Flags(
@@ -172,10 +208,15 @@ FLAGS: dict[str, Flags] = {
 }
 """By the encoder's name, or by its family."""
 
+# Their quality is on a scale of its own.
+FLAGS |= {name: replace(FLAGS[Family.VAAPI], quality=()) for name in ("av1_vaapi", "vp9_vaapi")}
+FLAGS["vp9_qsv"] = replace(FLAGS[Family.QSV], live=("-async_depth", "1"))
+
 
 def flags_of(encoder: Encoder) -> Flags | None:
     """The row of an encoder; None for one that is not known."""
-    return FLAGS.get(encoder.name) if encoder.family is Family.SOFTWARE else FLAGS.get(encoder.family)
+    own = FLAGS.get(encoder.name)
+    return own if own is not None or encoder.family is Family.SOFTWARE else FLAGS.get(encoder.family)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What a job does to samples on their way into ffmpeg and back. Pure.
 
-The relay's time T becomes the process's time T - base, track ids become PIDs, and both are restored behind ffmpeg.
+The relay's time T becomes the process's time T - base, and tracks get ids of the pipe's; behind ffmpeg both are
+restored.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from tvarr.cluster.model import JobSpec, Target
-from tvarr.errors import ErrorCode, JobError, MediaError
-from tvarr.ffmpeg.command import FIRST_PID, MAX_PROCESS_TICKS, Start, start_at
+from tvarr.errors import ErrorCode, JobError
+from tvarr.ffmpeg.command import MAX_PROCESS_TICKS, Start, start_at
+from tvarr.ffmpeg.pipes import FIRST_ID, pipe_for
+from tvarr.ffmpegd.reader import Reader
+from tvarr.ffmpegd.writers import writer_for
 from tvarr.media.model import TICKS_PER_SECOND, Kind, Sample, Track, Tracks
-from tvarr.media.mpegts.demux import Demuxer
-from tvarr.media.mpegts.mux import Muxer
 
 AUDIO_WAIT_TICKS = 1 * TICKS_PER_SECOND
 """A sound track of which nothing came in this much of the others is left out: ffmpeg would wait for it for ever."""
@@ -83,31 +85,27 @@ class Inlet:
     def __init__(self, spec: JobSpec, start: Start) -> None:
         self.dropped = 0  # samples of no time that the process has
         self._base_ticks = start.base_ticks
-        self._pids = {target.track.id: FIRST_PID + n for n, target in enumerate(spec.targets)}
-        self._muxer = Muxer()
+        self._ids = {target.track.id: FIRST_ID + n for n, target in enumerate(spec.targets)}
+        self._writer = writer_for(pipe_for(target.track.codec for target in spec.targets))
         self.set_tracks([target.track for target in spec.targets])
 
     def set_tracks(self, tracks: Iterable[Track]) -> None:
-        """Raises `JobError` where MPEG-TS can't carry one of them to ffmpeg."""
-        own = tuple(replace(t, id=self._pids[t.id], descriptors=b"") for t in tracks if t.id in self._pids)
-        try:
-            self._muxer.set_tracks(Tracks(own))
-        except MediaError as error:
-            raise JobError(ErrorCode.UNSUPPORTED, f"ffmpeg can't be given a track: {error}") from error
+        """Raises `JobError` where the container can't carry one of them to ffmpeg."""
+        self._writer.set_tracks([replace(t, id=self._ids[t.id], descriptors=b"") for t in tracks if t.id in self._ids])
 
     def mux(self, samples: Iterable[Sample]) -> bytes:
-        """Raises `JobError` when the process has come to the end of its time."""
-        base, pids = self._base_ticks, self._pids
+        """Raises `JobError` when the process has come to the end of its time, or can't follow the input."""
+        base, ids = self._base_ticks, self._ids
         moved = []
         for track, pts, dts, data, keyframe in samples:
-            pid = pids.get(track)
-            if pid is None or dts < base:
+            own = ids.get(track)
+            if own is None or dts < base:
                 self.dropped += 1
                 continue
             if pts - base > MAX_PROCESS_TICKS:
                 raise JobError(ErrorCode.FFMPEG_EXITED, "26 hours are over, after which MPEG-TS's time stamps repeat")
-            moved.append(Sample(pid, pts - base, dts - base, data, keyframe))
-        return b"".join([chunk.data for chunk in self._muxer.mux(moved)])
+            moved.append(Sample(own, pts - base, dts - base, data, keyframe))
+        return self._writer.write(moved)
 
 
 class Outlet:
@@ -118,14 +116,14 @@ class Outlet:
 
     def __init__(self, spec: JobSpec, start: Start) -> None:
         self._base_ticks = start.base_ticks
-        self._targets = {FIRST_PID + n: target for n, target in enumerate(spec.targets)}
-        self._demuxer = Demuxer()
+        self._targets = {FIRST_ID + n: target for n, target in enumerate(spec.targets)}
+        self._reader = Reader({track_id: target.codec for track_id, target in self._targets.items()})
 
     def feed(self, data: bytes) -> list[Sample | Tracks]:
-        return self._restore(self._demuxer.feed(data))
+        return self._restore(self._reader.feed(data))
 
     def flush(self) -> list[Sample | Tracks]:
-        return self._restore(self._demuxer.flush())
+        return self._restore(self._reader.flush())
 
     def _restore(self, events: Sequence[Sample | Tracks]) -> list[Sample | Tracks]:
         base, targets = self._base_ticks, self._targets
@@ -159,4 +157,5 @@ def output_tracks(targets: Iterable[Target]) -> tuple[Track, ...]:
 
 
 def _output_track(target: Target, found: Track) -> Track:
-    return replace(found, id=target.track.id, language=target.track.language, descriptors=b"")
+    fps = found.fps or target.fps or target.track.fps
+    return replace(found, id=target.track.id, language=target.track.language, fps=fps, descriptors=b"")

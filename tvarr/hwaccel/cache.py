@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 FILE_NAME = "encoders.json"
 MAX_FILE_BYTES = 1024 * 1024
-_FORMAT = 1  # grows when the trials change
+_FORMAT = 2  # grows when the trials change
 
 Passed = dict[tuple[str, str], tuple[str, ...]]
 """(encoder, device) -> the options that its trial found it needs."""

@@ -102,7 +102,7 @@ async def _encoders(
     return _in_order([*known, *tried, *plan.settled], inventory)
 
 
-_ORDER = {(row.family, codec): (i, j) for i, row in enumerate(FAMILIES) for j, codec in enumerate(row.encoders)}
+_ORDER = {name: (i, j) for i, row in enumerate(FAMILIES) for j, name in enumerate(row.encoders.values())}
 
 
 def _in_order(encoders: Iterable[Encoder], inventory: Inventory) -> tuple[Encoder, ...]:
@@ -110,7 +110,7 @@ def _in_order(encoders: Iterable[Encoder], inventory: Inventory) -> tuple[Encode
     devices = {gpu.id: i for i, gpu in enumerate(inventory.gpus)}
 
     def place(encoder: Encoder) -> tuple[int, int, int]:
-        family, codec = _ORDER[encoder.family, encoder.codec]
+        family, codec = _ORDER[encoder.name]
         return family, devices.get(encoder.device, -1), codec
 
     return tuple(sorted(encoders, key=place))

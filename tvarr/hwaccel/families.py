@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -100,25 +101,49 @@ FAMILIES: tuple[FamilyRow, ...] = (
             "libx264": ("-preset", "ultrafast"),
             "libx265": ("-preset", "ultrafast", "-x265-params", "log-level=error"),
             "libsvtav1": ("-preset", "12"),
-            "libvpx-vp9": ("-deadline", "realtime", "-cpu-used", "8"),
+            "libvpx-vp9": ("-cpu-used", "8"),
         },
+    ),
+    # A second encoder of one codec, for builds whose first is missing or of no use.
+    FamilyRow(
+        Family.SOFTWARE,
+        "Software",
+        Needs.NOTHING,
+        {Codec.AV1: "libaom-av1"},
+        arguments={"libaom-av1": ("-cpu-used", "8")},
     ),
 )
 """Best first: the order in which encoders are listed."""
 
+WILFUL = frozenset({"libsvtav1", "libaom-av1", "libvpx-vp9"})
+"""Encoders of which some versions put keyframes where they like; their trial looks for one that was forced."""
+
 _VIDEO_SOURCE = ("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25")
 _AUDIO_SOURCE = ("-f", "lavfi", "-i", "sine=r=48000:d=0.2")
+_FORCED_PICTURE = 5
+_FORCED_KEYFRAME = ("-g", "9999", "-force_key_frames", f"expr:gte(n,n_forced*{_FORCED_PICTURE})")
+_PACKET = re.compile(r"^0, *-?\d+, *-?\d+,.*?(?:, F=0x([0-9A-F]+).*)?$", re.MULTILINE)  # without flags: a keyframe
 
 
 def trial_arguments(row: FamilyRow, encoder: Encoder, attempt: Attempt, node: str = "") -> tuple[str, ...]:
     """The arguments of one trial encode: ten pictures of a test pattern, or 0.2 s of a tone, into nothing.
 
-    The device is made and the pictures are brought there with the flags of a live encode.
+    The device is made and the pictures are brought there with the flags of a live encode. A `WILFUL` encoder gets all
+    of a live encode's flags, has to make a keyframe of the sixth picture, and its packets are listed on stdout.
     """
     flags = flags_of(encoder) or Flags(formats=("yuv420p", "yuv420p"))
     start = ("-hide_banner", "-nostdin", "-v", "error", *(argument.format(node=node) for argument in flags.init))
     end = (*row.arguments.get(encoder.name, ()), *attempt.arguments, "-f", "null", "-")
+    if encoder.name in WILFUL:
+        live = (*flags.always, *(part.format(kbps=500, max=500, buffer=1000) for part in flags.bitrate))
+        end = (*live, *_FORCED_KEYFRAME, *end[:-3], "-f", "framecrc", "-")
     if encoder.codec.kind is Kind.AUDIO:
         return (*start, *_AUDIO_SOURCE, "-c:a", encoder.name, *end)
     filters = ",".join(filter(None, (f"format={flags.formats[0]}", flags.upload)))
     return (*start, *_VIDEO_SOURCE, "-vf", filters, "-frames:v", "10", "-c:v", encoder.name, *end)
+
+
+def obeyed(packets: str) -> bool:
+    """Whether a `WILFUL` encoder made the keyframe that its trial forced; `packets` is what ffmpeg listed."""
+    found = [not flags or bool(int(flags, 16) & 1) for flags in _PACKET.findall(packets)]
+    return len(found) > _FORCED_PICTURE and found[0] and found[_FORCED_PICTURE]

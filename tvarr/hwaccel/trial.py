@@ -20,7 +20,7 @@ from tvarr.ffmpeg.child import Child
 from tvarr.ffmpeg.command import environment
 from tvarr.ffmpeg.errors import Failure, classify
 from tvarr.hwaccel.build import Build
-from tvarr.hwaccel.families import FAMILIES, FamilyRow, Needs, trial_arguments
+from tvarr.hwaccel.families import FAMILIES, WILFUL, FamilyRow, Needs, obeyed, trial_arguments
 from tvarr.hwaccel.inventory import Inventory
 from tvarr.hwaccel.limits import NVIDIA_HOST_POOL
 from tvarr.hwaccel.nvidia_models import lacks_codec
@@ -28,6 +28,7 @@ from tvarr.media.model import Codec
 
 TIMEOUT_S = 15.0
 CONCURRENCY = 4  # trials at once; each one is a process
+MAX_STDOUT_BYTES = 64 * 1024  # ten packets take 1 KiB
 MAX_STDERR_BYTES = 64 * 1024  # the head is kept, for the first specific line tells the cause; the rest is dropped
 
 Progress = Callable[[int, int, str], None]
@@ -118,7 +119,7 @@ def _trial(row: FamilyRow, encoder: Encoder, gpu: Gpu | None) -> Trial:
     node = "" if gpu is None else gpu.node
     attempts = tuple((a.option, trial_arguments(row, encoder, a, node)) for a in row.attempts)
     if row.family is not Family.NVENC or gpu is None:
-        return Trial(encoder, attempts)
+        return Trial(encoder, attempts, environment(encoder))
     return Trial(encoder, attempts, environment(encoder), lane=NVIDIA_HOST_POOL if gpu.restricted else gpu.id)
 
 
@@ -154,7 +155,7 @@ async def run_trial(path: str, trial: Trial, *, timeout_s: float = TIMEOUT_S) ->
     """
     reasons: list[str] = []
     for attempt, arguments in trial.attempts:
-        failure = await _try([path, *arguments], trial.environment, timeout_s)
+        failure = await _try([path, *arguments], trial, timeout_s)
         if failure is None:
             return replace(trial.encoder, verified=True, options=(attempt,) if attempt else ())
         if failure.code is ErrorCode.SESSION_LIMIT:
@@ -165,31 +166,37 @@ async def run_trial(path: str, trial: Trial, *, timeout_s: float = TIMEOUT_S) ->
     return replace(trial.encoder, usable=False, reason=reasons[0])
 
 
-async def _try(argv: Sequence[str], extra: Mapping[str, str], timeout_s: float) -> Failure | None:
+async def _try(argv: Sequence[str], trial: Trial, timeout_s: float) -> Failure | None:
     """Why one encode failed; None where it worked."""
     try:
-        returncode, lines = await _run(argv, {**os.environ, **extra}, timeout_s)
+        returncode, packets, lines = await _run(argv, {**os.environ, **trial.environment}, timeout_s)
     except TimeoutError:
         message = f"the trial encode did not end within {timeout_s:g} s and was killed"
         return Failure(ErrorCode.STALLED, message, retry_elsewhere=True, retry_in_software=True)
     except OSError as error:
         message = f"ffmpeg can't be run: {error.strerror or error}"
         return Failure(ErrorCode.FFMPEG_EXITED, message, retry_elsewhere=True, retry_in_software=False)
-    return None if returncode == 0 else classify(lines, returncode)
+    if returncode != 0:
+        return classify(lines, returncode)
+    if trial.encoder.name in WILFUL and not obeyed(packets):
+        return Failure(ErrorCode.UNSUPPORTED, "it makes no keyframe where one is asked for", True, False)
+    return None
 
 
-async def _run(argv: Sequence[str], variables: Mapping[str, str], timeout_s: float) -> tuple[int, list[str]]:
-    """Runs a program in its own process group to its end, and returns its exit code and the head of its stderr.
+async def _run(argv: Sequence[str], variables: Mapping[str, str], timeout_s: float) -> tuple[int, str, list[str]]:
+    """Runs a program in its own process group to its end, and returns its exit code and the heads of stdout and stderr.
 
     Raises `TimeoutError` after `timeout_s`, and `OSError` where it can't be started. However it is left, the whole
     group is dead and reaped.
     """
-    with TemporaryFile() as stderr:
-        process = Child(argv, stdin=DEVNULL, stdout=DEVNULL, stderr=stderr.fileno(), env=variables)
+    with TemporaryFile() as stdout, TemporaryFile() as stderr:
+        process = Child(argv, stdin=DEVNULL, stdout=stdout.fileno(), stderr=stderr.fileno(), env=variables)
         try:
             async with asyncio.timeout(timeout_s):
                 returncode = await process.wait()
         finally:
             await process.kill()
+        stdout.seek(0)
         stderr.seek(0)
-        return returncode, stderr.read(MAX_STDERR_BYTES).decode(errors="replace").splitlines()
+        said = stderr.read(MAX_STDERR_BYTES).decode(errors="replace").splitlines()
+        return returncode, stdout.read(MAX_STDOUT_BYTES).decode(errors="replace"), said

@@ -10,7 +10,7 @@ from tvarr.errors import MediaError
 from tvarr.media.codecs.bits import BitReader
 
 # obu_type (6.2.2)
-SEQUENCE_HEADER, TEMPORAL_DELIMITER = 1, 2
+SEQUENCE_HEADER, TEMPORAL_DELIMITER, FRAME_HEADER, FRAME = 1, 2, 3, 6
 
 _MAX_LEB128_BYTES = 8
 _SRGB = (1, 13, 0)  # colour primaries, transfer and matrix for which 4:4:4 is implied
@@ -85,6 +85,19 @@ def without_delimiters(data: bytes) -> bytes:
         return b"".join(data[obu.start : obu.end] for obu in obus(data) if obu.type != TEMPORAL_DELIMITER)
     except MediaError:
         return data
+
+
+def is_keyframe(data: bytes) -> bool:
+    """Whether a temporal unit begins with a shown key frame (5.9.2, 7.6.2): decoding can start there.
+
+    False for what can't be read, and for single pictures with a reduced header.
+    """
+    try:
+        first = next((obu for obu in obus(data) if obu.type in (FRAME, FRAME_HEADER) and obu.payload < obu.end), None)
+    except MediaError:
+        return False
+    # show_existing_frame, two bits of frame_type (0: key frame), show_frame
+    return first is not None and data[first.payload] >> 4 == 0b0001
 
 
 def parse_sequence(obu: bytes) -> Sequence:
