@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := tvarr tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format bench bench-faults soak generate docs clean
+.PHONY: help venv run demo test check format bench bench-faults soak examples generate docs clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -49,6 +49,9 @@ soak: $(VENV)/.installed-dev  ## kill and stop daemons under eight relays for MI
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m tests.bench.faults soak --minutes $(or $(MINUTES),30)
 
+examples: $(VENV)/.installed-dev  ## make the examples' code from proto/, and build them (needs Node and Go)
+	$(MAKE) --no-print-directory -C examples PYTHON=$(abspath $(BIN))/python
+
 generate: $(VENV)/.installed-dev  ## make tvarr/wire/v1 from the .proto
 	$(BIN)/python -m tvarr.wire.generate
 
@@ -56,6 +59,7 @@ docs: $(VENV)/.installed-dev  ## write the README's tables of settings
 	$(BIN)/python -m tests.test_readme
 
 clean:  ## remove what was made here, .venv too
+	$(MAKE) --no-print-directory -C examples clean
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
