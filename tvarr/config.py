@@ -215,6 +215,7 @@ PORT = Takes("PORT", "a port from 0 (any free one) to 65535", _whole(0, 65535))
 SECONDS = Takes("SECONDS", "a number of seconds, 0 or more", _seconds(0))
 SOME_SECONDS = Takes("SECONDS", "a number of seconds, 0.1 or more", _seconds(0.1))
 COUNT = Takes("N", "a whole number, 0 or more", _whole(0))
+TUNERS = Takes("N", "a whole number from 1 to 255", _whole(1, 255))
 MEGABYTES = Takes("MB", "a whole number of megabytes, 1 or more", _whole(1))
 JOBS = Takes("N|auto", "a whole number, 1 or more, or auto", _or_auto(_whole(1)))
 CPU_JOBS = Takes("N|auto", "a whole number, 0 or more, or auto", _or_auto(_whole(0)))
@@ -315,6 +316,9 @@ class CoordinatorConfig:
         float, Setting(SOME_SECONDS, "Most media time in a relay's ring, from which lost jobs go on", 60.0, "60")
     ]
     media_dir: Annotated[Path | None, Setting(EXISTING_FOLDER, "Folder that file: channels may read", None, "none")]
+    tuner_count: Annotated[
+        int, Setting(TUNERS, "Tuners of the HDHomeRun that media servers see: how many channels they watch at once", 4)
+    ]
     stream_key: Annotated[str, Setting(TOKEN, "Key that stream URLs must carry", "", "none", secret=True)]
     admin_password: Annotated[
         str, Setting(PASSWORD, "Password of dashboard and API", "", "made and printed once on first start", secret=True)

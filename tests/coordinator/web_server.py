@@ -239,6 +239,8 @@ class Services:
 
     version = "0.1.0"
     stream_key = ""
+    device_id = "10F00007"
+    tuner_count = 3
 
     def __init__(self, store: Store, auth: Auth) -> None:
         self.store = store

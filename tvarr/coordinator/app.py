@@ -27,6 +27,7 @@ from tvarr.coordinator import views
 from tvarr.coordinator.adaptive import Adaptive
 from tvarr.coordinator.auth import Auth
 from tvarr.coordinator.daemons import Daemons
+from tvarr.coordinator.hdhomerun import is_device_id, make_device_id
 from tvarr.coordinator.ingest import Ingest
 from tvarr.coordinator.models import Channel
 from tvarr.coordinator.relay import Relay
@@ -47,6 +48,7 @@ from tvarr.wire.server import serve_coordinator
 log = logging.getLogger(__name__)
 
 TOKEN_FILE = "auth-token"  # noqa: S105 - a file's name
+DEVICE_ID_SETTING = "hdhomerun_device_id"
 ACK_WITHIN_S = 120.0  # jobs watch their own start while input flows; without input no encoder opens
 HTTP_BACKLOG = 1024  # connections that wait to be accepted; the kernel's own limit is 4096
 HTTP_SHUTDOWN_S = 2.0  # open streams are given this long when the coordinator ends
@@ -72,6 +74,7 @@ class CoordinatorOptions:
     retention_mb: int
     retention_time_s: float
     media_dir: Path | None
+    tuner_count: int
     stream_key: str
     admin_password: str
     no_http_auth: bool
@@ -93,6 +96,7 @@ class Coordinator:
         store: Store,
         auth: Auth,
         token: str,
+        device_id: str,
         session: aiohttp.ClientSession,
         limits: IngestLimits,
     ) -> None:
@@ -100,6 +104,7 @@ class Coordinator:
         self.store = store
         self.auth = auth
         self.token = token
+        self.device_id = device_id
         self.ready = False
         self.set_server_token: Callable[[str], None] = lambda _token: None
         self.grpc_port = options.grpc_port
@@ -132,6 +137,10 @@ class Coordinator:
     @property
     def stream_key(self) -> str:
         return self.options.stream_key
+
+    @property
+    def tuner_count(self) -> int:
+        return self.options.tuner_count
 
     def transcoders(self) -> list[dict[str, Any]]:
         runs = self._runs()
@@ -260,7 +269,13 @@ async def run(options: CoordinatorOptions, *, limits: IngestLimits | None = None
         auth = await Auth.open(store, password=options.admin_password, disabled=options.no_http_auth)
         session = await stack.enter_async_context(client_session())
         coordinator = Coordinator(
-            options, store=store, auth=auth, token=token, session=session, limits=limits or IngestLimits()
+            options,
+            store=store,
+            auth=auth,
+            token=token,
+            device_id=await _stored_device_id(store),
+            session=session,
+            limits=limits or IngestLimits(),
         )
         stack.callback(coordinator.daemons.close)
         server = await serve_coordinator(coordinator.daemons, options.host, options.grpc_port, token, certificate)
@@ -350,6 +365,15 @@ def _write_token(path: Path, token: str) -> None:
         fresh.replace(path)
     except OSError as error:
         raise TvarrError(f"the new token can't be kept in {path}: {error.strerror}") from error
+
+
+async def _stored_device_id(store: Store) -> str:
+    """That of our tuner, made on the first start: media servers know it by this."""
+    stored = await store.setting(DEVICE_ID_SETTING)
+    if stored is None or not is_device_id(stored):
+        stored = make_device_id(secrets.randbits(16))
+        await store.set_setting(DEVICE_ID_SETTING, stored)
+    return stored
 
 
 def _announce(coordinator: Coordinator, auth: Auth, http_port: int) -> None:

@@ -85,6 +85,10 @@ class Store:
         """All, in the order in which they were added."""
         return await self._run(self._channels)
 
+    async def numbered_channels(self) -> list[tuple[int, Channel]]:
+        """The same, each with a number that no other has while it is there."""
+        return await self._run(self._numbered_channels)
+
     async def channel(self, key: str) -> Channel:
         """Raises `NotFound`."""
         return await self._run(lambda: self._channel(key))
@@ -191,6 +195,10 @@ class Store:
     def _channels(self) -> list[Channel]:
         rows = self._db.execute("SELECT document FROM channels ORDER BY rowid")
         return [Channel.model_validate_json(document) for (document,) in rows]
+
+    def _numbered_channels(self) -> list[tuple[int, Channel]]:
+        rows = self._db.execute("SELECT rowid, document FROM channels ORDER BY rowid")
+        return [(number, Channel.model_validate_json(document)) for number, document in rows]
 
     def _channel(self, key: str) -> Channel:
         row = self._db.execute(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from tvarr import resources
-from tvarr.coordinator.web import catalogue, catalogue_pages, cluster, groups, health, pages
+from tvarr.coordinator.web import catalogue, catalogue_pages, cluster, groups, health, pages, tuner
 from tvarr.coordinator.web.boards import BoardMaker
 from tvarr.coordinator.web.guard import add_headers, guard
 from tvarr.coordinator.web.live import Boards
@@ -30,6 +30,7 @@ ROUTES: tuple[Route, ...] = (
     *groups.ROUTES,
     *cluster.ROUTES,
     *health.ROUTES,
+    *tuner.ROUTES,
     Route(
         method="GET",
         path="/api/openapi.json",

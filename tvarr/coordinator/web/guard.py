@@ -13,8 +13,10 @@ from tvarr.coordinator.web.services import own_url, services_of
 
 COOKIE = "tvarr_session"
 PLAYLIST = "/playlist.m3u"
-OPEN_PATHS = frozenset({PLAYLIST, "/livez", "/readyz", "/metrics", "/login"})
-OPEN_FOLDERS = ("/stream/", "/static/")
+TUNER_FILES = ("discover.json", "lineup.json", "lineup_status.json", "lineup.post", "device.xml")
+TUNER_FOLDER = "/hdhr/"  # with the key behind it
+OPEN_PATHS = frozenset({PLAYLIST, "/livez", "/readyz", "/metrics", "/login", *(f"/{name}" for name in TUNER_FILES)})
+OPEN_FOLDERS = ("/stream/", "/static/", TUNER_FOLDER)
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 PAGE_POLICY = (
@@ -29,11 +31,13 @@ def is_open(path: str) -> bool:
 
 def needs_key(path: str) -> bool:
     """Whether `--stream-key`, where it is set, stands before this path."""
-    return path == PLAYLIST or path.startswith("/stream/")
+    return path == PLAYLIST or path.startswith(("/stream/", TUNER_FOLDER)) or path[1:] in TUNER_FILES
 
 
 def _has_key(request: web.Request) -> bool:
-    key, given = services_of(request).stream_key, request.query.get("key", "")
+    key = services_of(request).stream_key
+    in_path = request.match_info.get("key", "") if request.path.startswith(TUNER_FOLDER) else ""
+    given = in_path or request.query.get("key", "")
     return not key or hmac.compare_digest(given.encode("utf-8", "surrogatepass"), key.encode())
 
 

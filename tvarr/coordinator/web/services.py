@@ -30,6 +30,14 @@ class CoordinatorServices(Protocol):
         """What stream URLs must carry as `?key=`; empty: streams are open."""
 
     @property
+    def device_id(self) -> str:
+        """Of the tuner that media servers see, in eight hexadecimal digits."""
+
+    @property
+    def tuner_count(self) -> int:
+        """How many channels they are told they may watch at once."""
+
+    @property
     def ready(self) -> bool:
         """Whether streams can be served: everything has started, nothing ends."""
 
