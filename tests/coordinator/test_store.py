@@ -286,7 +286,7 @@ async def test_content_that_makes_no_sense_does_not_replace_the_copy(tmp_path: P
         await (await Store.open(path)).close()
     good = copy.read_bytes()
     with closing(sqlite3.connect(path)) as db, db:
-        db.execute("INSERT INTO channels VALUES ('1', 'a', 'x', '{}')")
+        db.execute("INSERT INTO channels (id, slug, url, document) VALUES ('1', 'a', 'x', '{}')")
     with pytest.raises(StartError, match="last good start"):
         await Store.open(path)
     assert copy.read_bytes() == good
