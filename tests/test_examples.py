@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.clips import decode_errors, make_clip, probe
-from tests.examples import CLIENTS, EXAMPLES, make, pictures_and_speed, run
+from tests.clips import decode_errors, make_clip, probe, probe_bytes
+from tests.examples import CLIENTS, EXAMPLES, make, pictures_and_speed, run, start
+from tests.harness import TOKEN, Cluster, cluster, eventually, read_all, watching
 from tests.listening import Listening, listening
 
 FRAMES = 100
@@ -68,3 +72,62 @@ def test_every_example_is_a_page_long_and_has_its_line() -> None:
     for path in written:
         assert len(path.read_text().splitlines()) <= 150, path
         assert path.relative_to(EXAMPLES).as_posix() in readme, path
+
+
+def test_a_worker_of_another_make_does_a_coordinators_job(tmp_path: Path, clip: Path) -> None:
+    make("node")
+    with cluster(tmp_path, media_dir=clip.parent) as running:
+        worker = start("node", "node/worker.mjs", f"127.0.0.1:{running.grpc_port}", "copier")
+        try:
+            eventually(lambda: running.daemon_state("copier") == "connected", "the worker is registered")
+            slug = running.add_channel("Clip", f"file:{clip.name}", pace="fast")
+            data = asyncio.run(read_all(running.stream_url(slug, "h264")))
+            assert probe_bytes(data, tmp_path).pts("video") == probe(clip).pts("video")
+            assert decode_errors(tmp_path / "received.ts") == []
+
+            status, _ = running.request("PATCH", f"/api/v1/channels/{slug}", {"loop": True, "pace": "realtime"})
+            assert status == 200
+            asyncio.run(a_picture(running.stream_url(slug, "h264")))
+            worker.terminate()
+            eventually(lambda: running.daemon_state("copier") != "connected", "the worker drains")
+            assert worker.wait(10) == 0
+        finally:
+            worker.kill()
+        assert worker.stdout
+        said = worker.stdout.read()
+        assert "registered as" in said
+        assert re.search(r"job \w+: \d+ samples", said), said
+
+
+async def a_picture(url: str) -> None:
+    async with watching(url) as response:
+        assert response.status == 200, await response.text()
+        await response.content.readany()
+
+
+@pytest.mark.parametrize("codec", ["copy", "hevc"])
+def test_a_coordinator_of_another_make_gives_a_daemon_a_job(tmp_path: Path, clip: Path, codec: str) -> None:
+    make("python")
+    coordinator = start(sys.executable, "python/coordinator.py", "127.0.0.1:0", str(clip), str(tmp_path / "out"), codec)
+    assert coordinator.stdout
+    made = Cluster(tmp_path)
+    try:
+        waiting = re.search(r"on port (\d+)", coordinator.stdout.readline())
+        assert waiting
+        daemon = made.run(
+            "worker",
+            "ffmpegd",
+            "--work-dir",
+            str(tmp_path),
+            TVARR_COORDINATOR_URL=f"grpc://{TOKEN}@127.0.0.1:{waiting[1]}",
+        )
+        said, _ = coordinator.communicate(timeout=60)
+        assert f"{FRAMES} pictures" in said, said + daemon.text()
+        assert coordinator.returncode == 0
+        assert daemon.stop() == 0
+        assert "Traceback" not in daemon.text()
+    finally:
+        coordinator.kill()
+        made.stop()
+    assert len(probe(tmp_path / "out").packets) == FRAMES
+    assert decode_errors(tmp_path / "out") == []
