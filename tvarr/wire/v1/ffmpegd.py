@@ -66,24 +66,54 @@ class Family(betterproto2.Enum):
     """
 
     UNSPECIFIED = 0
+    """
+    no video encoder
+    """
 
     SOFTWARE = 1
+    """
+    on processors, sound included
+    """
 
     NVENC = 2
+    """
+    NVIDIA
+    """
 
     VAAPI = 3
+    """
+    Intel and AMD on Linux
+    """
 
     QSV = 4
+    """
+    Intel Quick Sync
+    """
 
     AMF = 5
+    """
+    AMD's own
+    """
 
     V4L2M2M = 6
+    """
+    small boards' chips on Linux
+    """
 
     RKMPP = 7
+    """
+    Rockchip
+    """
 
     VULKAN = 8
+    """
+    any GPU with Vulkan Video
+    """
 
     VIDEOTOOLBOX = 9
+    """
+    Apple
+    """
 
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
@@ -122,16 +152,34 @@ class LimitSource(betterproto2.Enum):
     """
 
     UNSPECIFIED = 0
+    """
+    taken for unknown
+    """
 
     OVERRIDE = 1
+    """
+    somebody set it
+    """
 
     LEARNED = 2
+    """
+    the driver refused a session at this number
+    """
 
     DRIVER_TABLE = 3
+    """
+    what is known of the driver's version
+    """
 
     UNLIMITED = 4
+    """
+    the maker sets none
+    """
 
     UNKNOWN = 5
+    """
+    nothing is known; no limit is assumed
+    """
 
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
@@ -162,40 +210,94 @@ class TranscodeErrorCode(betterproto2.Enum):
     """
 
     UNSPECIFIED = 0
+    """
+    not sent; take it for CODE_INTERNAL, and codes that are not known here as well
+    """
 
     BAD_REQUEST = 1
+    """
+    the job makes no sense, or a message came where it may not: mend the sender
+    """
 
     UNSUPPORTED = 2
+    """
+    this daemon has no such encoder or decoder: ask another, or for another codec
+    """
 
     CAPACITY = 3
+    """
+    its own limit of jobs or sessions is reached: ask another, or again later
+    """
 
     SESSION_LIMIT = 4
+    """
+    the driver refuses another encoder session: another GPU, software, or later
+    """
 
     GPU_UNAVAILABLE = 5
+    """
+    device, driver or library are missing or broken: elsewhere, or software
+    """
 
     DRIVER_TOO_OLD = 6
+    """
+    the daemon's ffmpeg needs a newer driver: elsewhere, or software
+    """
 
     PERMISSION = 7
+    """
+    the device may not be opened: mend the host; elsewhere, or software
+    """
 
     FRAME_SIZE = 8
+    """
+    the encoder does not take a picture of this size: software, or another size
+    """
 
     OUT_OF_MEMORY = 9
+    """
+    of host or GPU: elsewhere, or later
+    """
 
     BAD_INPUT = 10
+    """
+    nothing could be decoded, or the tracks are others now: start anew with what comes
+    """
 
     STALLED = 11
+    """
+    input flows and nothing comes out: elsewhere, or software
+    """
 
     FFMPEG_EXITED = 12
+    """
+    it crashed, or its words are not known here; `stderr` has them: once elsewhere
+    """
 
     CANCELLED = 13
+    """
+    you asked for it, with `TranscodeStop` or `CancelJob`: nothing to do
+    """
 
     SHUTTING_DOWN = 14
+    """
+    the daemon ends: elsewhere
+    """
 
     CONNECTION_LOST = 15
+    """
+    the input ended without `InputComplete` or `TranscodeStop`: elsewhere
+    """
 
     INTERNAL = 16
+    """
+    a defect of the daemon's, which has it in its log: elsewhere, and report it
+    """
 
     BAD_OUTPUT = 17
+    """
+    what came can't have been made of the input; said by receivers: elsewhere
+    """
 
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
@@ -263,16 +365,34 @@ class ActiveJob(betterproto2.Message):
     """
 
     job_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    of `StartJob`; a client's job has an id that the daemon made
+    """
 
     encoder: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    ffmpeg's name; empty where video is not encoded
+    """
 
     device: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    `Gpu.id`; empty for software
+    """
 
     speed: "float" = betterproto2.field(4, betterproto2.TYPE_FLOAT)
+    """
+    media time over wall time: 1 is live; 0 where it is not known yet
+    """
 
     fps: "float" = betterproto2.field(5, betterproto2.TYPE_FLOAT)
+    """
+    pictures a second that come out
+    """
 
     age_s: "float" = betterproto2.field(6, betterproto2.TYPE_DOUBLE)
+    """
+    seconds since the job was accepted
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "ActiveJob", ActiveJob)
@@ -285,8 +405,14 @@ class CancelJob(betterproto2.Message):
     """
 
     job_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    of `StartJob`
+    """
 
     reason: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    for people; comes back in the job's `TranscodeError`
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "CancelJob", CancelJob)
@@ -299,10 +425,16 @@ class Capabilities(betterproto2.Message):
     """
 
     ffmpeg_version: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    for people: "5.1.9-0+deb12u1"
+    """
 
     encoders: "list[Encoder]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
+    """
+    at most 1,024; one for each device that an encoder works on
+    """
 
     decoders: "list[str]" = betterproto2.field(
         3, betterproto2.TYPE_STRING, repeated=True
@@ -314,24 +446,51 @@ class Capabilities(betterproto2.Message):
     hwaccels: "list[str]" = betterproto2.field(
         4, betterproto2.TYPE_STRING, repeated=True
     )
+    """
+    ffmpeg's names: "cuda", "vaapi"
+    """
 
     gpus: "list[Gpu]" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    at most 64
+    """
 
     pools: "list[SessionPool]" = betterproto2.field(
         6, betterproto2.TYPE_MESSAGE, repeated=True
     )
+    """
+    at most 64
+    """
 
     max_jobs: "int" = betterproto2.field(7, betterproto2.TYPE_UINT32)
+    """
+    jobs at a time, of whatever kind and whoever's; 0: no limit
+    """
 
     max_cpu_jobs: "int" = betterproto2.field(8, betterproto2.TYPE_UINT32)
+    """
+    jobs at a time that encode video in software; 0: no limit
+    """
 
     cpu_count: "int" = betterproto2.field(9, betterproto2.TYPE_UINT32)
+    """
+    processors that the daemon may use
+    """
 
     cpu_model: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    for people
+    """
 
     memory_bytes: "int" = betterproto2.field(11, betterproto2.TYPE_UINT64)
+    """
+    of the host
+    """
 
     os: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
+    """
+    for people
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "Capabilities", Capabilities)
@@ -346,6 +505,9 @@ class CapabilitiesChanged(betterproto2.Message):
     capabilities: "Capabilities | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
+    """
+    in full; they replace the earlier ones
+    """
 
 
 default_message_pool.register_message(
@@ -365,22 +527,37 @@ class CoordinatorMessage(betterproto2.Message):
     registered: "Registered | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    the first message, once a stream
+    """
 
     start: "StartJob | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    at any time; answered with `JobAccepted` or `JobRefused`
+    """
 
     cancel: "CancelJob | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    not answered; one for a job that has ended means nothing
+    """
 
     drain: "Drain | None" = betterproto2.field(
         4, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    not answered
+    """
 
     activate: "Activate | None" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    not answered
+    """
 
 
 default_message_pool.register_message(
@@ -400,26 +577,44 @@ class DaemonMessage(betterproto2.Message):
     register: "Register | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    the first message, once a stream
+    """
 
     heartbeat: "Heartbeat | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    each `heartbeat_interval_s`, and soon after a job has ended
+    """
 
     accepted: "JobAccepted | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    the answer to `StartJob`
+    """
 
     refused: "JobRefused | None" = betterproto2.field(
         4, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    the other answer
+    """
 
     capabilities_changed: "CapabilitiesChanged | None" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    at any time after `Registered`
+    """
 
     draining: "Draining | None" = betterproto2.field(
         6, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    when the daemon begins to leave
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "DaemonMessage", DaemonMessage)
@@ -432,6 +627,9 @@ class Drain(betterproto2.Message):
     """
 
     reason: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    for people
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "Drain", Drain)
@@ -444,6 +642,9 @@ class Draining(betterproto2.Message):
     """
 
     reason: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    for people
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "Draining", Draining)
@@ -468,6 +669,9 @@ class Encoder(betterproto2.Message):
     family: "Family" = betterproto2.field(
         3, betterproto2.TYPE_ENUM, default_factory=lambda: Family(0)
     )
+    """
+    which flags it takes, and how it is counted: software is limited by `max_cpu_jobs`, others by pools
+    """
 
     device: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
@@ -475,6 +679,9 @@ class Encoder(betterproto2.Message):
     """
 
     usable: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+    """
+    jobs may name it
+    """
 
     verified: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
     """
@@ -504,26 +711,59 @@ class Gpu(betterproto2.Message):
     """
 
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    NVIDIA's UUID, else the PCI address of the render node; the same at each start
+    """
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    of the product, for people
+    """
 
     vendor: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    "nvidia", "intel", "amd", or the kernel driver's name
+    """
 
     index: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
+    """
+    the driver's number now; another one after a restart perhaps
+    """
 
     driver: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    its version
+    """
 
     memory_bytes: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+    """
+    of its own memory
+    """
 
     architecture: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    for people
+    """
 
     pool: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    `SessionPool.id` that its encoder sessions are taken from; empty: they are not counted
+    """
 
     node: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    its device file on Linux
+    """
 
     engines: "int" = betterproto2.field(10, betterproto2.TYPE_UINT32)
+    """
+    hardware encoders on the chip
+    """
 
     restricted: "bool" = betterproto2.field(11, betterproto2.TYPE_BOOL)
+    """
+    its sessions count against the limit that NVIDIA's driver has for a host's consumer cards
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "Gpu", Gpu)
@@ -536,34 +776,58 @@ class GpuStats(betterproto2.Message):
     """
 
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    `Gpu.id`
+    """
 
     utilization_percent: "float | None" = betterproto2.field(
         2, betterproto2.TYPE_FLOAT, optional=True
     )
+    """
+    0 to 100, of its general engines
+    """
 
     encoder_percent: "float | None" = betterproto2.field(
         3, betterproto2.TYPE_FLOAT, optional=True
     )
+    """
+    0 to 100
+    """
 
     decoder_percent: "float | None" = betterproto2.field(
         4, betterproto2.TYPE_FLOAT, optional=True
     )
+    """
+    0 to 100
+    """
 
     memory_used_bytes: "int | None" = betterproto2.field(
         5, betterproto2.TYPE_UINT64, optional=True
     )
+    """
+    of its own memory
+    """
 
     memory_total_bytes: "int | None" = betterproto2.field(
         6, betterproto2.TYPE_UINT64, optional=True
     )
+    """
+    of its own memory
+    """
 
     temperature_celsius: "float | None" = betterproto2.field(
         7, betterproto2.TYPE_FLOAT, optional=True
     )
+    """
+    °C
+    """
 
     power_watts: "float | None" = betterproto2.field(
         8, betterproto2.TYPE_FLOAT, optional=True
     )
+    """
+    W
+    """
 
     encode_sessions: "int | None" = betterproto2.field(
         9, betterproto2.TYPE_UINT32, optional=True
@@ -590,18 +854,30 @@ class Heartbeat(betterproto2.Message):
     system: "SystemStats | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
+    """
+    of the host and of the daemon's process
+    """
 
     gpus: "list[GpuStats]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
+    """
+    one each of `Capabilities.gpus`, as far as the driver tells anything
+    """
 
     pools: "list[PoolUsage]" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
+    """
+    one each of `Capabilities.pools`
+    """
 
     jobs: "list[ActiveJob]" = betterproto2.field(
         4, betterproto2.TYPE_MESSAGE, repeated=True
     )
+    """
+    all that run; a job that is missing after it was there has ended
+    """
 
     sequence: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
     """
@@ -631,6 +907,9 @@ class JobAccepted(betterproto2.Message):
     """
 
     job_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    of `StartJob`
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "JobAccepted", JobAccepted)
@@ -649,22 +928,37 @@ class JobInput(betterproto2.Message):
     start: "TranscodeStart | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    the first message of whoever owns the job
+    """
 
     batch: "SampleBatch | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    from then on
+    """
 
     complete: "InputComplete | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    the last message, where all output is wanted
+    """
 
     stop: "TranscodeStop | None" = betterproto2.field(
         4, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    the last message, where nothing more is wanted
+    """
 
     tracks: "TracksChanged | None" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    when a track's parameters change; those of one codec can be followed, another one ends the job
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "JobInput", JobInput)
@@ -683,30 +977,51 @@ class JobOutput(betterproto2.Message):
     open: "WorkOpen | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    on `Work` alone, the first message
+    """
 
     batch: "SampleBatch | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    after the ack
+    """
 
     ack: "TranscodeAck | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    once, before any output
+    """
 
     stats: "TranscodeStats | None" = betterproto2.field(
         4, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    about once a second after the ack
+    """
 
     error: "TranscodeError | None" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    the last message of a job that failed
+    """
 
     complete: "OutputComplete | None" = betterproto2.field(
         6, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    the last message of a job that did not
+    """
 
     tracks: "TracksChanged | None" = betterproto2.field(
         7, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
+    """
+    when the output's parameters turn out to be others than the ack said
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "JobOutput", JobOutput)
@@ -719,10 +1034,16 @@ class JobRefused(betterproto2.Message):
     """
 
     job_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    of `StartJob`
+    """
 
     error: "TranscodeError | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
+    """
+    CODE_CAPACITY, CODE_SHUTTING_DOWN or CODE_UNSUPPORTED as a rule
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "JobRefused", JobRefused)
@@ -735,6 +1056,9 @@ class OutputComplete(betterproto2.Message):
     """
 
     samples: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    sent by the daemon in all
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "OutputComplete", OutputComplete)
@@ -747,6 +1071,9 @@ class PoolUsage(betterproto2.Message):
     """
 
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    `SessionPool.id`
+    """
 
     active: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
     """
@@ -816,10 +1143,16 @@ class Register(betterproto2.Message):
     capabilities: "Capabilities | None" = betterproto2.field(
         7, betterproto2.TYPE_MESSAGE, optional=True
     )
+    """
+    in full, on each stream
+    """
 
     jobs: "list[ActiveJob]" = betterproto2.field(
         8, betterproto2.TYPE_MESSAGE, repeated=True
     )
+    """
+    those of this coordinator that run; it cancels what it does not know
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "Register", Register)
@@ -827,6 +1160,10 @@ default_message_pool.register_message("tvarr.v1", "Register", Register)
 
 @dataclass(eq=False, repr=False)
 class Registered(betterproto2.Message):
+    """
+    The answer to a registration; heartbeats begin now.
+    """
+
     daemon_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
     The id that the coordinator keeps the daemon under: the proposed one, or another where that is taken by a daemon
@@ -854,14 +1191,26 @@ class RegisterReply(betterproto2.Message):
     """
 
     daemon_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    a UUID, the same at every start on the same host with the same name
+    """
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    for people
+    """
 
     version: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    of the daemon's software
+    """
 
     capabilities: "Capabilities | None" = betterproto2.field(
         4, betterproto2.TYPE_MESSAGE, optional=True
     )
+    """
+    as in `Register`
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "RegisterReply", RegisterReply)
@@ -874,8 +1223,14 @@ class RegisterRequest(betterproto2.Message):
     """
 
     protocol_version: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+    """
+    1
+    """
 
     client_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    for people: name and version of the client's software
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "RegisterRequest", RegisterRequest)
@@ -888,6 +1243,9 @@ class Sample(betterproto2.Message):
     """
 
     track: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+    """
+    `Track.id`; a sample of no track of the job is dropped
+    """
 
     pts: "int" = betterproto2.field(2, betterproto2.TYPE_SINT64)
     """
@@ -905,6 +1263,9 @@ class Sample(betterproto2.Message):
     """
 
     keyframe: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+    """
+    decoding can start here; true for every frame of sound
+    """
 
     sequence: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
     """
@@ -924,6 +1285,9 @@ class SampleBatch(betterproto2.Message):
     samples: "list[Sample]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+    """
+    at most 65,536, numbered without a gap; about 256 KiB in all is a good size
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "SampleBatch", SampleBatch)
@@ -936,6 +1300,9 @@ class SessionPool(betterproto2.Message):
     """
 
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    any text that is unique on the daemon; equal on daemons of one `machine_id` that share the pool
+    """
 
     limit: "int | None" = betterproto2.field(2, betterproto2.TYPE_UINT32, optional=True)
     """
@@ -945,6 +1312,9 @@ class SessionPool(betterproto2.Message):
     source: "LimitSource" = betterproto2.field(
         3, betterproto2.TYPE_ENUM, default_factory=lambda: LimitSource(0)
     )
+    """
+    what the limit was learned from
+    """
 
     detail: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
@@ -962,6 +1332,9 @@ class StartJob(betterproto2.Message):
     """
 
     job_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    the coordinator's; to be repeated in whatever concerns the job
+    """
 
     encoder: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
@@ -1008,8 +1381,14 @@ class SystemStats(betterproto2.Message):
     """
 
     memory_used_bytes: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+    """
+    of the host, what can't be had by another program
+    """
 
     memory_total_bytes: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+    """
+    of the host
+    """
 
     network_sent_bytes: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
     """
@@ -1031,10 +1410,16 @@ class SystemStats(betterproto2.Message):
     memory_pressure_percent: "float | None" = betterproto2.field(
         8, betterproto2.TYPE_FLOAT, optional=True
     )
+    """
+    as `cpu_pressure_percent`
+    """
 
     io_pressure_percent: "float | None" = betterproto2.field(
         9, betterproto2.TYPE_FLOAT, optional=True
     )
+    """
+    as `cpu_pressure_percent`
+    """
 
     uptime_s: "float" = betterproto2.field(10, betterproto2.TYPE_DOUBLE)
     """
@@ -1047,6 +1432,9 @@ class SystemStats(betterproto2.Message):
     """
 
     process_memory_bytes: "int" = betterproto2.field(12, betterproto2.TYPE_UINT64)
+    """
+    resident, of the daemon itself
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "SystemStats", SystemStats)
@@ -1059,6 +1447,9 @@ class Target(betterproto2.Message):
     """
 
     track_id: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+    """
+    `Track.id`
+    """
 
     codec: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
@@ -1067,6 +1458,9 @@ class Target(betterproto2.Message):
     """
 
     bitrate_kbps: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+    """
+    1,000 bits a second, constant; 0: by the quality, else by the size of the picture
+    """
 
     width: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
     """
@@ -1074,12 +1468,24 @@ class Target(betterproto2.Message):
     """
 
     height: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
+    """
+    pixels
+    """
 
     fps: "float" = betterproto2.field(6, betterproto2.TYPE_DOUBLE)
+    """
+    pictures a second, on a grid that is the same in every job
+    """
 
     crf: "int | None" = betterproto2.field(7, betterproto2.TYPE_UINT32, optional=True)
+    """
+    quality by x264's scale or the encoder's own, 0 to 255; smaller is better
+    """
 
     preset: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    by x264's names, "ultrafast" to "placebo"; other encoders get their nearest
+    """
 
     gop_s: "float" = betterproto2.field(9, betterproto2.TYPE_DOUBLE)
     """
@@ -1092,6 +1498,9 @@ class Target(betterproto2.Message):
     """
 
     channels: "int" = betterproto2.field(11, betterproto2.TYPE_UINT32)
+    """
+    of sound; 0: as in the source
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "Target", Target)
@@ -1124,16 +1533,34 @@ class Track(betterproto2.Message):
     """
 
     width: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
+    """
+    pixels, as they are coded and after cropping; at most 16,384
+    """
 
     height: "int" = betterproto2.field(6, betterproto2.TYPE_UINT32)
+    """
+    pixels
+    """
 
     fps: "float" = betterproto2.field(7, betterproto2.TYPE_DOUBLE)
+    """
+    pictures a second, not fields; at most 1,000
+    """
 
     interlaced: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
+    """
+    some of the pictures are two fields
+    """
 
     sample_rate: "int" = betterproto2.field(9, betterproto2.TYPE_UINT32)
+    """
+    Hz
+    """
 
     channels: "int" = betterproto2.field(10, betterproto2.TYPE_UINT32)
+    """
+    of sound
+    """
 
     stream_type: "int" = betterproto2.field(11, betterproto2.TYPE_UINT32)
     """
@@ -1141,6 +1568,9 @@ class Track(betterproto2.Message):
     """
 
     descriptors: "bytes" = betterproto2.field(12, betterproto2.TYPE_BYTES)
+    """
+    those of the stream in the program map, as they came; at most 4 KiB
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "Track", Track)
@@ -1155,6 +1585,9 @@ class TracksChanged(betterproto2.Message):
     tracks: "list[Track]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+    """
+    at most 64, each whole
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "TracksChanged", TracksChanged)
@@ -1176,8 +1609,14 @@ class TranscodeAck(betterproto2.Message):
     family: "Family" = betterproto2.field(
         2, betterproto2.TYPE_ENUM, default_factory=lambda: Family(0)
     )
+    """
+    of the encoder
+    """
 
     device: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    `Gpu.id`; empty for software
+    """
 
     decoder: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
@@ -1209,6 +1648,9 @@ class TranscodeError(betterproto2.Message):
     code: "TranscodeErrorCode" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: TranscodeErrorCode(0)
     )
+    """
+    for programs
+    """
 
     message: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
@@ -1221,8 +1663,14 @@ class TranscodeError(betterproto2.Message):
     """
 
     retry_elsewhere: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    another daemon, or another GPU, may do it
+    """
 
     retry_in_software: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+    """
+    a software encoder may do it
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "TranscodeError", TranscodeError)
@@ -1235,6 +1683,9 @@ class TranscodeStart(betterproto2.Message):
     """
 
     job_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    of `StartJob`; on `Transcode` any text, for the daemon's log
+    """
 
     tracks: "list[Track]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
@@ -1256,6 +1707,9 @@ class TranscodeStart(betterproto2.Message):
     """
 
     device: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    `Gpu.id` of the encoder; empty for software
+    """
 
     hw_accel: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
@@ -1276,6 +1730,9 @@ class TranscodeStart(betterproto2.Message):
     """
 
     batch_bytes: "int" = betterproto2.field(9, betterproto2.TYPE_UINT32)
+    """
+    bytes of samples; at most 8 MiB
+    """
 
     full_speed: "bool" = betterproto2.field(10, betterproto2.TYPE_BOOL)
     """
@@ -1283,6 +1740,9 @@ class TranscodeStart(betterproto2.Message):
     """
 
     protocol_version: "int" = betterproto2.field(11, betterproto2.TYPE_UINT32)
+    """
+    1
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "TranscodeStart", TranscodeStart)
@@ -1295,8 +1755,14 @@ class TranscodeStats(betterproto2.Message):
     """
 
     frames: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    pictures that were encoded
+    """
 
     fps: "float" = betterproto2.field(2, betterproto2.TYPE_FLOAT)
+    """
+    pictures a second
+    """
 
     speed: "float" = betterproto2.field(3, betterproto2.TYPE_FLOAT)
     """
@@ -1309,14 +1775,29 @@ class TranscodeStats(betterproto2.Message):
     """
 
     memory_bytes: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
+    """
+    resident, ffmpeg's
+    """
 
     input_bytes: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+    """
+    of sample data, since the start
+    """
 
     output_bytes: "int" = betterproto2.field(7, betterproto2.TYPE_UINT64)
+    """
+    of sample data, since the start
+    """
 
     input_samples: "int" = betterproto2.field(8, betterproto2.TYPE_UINT64)
+    """
+    since the start
+    """
 
     output_samples: "int" = betterproto2.field(9, betterproto2.TYPE_UINT64)
+    """
+    since the start
+    """
 
     first_output_s: "float" = betterproto2.field(10, betterproto2.TYPE_DOUBLE)
     """
@@ -1341,6 +1822,9 @@ class TranscodeStop(betterproto2.Message):
     """
 
     reason: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    for people
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "TranscodeStop", TranscodeStop)
@@ -1353,10 +1837,19 @@ class WorkOpen(betterproto2.Message):
     """
 
     job_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    of `StartJob`
+    """
 
     daemon_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    of `Registered`
+    """
 
     protocol_version: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+    """
+    1
+    """
 
 
 default_message_pool.register_message("tvarr.v1", "WorkOpen", WorkOpen)
