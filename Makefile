@@ -7,11 +7,11 @@ BIN := $(VENV)/bin
 SOURCES := tvarr tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format bench bench-faults soak examples generate docs clean
+.PHONY: help venv run demo test check format bench bench-faults soak examples generate docs release-protocol clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/.installed  ## start a coordinator and a daemon here, with a demo channel
 	@exec $(BIN)/python -m tvarr.demo run
@@ -55,8 +55,12 @@ examples: $(VENV)/.installed-dev  ## make the examples' code from proto/, and bu
 generate: $(VENV)/.installed-dev  ## make tvarr/wire/v1 from the .proto
 	$(BIN)/python -m tvarr.wire.generate
 
-docs: $(VENV)/.installed-dev  ## write the README's tables of settings
+docs: $(VENV)/.installed-dev  ## write the README's tables of settings, and the protocol's reference
 	$(BIN)/python -m tests.test_readme
+	$(BIN)/python -m tests.wire.reference
+
+release-protocol: $(VENV)/.installed-dev  ## keep the protocol as it is now: what later versions may not break
+	$(BIN)/python -m tests.wire.breaking
 
 clean:  ## remove what was made here, .venv too
 	$(MAKE) --no-print-directory -C examples clean
