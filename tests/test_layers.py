@@ -31,7 +31,15 @@ MAY_IMPORT = {
     "demo": {"media", "resources", "config"},
     "cli": {"config", "coordinator", "ffmpegd", "probe", "status", "health", "demo", "background", "hwaccel", "ffmpeg"},
 }
-PURE = {"media", "cluster", "ffmpeg/command.py", "ffmpeg/errors.py", "ffmpeg/progress.py"}
+PURE = {
+    "media",
+    "cluster",
+    "ffmpeg/command.py",
+    "ffmpeg/errors.py",
+    "ffmpeg/fetch.py",
+    "ffmpeg/fetch_errors.py",
+    "ffmpeg/progress.py",
+}
 IMPURE_MODULES = {"asyncio", "socket", "subprocess", "threading", "time", "random", "os", "grpc", "aiohttp"}
 
 

@@ -121,6 +121,9 @@ class ErrorCode(StrEnum):
     CONNECTION_LOST = "connection_lost"  # the stream between coordinator and daemon broke
     INTERNAL = "internal"  # a defect of ours
     BAD_OUTPUT = "bad_output"  # what a daemon sent can't have been made of the job's input
+    SOURCE_UNREACHABLE = "source_unreachable"  # a source that a daemon fetches can't be reached, or stopped sending
+    SOURCE_GONE = "source_gone"  # its host refuses the connection, or does not have it
+    SOURCE_DENIED = "source_denied"  # its host does not let us have it
 
 
 class JobError(TvarrError):

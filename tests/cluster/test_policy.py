@@ -315,3 +315,26 @@ def test_many_random_clusters_seeded() -> None:
     """5,000 here; `python -m tests.bench.ledger` does 200,000."""
     placed = sum(check(ledger, wanted) for ledger, wanted in random_clusters(seed=1, count=5_000))
     assert placed > 1_000
+
+
+def test_a_source_goes_to_who_reads_its_protocol() -> None:
+    srt = Need((), protocol="srt", source="c")
+
+    def reading(name: str, *protocols: str, max_jobs: int = 1) -> DaemonAttached:
+        able = Capabilities(encoders=(X264,), protocols=frozenset(protocols), max_jobs=max_jobs)
+        return attached(name, able)
+
+    ledger = ledger_of(reading("a", "udp"), reading("b", "udp", "srt"))
+    placed = choose(ledger.cluster, srt, 0.0)
+    assert isinstance(placed, Placement)
+    assert (placed.daemon_id, placed.encoder, placed.reason) == ("b", None, "reads srt:")
+    assert [c.reason for c in placed.considered] == ["its ffmpeg does not read srt:", "reads srt:"]
+    fill(ledger, 1, srt)  # it holds a slot like any job
+    busy = choose(ledger.cluster, srt, 0.0)
+    assert isinstance(busy, Refusal)
+    assert busy.kind is RefusalKind.EXHAUSTED
+    nobody = choose(ledger_of(reading("a", "udp")).cluster, srt, 0.0)
+    assert isinstance(nobody, Refusal)
+    assert (nobody.kind, nobody.reason) == (RefusalKind.UNSUPPORTED, "no daemon reads srt: sources")
+    old = choose(ledger_of(plain("a", X264)).cluster, srt, 0.0)  # who never heard of sources is never asked
+    assert isinstance(old, Refusal)

@@ -123,6 +123,10 @@ def main(scenario_path: str) -> None:
         print(*(f" V....D {name:<20} An encoder (codec x)" for name in scenario["encoders"]), sep="\n")
     elif "-decoders" in args:
         print("Decoders:\n V..... = Video\n ------\n VFS..D h264                 H.264 / AVC")
+    elif "-protocols" in args:
+        print("Supported file protocols:\nInput:\n  file\n  tcp\n  udp\nOutput:\n  file")
+    elif "-demuxers" in args:
+        print("File formats:\n D. = Demuxing supported\n --\n D  rtsp            RTSP input")
     else:
         _trial(folder, scenario, args)
 

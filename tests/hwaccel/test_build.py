@@ -8,7 +8,7 @@ import pytest
 from tests.ffmpeg.support import FFMPEGS, require
 from tvarr.errors import StartError
 from tvarr.ffmpeg.locate import FfmpegBinary, find_ffmpeg
-from tvarr.hwaccel.build import parse_codecs, parse_hwaccels, read_build
+from tvarr.hwaccel.build import parse_codecs, parse_demuxers, parse_hwaccels, parse_protocols, read_build
 
 ENCODERS = """Encoders:
  V..... = Video
@@ -33,6 +33,19 @@ def test_names_of_accelerators() -> None:
     assert parse_hwaccels("Hardware acceleration methods:\n\n") == ()
 
 
+def test_names_of_protocols_and_demuxers() -> None:
+    text = "Supported file protocols:\nInput:\n  file\n  srt\nOutput:\n  tee\n"
+    assert parse_protocols(text) == {"file", "srt"}
+    old = (
+        "File formats:\n D. = Demuxing supported\n --\n D  matroska,webm   Matroska / WebM\n D  rtsp            RTSP\n"
+    )
+    new = (
+        "Formats:\n D.. = Demuxing supported\n ..d = Is a device\n ---\n D   rtsp    RTSP input\n D d alsa      ALSA\n"
+    )
+    assert parse_demuxers(old) == {"matroska", "webm", "rtsp"}
+    assert parse_demuxers(new) == {"rtsp", "alsa"}
+
+
 @pytest.mark.parametrize("path", FFMPEGS)
 async def test_a_real_build(path: str) -> None:
     build = await read_build(find_ffmpeg(require(path)))
@@ -40,6 +53,8 @@ async def test_a_real_build(path: str) -> None:
     assert {"h264", "hevc", "mpeg2video", "aac", "ac3"} <= build.decoders
     assert "=" not in build.encoders | build.decoders
     assert len(build.decoders) > 100
+    assert {"rtsp", "rtmp", "udp", "tcp", "rtp", "http", "https"} <= build.schemes
+    assert "file" not in build.schemes
 
 
 @pytest.mark.parametrize(

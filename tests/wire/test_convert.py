@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, JobSpec, LimitSource, SessionPool, Target
+from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, JobSpec, LimitSource, SessionPool, Source, Target
 from tvarr.errors import ErrorCode, JobError
 from tvarr.media.model import Codec, Track
 from tvarr.wire import codec, convert
@@ -62,6 +62,22 @@ specs = st.builds(
     batch_bytes=st.integers(1, 2**20),
     full_speed=st.booleans(),
 )
+sources = st.builds(
+    Source,
+    url=_TEXTS,
+    user_agent=_TEXTS,
+    headers=st.lists(st.tuples(_NAMES, _TEXTS), max_size=3).map(tuple),
+    program=st.none() | st.integers(1, 65_535),
+)
+fetches = st.builds(
+    JobSpec,
+    job_id=_TEXTS,
+    targets=st.just(()),
+    batch_age_s=st.floats(0.001, 10),
+    batch_bytes=st.integers(1, 2**20),
+    full_speed=st.booleans(),
+    fetch=sources,
+)
 pools = st.builds(
     SessionPool,
     id=_NAMES,
@@ -112,6 +128,7 @@ def capabilities(draw: st.DrawFn) -> Capabilities:
         cpu_model=draw(_TEXTS),
         memory_bytes=draw(st.integers(0, 2**60)),
         os=draw(_TEXTS),
+        protocols=draw(st.frozensets(_NAMES, max_size=3)),
     )
 
 
@@ -121,7 +138,7 @@ def test_capabilities_survive(these: Capabilities) -> None:
     assert convert.capabilities_from_wire(codec.decode_message(m.Capabilities, encoded)) == (these, [])
 
 
-@given(specs)
+@given(specs | fetches)
 def test_a_job_survives(spec: JobSpec) -> None:
     encoded = codec.encode_job_input(convert.start_to_wire(spec))
     decoded = codec.decode_job_input(encoded)
@@ -269,3 +286,18 @@ def test_stderr_is_clipped_both_ways() -> None:
         assert len(stderr) == 40
         assert stderr[-1].startswith("99 ")
         assert max(map(len, stderr)) == convert.MAX_TEXT
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (m.TranscodeStart(source=m.Source(url="udp://h:1"), encoder="libx264"), "no tracks, targets and encoder"),
+        (m.TranscodeStart(source=m.Source(url="udp://h:1\nfile x")), "control characters"),
+        (m.TranscodeStart(source=m.Source(url="u" * 5_000)), "4096 characters"),
+        (m.TranscodeStart(source=m.Source(url="udp://h:1", headers=[m.SourceHeader(name="a")] * 33)), "32 headers"),
+        (m.TranscodeStart(source=m.Source(url="udp://h:1", program=70_000)), "program of the source is 70000"),
+    ],
+)
+def test_a_source_that_makes_no_sense(start: m.TranscodeStart, words: str) -> None:
+    with pytest.raises(JobError, match=words):
+        convert.start_from_wire(start)

@@ -27,6 +27,7 @@ def shape_key(need: Need) -> ShapeKey:
     """Equal for needs that every daemon answers alike."""
     return (
         need.hw_accel,
+        need.protocol,
         *(
             (
                 t.track.codec,
@@ -100,6 +101,7 @@ def anonymous(caps: Capabilities) -> Capabilities:
         encoders=tuple(replace(encoder, device=named(devices, encoder.device)) for encoder in caps.encoders),
         decoders=caps.decoders,
         hwaccels=caps.hwaccels,
+        protocols=caps.protocols,
         gpus=tuple(Gpu(str(n), "", "", pool=named(pools, g.pool), engines=g.engines) for n, g in enumerate(caps.gpus)),
     )
 
@@ -110,6 +112,8 @@ def fit_of(make: Make, need: Need) -> Fit:
     Where the need names a family, a software encoder is in it too, for the fallback.
     """
     caps = make.capabilities
+    if need.protocol and need.protocol not in caps.protocols:
+        return Fit(f"its ffmpeg does not read {need.protocol}:")
     video: Target | None = None
     for target in need.targets:
         if missing := missing_decoder(target, caps):

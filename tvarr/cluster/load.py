@@ -63,6 +63,7 @@ UNKNOWN_DECODER = 0.008
 TRANSFER = 0.001  # pictures that software decoded, up to a hardware encoder
 FULL_HARDWARE = 0.0003  # pictures never leave the device: what remains is packets
 AUDIO_CORES = 0.02  # one sound track, decoded and encoded
+FETCH_CORES = 0.04  # a source fetched, copied and sent on, at 8 Mb/s
 
 SLOW_BELOW = 0.95  # a job that runs slower than this does not keep up
 EASE = 0.05  # by which a correction goes back to 1 with each heartbeat in which all jobs keep up
@@ -79,7 +80,7 @@ def fitted(target: Target) -> tuple[int, int]:
 
 def cost_cores(need: Need, encoder: Encoder | None, *, hw_decode: bool) -> float:
     """Processors that the job keeps busy at real time, by the table."""
-    return sum(
+    return FETCH_CORES * bool(need.protocol) + sum(
         _video_cost(target, encoder, hw_decode) if target.track.kind is Kind.VIDEO else AUDIO_CORES
         for target in need.targets
     )

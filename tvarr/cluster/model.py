@@ -6,7 +6,7 @@ The same facts travel as messages of `proto/tvarr/v1/ffmpegd.proto`; `tvarr.wire
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tvarr.media.model import Codec, Track
@@ -110,6 +110,21 @@ class Capabilities:
     cpu_model: str = ""
     memory_bytes: int = 0
     os: str = ""
+    protocols: frozenset[str] = frozenset()  # schemes of the sources that it can fetch
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source that a daemon fetches. All but its scheme may be secret."""
+
+    url: str = field(repr=False)  # without a fragment
+    user_agent: str = ""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    program: int | None = None  # MPEG-TS program number; None: the demuxer's choice
+
+    @property
+    def scheme(self) -> str:
+        return self.url.partition(":")[0].lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +147,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a job asks of a daemon."""
+    """What a job asks of a daemon: to change tracks, or to fetch a source."""
 
     targets: tuple[Target, ...]  # only the tracks that change
     hw_accel: str = "auto"  # auto, none, or a `Family`
     policy: str = "fallback"  # an `ExhaustedPolicy`
     source: str = ""  # the channel's id
     priority: int = 0  # in the queue; higher goes first
+    protocol: str = ""  # scheme of the source that is to be fetched; empty: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +213,7 @@ class JobSpec:
     """One job, as the daemon gets it."""
 
     job_id: str
-    targets: tuple[Target, ...]  # only the tracks that the daemon works on, at least one
+    targets: tuple[Target, ...]  # only the tracks that the daemon works on: at least one, or there is a `fetch`
     encoder: str = ""  # ffmpeg's name of the video encoder; empty: the daemon chooses by `hw_accel`
     device: str = ""  # `Gpu.id`; empty for software
     hw_accel: str = "auto"
@@ -205,3 +221,4 @@ class JobSpec:
     batch_age_s: float = 0.040
     batch_bytes: int = 256 * 1024
     full_speed: bool = False  # input comes as fast as it is taken
+    fetch: Source | None = None  # the daemon gets its input there

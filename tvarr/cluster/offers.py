@@ -122,8 +122,10 @@ def way_of(fit: Fit, verdict: Verdict) -> Way | None:
     return fit.software if verdict[2] is not None else None
 
 
-def offer_words(standing: Standing, way: Way) -> str:
+def offer_words(standing: Standing, way: Way, need: Need) -> str:
     """A way that is free."""
+    if need.protocol and not need.targets:
+        return f"reads {need.protocol}:"
     if way.encoder == NONE:
         return "has the audio encoder"
     encoder = standing.capabilities.encoders[way.encoder]

@@ -25,7 +25,17 @@ from tvarr.cluster.succession import succession_of
 from tvarr.cluster.waiting import MAX_WAITING, Waiting, WaitingList
 from tvarr.errors import ErrorCode
 
-NO_BACKOFF = frozenset({ErrorCode.BAD_INPUT, ErrorCode.BAD_REQUEST, ErrorCode.CANCELLED, ErrorCode.SESSION_LIMIT})
+NO_BACKOFF = frozenset(
+    {
+        ErrorCode.BAD_INPUT,
+        ErrorCode.BAD_REQUEST,
+        ErrorCode.CANCELLED,
+        ErrorCode.SESSION_LIMIT,
+        ErrorCode.SOURCE_UNREACHABLE,
+        ErrorCode.SOURCE_GONE,
+        ErrorCode.SOURCE_DENIED,
+    }
+)
 """Errors after which the daemon is as good for the job as any other."""
 
 BLAMED = frozenset(

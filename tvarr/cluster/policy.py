@@ -183,6 +183,8 @@ class _Question:
             return Refusal("no daemon is connected", considered, RefusalKind.NO_DAEMON, settings.retry_after_s)
         if not busy and until is None:
             words = "no daemon can do this job" if may_wait else "no daemon can take over this job"
+            if self.need.protocol:
+                words = f"no daemon reads {self.need.protocol}: sources"
             return Refusal(words, considered, RefusalKind.UNSUPPORTED, settings.retry_after_s)
         words = lately
         if busy:
@@ -197,7 +199,7 @@ class _Question:
         assert standing is not None
         assert score is not None
         way = self._way(standing, best.position)
-        words = offer_words(standing, way)
+        words = offer_words(standing, way, self.need)
         reason = f"{words}; all hardware sessions are taken" if fallback else words
         caps = standing.capabilities
         return Placement(

@@ -92,7 +92,7 @@ class Reasons(Sequence[Considered]):
         else:
             more = self._why_not(standing, score)
         missing = missing_words(standing, fit, verdict, self._max_cpu_load)
-        words = offer_words(standing, way) if way is not None else missing
+        words = offer_words(standing, way, self._shape.need) if way is not None else missing
         if way is not None and verdict[0] is None and missing:
             words += f" ({missing})"
         return f"{words}; {more}" if words and more else words or more

@@ -49,6 +49,7 @@ def tied_to_this_process(argv: Sequence[str]) -> list[str]:
 class StderrLines:
     """Bytes of stderr in, lines out: the last ones, and those that nobody has asked for yet."""
 
+    on_line: Callable[[str], None] | None = None  # told of each
     last: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_STDERR_LINES))
     _new: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_STDERR_LINES))  # overflow: the oldest go
     _rest: bytes = b""
@@ -72,6 +73,8 @@ class StderrLines:
         if text := line[:MAX_LINE_BYTES].decode(errors="replace").strip():
             self.last.append(text)
             self._new.append(text)
+            if self.on_line is not None:
+                self.on_line(text)
 
 
 class _PipeEnd:
@@ -148,10 +151,16 @@ class FfmpegProcess:
         self.ended = False  # it does not read any more
 
     @classmethod
-    async def start(cls, command: Callable[[int], Sequence[str]], environment: Mapping[str, str] = {}) -> FfmpegProcess:
+    async def start(
+        cls,
+        command: Callable[[int], Sequence[str]],
+        environment: Mapping[str, str] = {},
+        on_line: Callable[[str], None] | None = None,
+    ) -> FfmpegProcess:
         """Runs the command that `command` makes, given the descriptor for `-progress`.
 
-        `environment` is added to this process's own. Raises `JobError` where it can't be run at all.
+        `environment` is added to this process's own; `on_line` is told of each line of stderr. Raises `JobError` where
+        it can't be run at all.
         """
         ours: list[int] = []
         theirs: list[int] = []
@@ -181,7 +190,7 @@ class FfmpegProcess:
             for fd in theirs:
                 os.close(fd)
         stdin, stdout, stderr_pipe, progress_pipe = (_PipeEnd(fd) for fd in ours)
-        stderr, progress = StderrLines(), _Latest()
+        stderr, progress = StderrLines(on_line), _Latest()
         others = (
             asyncio.create_task(_pump(stderr_pipe, stderr.feed), name="stderr of ffmpeg"),
             asyncio.create_task(_pump(progress_pipe, progress.feed), name="progress of ffmpeg"),

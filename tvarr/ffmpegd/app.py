@@ -18,6 +18,7 @@ from tvarr.ffmpegd import describe, monitor
 from tvarr.ffmpegd.attach import Attachment
 from tvarr.ffmpegd.capacity import Capacity
 from tvarr.ffmpegd.copying import run_with_copies
+from tvarr.ffmpegd.fetch import FetchJob
 from tvarr.ffmpegd.job import Job, JobStream
 from tvarr.ffmpegd.listen import ListenService
 from tvarr.ffmpegd.work import Jobs, ObservedStream
@@ -191,7 +192,10 @@ class Daemon:
         async def work(worked_on: JobSpec, inner: JobStream) -> None:
             await Job(worked_on, inner, self._ffmpeg, self._jobs.capacity.capabilities).run()
 
-        await run_with_copies(spec, stream, work)
+        if spec.fetch is not None:
+            await FetchJob(spec, stream, self._ffmpeg, self._jobs.capacity.capabilities).run()
+        else:
+            await run_with_copies(spec, stream, work)
 
     def _register(self) -> messages.Register:
         return describe.register(

@@ -228,7 +228,10 @@ class Jobs:
         job.stream = observed = ObservedStream(
             stream, lambda ack: self._note_decoder(job, ack), lambda: self._ended(job)
         )
-        log.info("job starts with %s", spec.encoder or "no video encoder")
+        if spec.fetch is not None:
+            log.info("job fetches a source by %s:", spec.fetch.scheme)
+        else:
+            log.info("job starts with %s", spec.encoder or "no video encoder")
         try:
             await self._run_job(spec, observed)
             if observed.ended:

@@ -68,6 +68,7 @@ async def detect(
         cpu_model=cpu_model(),
         memory_bytes=available_memory_bytes(),
         os=os_name(),
+        protocols=build.schemes,
     )
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, JobSpec, LimitSource, SessionPool, Target
+from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, JobSpec, LimitSource, SessionPool, Source, Target
 from tvarr.errors import ErrorCode, JobError
 from tvarr.media.model import Codec, Track
 from tvarr.wire import messages as m
@@ -20,6 +20,7 @@ from tvarr.wire.protocol import PROTOCOL_VERSION
 MAX_ENCODERS = 1_024
 MAX_DECODERS = 2_048
 MAX_HWACCELS = 64
+MAX_PROTOCOLS = 64
 MAX_GPUS = 64
 MAX_POOLS = 64
 MAX_OPTIONS = 16  # of one encoder
@@ -38,6 +39,8 @@ MAX_CRF = 255
 MAX_GOP_S = 3_600.0
 MAX_BATCH_AGE_S = 10.0
 MAX_BATCH_BYTES = 8 * 1024 * 1024
+MAX_URL = 4096  # characters of a source's URL, or of one header's value
+MAX_HEADERS = 32
 
 COPY = "copy"  # as a target's codec
 
@@ -67,6 +70,7 @@ def capabilities_to_wire(capabilities: Capabilities) -> m.Capabilities:
         cpu_model=capabilities.cpu_model,
         memory_bytes=capabilities.memory_bytes,
         os=capabilities.os,
+        protocols=sorted(capabilities.protocols),
     )
 
 
@@ -86,6 +90,7 @@ def capabilities_from_wire(message: m.Capabilities | None) -> tuple[Capabilities
             pools = (*pools, SessionPool(gpu.pool, limit=None))
             known.add(gpu.pool)
     decoders = _each("decoders", message.decoders, MAX_DECODERS, _name, complaints)
+    protocols = _each("protocols", message.protocols, MAX_PROTOCOLS, _name, complaints)
     return Capabilities(
         ffmpeg_version=clean(message.ffmpeg_version),
         encoders=_unique("encoder", encoders, lambda encoder: (encoder.name, encoder.device), complaints),
@@ -99,6 +104,7 @@ def capabilities_from_wire(message: m.Capabilities | None) -> tuple[Capabilities
         cpu_model=clean(message.cpu_model),
         memory_bytes=message.memory_bytes,
         os=clean(message.os),
+        protocols=frozenset(protocols),
     ), complaints.lines()
 
 
@@ -267,7 +273,6 @@ def family_from_wire(family: m.Family) -> Family:
 
 
 def track_to_wire(track: Track) -> m.Track:
-    """`scrambled` does not travel: nobody can work on such a track."""
     return m.Track(
         id=track.id,
         codec=track.codec.value,
@@ -281,6 +286,7 @@ def track_to_wire(track: Track) -> m.Track:
         channels=track.channels,
         stream_type=track.stream_type,
         descriptors=track.descriptors,
+        scrambled=track.scrambled,
     )
 
 
@@ -304,6 +310,7 @@ def track_from_wire(message: m.Track) -> Track:
         descriptors=message.descriptors[
             : _at_most(len(message.descriptors), MAX_DESCRIPTORS_BYTES, f"size of descriptors of {what}")
         ],
+        scrambled=message.scrambled,
     )
 
 
@@ -329,6 +336,7 @@ def start_to_wire(spec: JobSpec) -> m.TranscodeStart:
         batch_bytes=spec.batch_bytes,
         full_speed=spec.full_speed,
         protocol_version=PROTOCOL_VERSION,
+        source=_source_to_wire(spec.fetch) if spec.fetch is not None else None,
     )
 
 
@@ -336,7 +344,11 @@ def start_from_wire(message: m.TranscodeStart) -> JobSpec:
     """The job, with the defaults where the message leaves them open. Raises `JobError` (bad request)."""
     tracks = {track.id: track for track in tracks_from_wire(message.tracks)}
     targets = tuple(_target_from_wire(target, tracks) for target in message.targets)
-    if not targets or len(targets) != len(tracks) or {t.track.id for t in targets} != tracks.keys():
+    fetch = _source_from_wire(message.source) if message.source is not None else None
+    if fetch is not None and (tracks or targets or message.encoder):
+        raise _bad("a job that fetches a source has no tracks, targets and encoder")
+    enough = bool(targets) or fetch is not None
+    if not enough or len(targets) != len(tracks) or {t.track.id for t in targets} != tracks.keys():
         raise _bad(f"{len(tracks)} tracks and {len(targets)} targets; each track needs one, and there must be one")
     hw_accel = message.hw_accel or "auto"
     if hw_accel not in _HW_ACCELS:
@@ -352,6 +364,31 @@ def start_from_wire(message: m.TranscodeStart) -> JobSpec:
         batch_age_s=_at_most(message.batch_age_s, MAX_BATCH_AGE_S, "batch_age_s") or defaults.batch_age_s,
         batch_bytes=_at_most(message.batch_bytes, MAX_BATCH_BYTES, "batch_bytes") or defaults.batch_bytes,
         full_speed=message.full_speed,
+        fetch=fetch,
+    )
+
+
+def _source_to_wire(source: Source) -> m.Source:
+    return m.Source(
+        url=source.url,
+        user_agent=source.user_agent,
+        headers=[m.SourceHeader(name=name, value=value) for name, value in source.headers],
+        program=source.program or 0,
+    )
+
+
+def _source_from_wire(message: m.Source) -> Source:
+    """Raises `JobError` (bad request) without showing what may be secret."""
+    texts = [message.url, message.user_agent, *(text for h in message.headers for text in (h.name, h.value))]
+    if len(message.headers) > MAX_HEADERS or any(len(text) > MAX_URL for text in texts):
+        raise _bad(f"a source takes at most {MAX_HEADERS} headers, and {MAX_URL} characters of each text")
+    if not all(text.isprintable() for text in texts):
+        raise _bad("the source's URL or headers have control characters")
+    return Source(
+        url=message.url,
+        user_agent=message.user_agent,
+        headers=tuple((header.name, header.value) for header in message.headers),
+        program=_at_most(message.program, 65_535, "program of the source") or None,
     )
 
 

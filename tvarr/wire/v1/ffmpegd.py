@@ -35,6 +35,8 @@ __all__ = (
     "Sample",
     "SampleBatch",
     "SessionPool",
+    "Source",
+    "SourceHeader",
     "StartJob",
     "StatsRequest",
     "SystemStats",
@@ -299,6 +301,21 @@ class TranscodeErrorCode(betterproto2.Enum):
     what came can't have been made of the input; said by receivers: elsewhere
     """
 
+    SOURCE_UNREACHABLE = 18
+    """
+    A `source` can't be reached, or stopped sending: another daemon may have a better way to it.
+    """
+
+    SOURCE_GONE = 19
+    """
+    A `source` is not there: its host refuses the connection, or does not have it.
+    """
+
+    SOURCE_DENIED = 20
+    """
+    The host of a `source` does not let us have it.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -320,6 +337,9 @@ class TranscodeErrorCode(betterproto2.Enum):
             15: "CODE_CONNECTION_LOST",
             16: "CODE_INTERNAL",
             17: "CODE_BAD_OUTPUT",
+            18: "CODE_SOURCE_UNREACHABLE",
+            19: "CODE_SOURCE_GONE",
+            20: "CODE_SOURCE_DENIED",
         }
 
     @classmethod
@@ -343,6 +363,9 @@ class TranscodeErrorCode(betterproto2.Enum):
             "CODE_CONNECTION_LOST": 15,
             "CODE_INTERNAL": 16,
             "CODE_BAD_OUTPUT": 17,
+            "CODE_SOURCE_UNREACHABLE": 18,
+            "CODE_SOURCE_GONE": 19,
+            "CODE_SOURCE_DENIED": 20,
         }
 
 
@@ -490,6 +513,13 @@ class Capabilities(betterproto2.Message):
     os: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
     """
     for people
+    """
+
+    protocols: "list[str]" = betterproto2.field(
+        13, betterproto2.TYPE_STRING, repeated=True
+    )
+    """
+    Schemes of URLs that the daemon can fetch as a job's `source`, in lower case: "rtsp", "srt". None: it fetches none.
     """
 
 
@@ -1326,6 +1356,62 @@ default_message_pool.register_message("tvarr.v1", "SessionPool", SessionPool)
 
 
 @dataclass(eq=False, repr=False)
+class Source(betterproto2.Message):
+    """
+    A source that the daemon fetches by itself, over one connection: no samples are sent to it. What comes is sent back as
+    `TracksChanged` and samples with the source's own time stamps, which may jump, and wrap at 2^33 as in MPEG-TS. Codecs
+    that this protocol has a name for are copied, any other video becomes H.264, any other sound AAC. The job ends with
+    `OutputComplete` where the source has ended in good order.
+    """
+
+    url: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Of a scheme that is in `Capabilities.protocols`; without a fragment. It may hold secrets: it is in no argument of a
+    process and in no log.
+    """
+
+    user_agent: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Empty: tvarr's own. Of protocols that have one (HTTP, RTSP).
+    """
+
+    headers: "list[SourceHeader]" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    Sent with each request (HTTP). At most 32; ffmpeg takes `Referer` and one other.
+    """
+
+    program: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
+    """
+    The MPEG-TS program to take; 0: the first that can be played.
+    """
+
+
+default_message_pool.register_message("tvarr.v1", "Source", Source)
+
+
+@dataclass(eq=False, repr=False)
+class SourceHeader(betterproto2.Message):
+    """
+    One header of a request.
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    without the colon
+    """
+
+    value: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    one line; may be secret
+    """
+
+
+default_message_pool.register_message("tvarr.v1", "SourceHeader", SourceHeader)
+
+
+@dataclass(eq=False, repr=False)
 class StartJob(betterproto2.Message):
     """
     Dial `Work` for this job. What the job is comes there, in `TranscodeStart`.
@@ -1572,6 +1658,11 @@ class Track(betterproto2.Message):
     those of the stream in the program map, as they came; at most 4 KiB
     """
 
+    scrambled: "bool" = betterproto2.field(13, betterproto2.TYPE_BOOL)
+    """
+    Its samples can't be read: they are encrypted for a broadcaster's subscribers.
+    """
+
 
 default_message_pool.register_message("tvarr.v1", "Track", Track)
 
@@ -1587,6 +1678,11 @@ class TracksChanged(betterproto2.Message):
     )
     """
     at most 64, each whole
+    """
+
+    program: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    Of a fetched MPEG-TS: the number of the program. 0: there is none.
     """
 
 
@@ -1742,6 +1838,13 @@ class TranscodeStart(betterproto2.Message):
     protocol_version: "int" = betterproto2.field(11, betterproto2.TYPE_UINT32)
     """
     1
+    """
+
+    source: "Source | None" = betterproto2.field(
+        12, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    The job is to fetch this: then there are no `tracks`, no `targets` and no encoder, and no input but `TranscodeStop`.
     """
 
 
