@@ -52,6 +52,7 @@ def test_coordinator_defaults_are_those_of_the_contract() -> None:
         retention_time_s=60.0,
         media_dir=None,
         tuner_count=4,
+        no_tuner_discovery=False,
         stream_key="",
         admin_password="",
         no_http_auth=False,

@@ -319,6 +319,9 @@ class CoordinatorConfig:
     tuner_count: Annotated[
         int, Setting(TUNERS, "Tuners of the HDHomeRun that media servers see: how many channels they watch at once", 4)
     ]
+    no_tuner_discovery: Annotated[
+        bool, Setting(SWITCH, "Do not answer media servers that search their network for tuners", False, "off")
+    ]
     stream_key: Annotated[str, Setting(TOKEN, "Key that stream URLs must carry", "", "none", secret=True)]
     admin_password: Annotated[
         str, Setting(PASSWORD, "Password of dashboard and API", "", "made and printed once on first start", secret=True)

@@ -27,7 +27,8 @@ from tvarr.coordinator import views
 from tvarr.coordinator.adaptive import Adaptive
 from tvarr.coordinator.auth import Auth
 from tvarr.coordinator.daemons import Daemons
-from tvarr.coordinator.hdhomerun import is_device_id, make_device_id
+from tvarr.coordinator.discovery import answer_searches
+from tvarr.coordinator.hdhomerun import Tuner, is_device_id, make_device_id
 from tvarr.coordinator.ingest import Ingest
 from tvarr.coordinator.models import Channel
 from tvarr.coordinator.relay import Relay
@@ -75,6 +76,7 @@ class CoordinatorOptions:
     retention_time_s: float
     media_dir: Path | None
     tuner_count: int
+    no_tuner_discovery: bool
     stream_key: str
     admin_password: str
     no_http_auth: bool
@@ -284,11 +286,27 @@ async def run(options: CoordinatorOptions, *, limits: IngestLimits | None = None
         stack.push_async_callback(server.stop)
         http_port = await _serve_http(stack, coordinator, certificate)
         stack.push_async_callback(coordinator.relays_running.close)
+        if searches := await _answer_searches(coordinator, http_port):
+            stack.callback(searches.close)
         coordinator.ready = True
         log.info("streams, API and dashboard on port %d, daemons on port %d", http_port, server.port)
         _announce(coordinator, auth, http_port)
         await asyncio.Event().wait()
     return 0
+
+
+async def _answer_searches(coordinator: Coordinator, http_port: int) -> asyncio.DatagramTransport | None:
+    """Lets media servers in this network find the tuner; not where they could not reach it, or lack its key."""
+    options = coordinator.options
+    if options.no_tuner_discovery or options.stream_key or options.host.startswith(("127.", "localhost", "::1")):
+        return None
+    scheme = "https" if options.tls_cert else "http"
+
+    def tuner_at(address: str) -> Tuner:
+        url = f"{scheme}://{address}:{http_port}"
+        return Tuner(coordinator.device_id, coordinator.tuner_count, url, url)
+
+    return await answer_searches(tuner_at)
 
 
 def _is_of_interest(record: logging.LogRecord) -> bool:
