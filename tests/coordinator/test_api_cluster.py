@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 from collections.abc import AsyncIterator
 from html import escape
@@ -18,6 +19,7 @@ from pydantic import TypeAdapter
 
 from tests.coordinator.web_server import DETAIL, RELAY, TRANSCODER, Services, serving
 from tvarr.coordinator.web import ROUTES, cluster
+from tvarr.coordinator.web.events import Events
 from tvarr.coordinator.web.schemas import RelayView, TranscoderDetail, TranscoderView
 from tvarr.coordinator.web.words import duration_words, size_words
 
@@ -93,21 +95,35 @@ async def next_event(answer: ClientResponse) -> tuple[str, Any]:
     return values["event"], json.loads(values["data"])
 
 
-async def test_events_tell_what_is_and_what_changes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def _events(client: Client) -> Events:
+    assert client.app is not None
+    events = client.app[cluster.EVENTS]
+    events.interval_s = 0.02
+    return events
+
+
+async def test_events_tell_what_is_and_what_changes(served: Served) -> None:
     client, services = served
-    monkeypatch.setattr(cluster, "EVENT_INTERVAL_S", 0.02)
+    events = _events(client)
+    logger = logging.getLogger("tvarr.test")
     async with asyncio.timeout(10), client.get("/api/v1/events") as answer:
         assert answer.content_type == "text/event-stream"
         assert await next_event(answer) == ("transcoders", [TRANSCODER])
         assert await next_event(answer) == ("relays", [RELAY])
         services.daemons.clear()
         assert await next_event(answer) == ("transcoders", [])
+        with services.log_tail.listening():
+            logger.warning("a line\nwith http://user:secret@host", extra={"job_id": "j1"})
+        name, line = await next_event(answer)
+        assert (name, line["message"], line["job_id"]) == ("log", "a line\nwith http://***@host", "j1")
+        async with client.get("/api/v1/events") as other:
+            assert [(await next_event(other))[0] for _ in range(3)] == ["transcoders", "relays", "log"]
+            assert events.listeners == 2
 
 
 async def test_events_are_kept_alive_and_end_with_the_coordinator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "EVENT_INTERVAL_S", 0.02)
     monkeypatch.setattr(cluster, "KEEPALIVE_S", 0.02)
     async with asyncio.timeout(10), serving(tmp_path) as (client, _), client.get("/api/v1/events") as answer:
         await next_event(answer)
@@ -122,17 +138,32 @@ async def test_events_are_kept_alive_and_end_with_the_coordinator(
 async def test_listeners_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     client, _ = served
     monkeypatch.setattr(cluster, "MAX_LISTENERS", 1)
-    monkeypatch.setattr(cluster, "EVENT_INTERVAL_S", 0.02)
+    monkeypatch.setattr(cluster, "KEEPALIVE_S", 0.02)
+    events = _events(client)
     async with asyncio.timeout(10):
         async with client.get("/api/v1/events") as answer:
             await next_event(answer)
             assert "1 listeners" in await get(client, "/api/v1/events", 503)
-        assert client.app is not None
-        monkeypatch.setattr(cluster, "KEEPALIVE_S", 0.0)
-        while client.app[cluster.LISTENERS]:  # noqa: ASYNC110 - there is nothing to wait on from outside
+        while events.listeners:  # noqa: ASYNC110 - there is nothing to wait on from outside
             await asyncio.sleep(0.01)
         async with client.get("/api/v1/events") as answer:
             assert answer.status == 200
+
+
+async def test_pages_are_told_what_changes(served: Served) -> None:
+    client, services = served
+    page = await get(client, "/transcoders")
+    (path,) = re.findall(r'data-live="([^"]+)"', page)
+    async with asyncio.timeout(10), client.get(path) as answer:
+        assert answer.content_type == "text/event-stream"
+        services.daemons[0]["state"] = "draining"
+        lines = (await answer.content.readuntil(b"\n\n")).decode().strip().split("\n")
+        change = json.loads(dict(line.split(": ", 1) for line in lines)["data"])
+        assert list(change["html"]) == ["head-d1"]
+        assert "Activate" in change["html"]["head-d1"]
+        assert services.asked == [("watched", "True")]
+    await get(client, "/live/transcoders/x", 404)
+    await get(client, "/live/nothing", 404)
 
 
 async def test_health(tmp_path: Path) -> None:

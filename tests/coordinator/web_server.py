@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from tvarr.coordinator.auth import Auth
+from tvarr.coordinator.log_tail import LogTail
 from tvarr.coordinator.models import Channel
 from tvarr.coordinator.store import Store
 from tvarr.coordinator.web import make_web
@@ -249,6 +250,7 @@ class Services:
         self.daemons: list[dict[str, Any]] = []
         self.running: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str]] = []
+        self.log_tail = LogTail()
 
     def add_samples(self) -> None:
         self.daemons.append(copy.deepcopy(TRANSCODER))
@@ -268,6 +270,9 @@ class Services:
 
     def daemon_names(self) -> list[tuple[str, str]]:
         return [(daemon["id"], daemon["name"]) for daemon in self.daemons]
+
+    def watched(self, yes: bool) -> None:
+        self.asked.append(("watched", str(yes)))
 
     async def renew_token(self) -> None:
         self.asked.append(("renewed", ""))

@@ -281,3 +281,20 @@ async def test_nobody_there_is_said_once(caplog: pytest.LogCaptureFixture, monke
     warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert "127.0.0.1:1: " in warnings[0]
+
+
+async def test_its_heartbeats_come_at_the_pace_that_is_asked_for() -> None:
+    coordinator = Coordinator(interval_s=60.0)
+    server = await serve_coordinator(coordinator, "127.0.0.1", 0, TOKEN)
+    async with attached(Endpoint("127.0.0.1", server.port, TOKEN)):
+        await coordinator.next(messages.Heartbeat)
+        assert coordinator.stream
+        await coordinator.stream.send(messages.SetPace(heartbeat_interval_s=0.2))
+        for _ in range(3):
+            await coordinator.next(messages.Heartbeat)
+        await coordinator.stream.send(messages.SetPace(heartbeat_interval_s=60.0))
+        await coordinator.next(messages.Heartbeat)  # the one that it was waiting for
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.7):
+                await coordinator.next(messages.Heartbeat)
+    await server.stop()

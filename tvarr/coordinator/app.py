@@ -30,6 +30,7 @@ from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.discovery import answer_searches
 from tvarr.coordinator.hdhomerun import Tuner, is_device_id, make_device_id
 from tvarr.coordinator.ingest import Ingest
+from tvarr.coordinator.log_tail import LogTail
 from tvarr.coordinator.models import Channel
 from tvarr.coordinator.relay import Relay
 from tvarr.coordinator.relays import Relays
@@ -108,6 +109,7 @@ class Coordinator:
         self.token = token
         self.device_id = device_id
         self.ready = False
+        self.log_tail = LogTail()
         self.set_server_token: Callable[[str], None] = lambda _token: None
         self.grpc_port = options.grpc_port
         self.daemons = Daemons(
@@ -234,6 +236,9 @@ class Coordinator:
         )
         self.daemons.cut_off()
 
+    def watched(self, yes: bool) -> None:
+        self.daemons.watch(yes)
+
     def _runs(self) -> dict[str, tuple[Relay, Variant, JobRun]]:
         return {
             run.id: (relay, variant, run)
@@ -279,6 +284,7 @@ async def run(options: CoordinatorOptions, *, limits: IngestLimits | None = None
             session=session,
             limits=limits or IngestLimits(),
         )
+        stack.enter_context(coordinator.log_tail.listening())
         stack.callback(coordinator.daemons.close)
         server = await serve_coordinator(coordinator.daemons, options.host, options.grpc_port, token, certificate)
         coordinator.grpc_port = server.port

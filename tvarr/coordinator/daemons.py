@@ -28,9 +28,10 @@ from tvarr.wire.streams import DaemonMessages, JobOutputs
 log = logging.getLogger(__name__)
 
 WORK_WITHIN_S = 10.0  # a daemon that was told to start a job dials `Work` in this time, or loses the job
+WATCHED_PACE_S, WATCHED_BEATS_PER_S = 2.0, 50  # heartbeats while somebody looks: so often, and so many of all daemons
 MAX_QUEUED = 1_000  # messages to one daemon; a daemon that does not read them is cut off
 
-ToDaemon = events.Instruction | messages.Drain | messages.Activate
+ToDaemon = events.Instruction | messages.Drain | messages.Activate | messages.SetPace
 
 
 @dataclass(slots=True)
@@ -87,6 +88,7 @@ class Daemons:
         self.ledger = Ledger(unhealthy_after_s=unhealthy_after_s, settings=settings or Settings())
         self.links: dict[str, DaemonLink] = {}
         self._heartbeat_interval_s = heartbeat_interval_s
+        self._watched = False
         self._slots: dict[str, JobSlot] = {}
         self._wanted: dict[str, asyncio.Future[JobSlot]] = {}  # jobs whose owners wait in `place`
         self._timer: asyncio.TimerHandle | None = None
@@ -125,6 +127,8 @@ class Daemons:
         )
         if self.ledger.daemons[daemon_id].draining:
             self._post(daemon_id, messages.Drain(reason="asked before it came back"))
+        if self._watched:
+            self._post(daemon_id, messages.SetPace(heartbeat_interval_s=self.pace_s))
         reason = "its stream ended"
         writer = asyncio.create_task(self._write(link, stream))
         reader = asyncio.create_task(self._read(link, stream))
@@ -212,7 +216,7 @@ class Daemons:
                     )
                 case events.Cancel(_, job_id, reason):
                     await stream.send(messages.CancelJob(job_id=job_id, reason=reason))
-                case messages.Drain() | messages.Activate():
+                case messages.Drain() | messages.Activate() | messages.SetPace():
                     await stream.send(instruction)
 
     # ------------------------------------------------------------------------------------------ the relays' side
@@ -324,6 +328,20 @@ class Daemons:
         log.info("daemon %s %s", self.name_of(daemon_id), "drains" if draining else "takes jobs again")
         self._post(daemon_id, messages.Drain(reason="asked by the operator") if draining else messages.Activate())
         self._handle(events.DrainAsked(daemon_id, draining))
+
+    @property
+    def pace_s(self) -> float:
+        """Between heartbeats: while somebody looks at the figures they come more often, as far as we can keep up."""
+        if not self._watched:
+            return self._heartbeat_interval_s
+        return min(self._heartbeat_interval_s, max(WATCHED_PACE_S, len(self.links) / WATCHED_BEATS_PER_S))
+
+    def watch(self, watched: bool) -> None:
+        """Somebody looks at the daemons' figures, or nobody any more."""
+        if watched is not self._watched:
+            self._watched = watched
+            for daemon_id in self.links:
+                self._post(daemon_id, messages.SetPace(heartbeat_interval_s=self.pace_s))
 
     def cut_off(self) -> None:
         """Ends every daemon's stream: they come back with the token, those that have it."""

@@ -35,6 +35,11 @@ def retry_delay_s(attempt: int, rng: random.Random) -> float:
     return rng.uniform(FIRST_RETRY_S, limit)
 
 
+def _interval(asked_s: float) -> float:
+    least, most = HEARTBEAT_S
+    return min(max(asked_s, least), most)
+
+
 class Attachment:
     """Keeps this daemon attached: registers, sends heartbeats, and does what the coordinator says."""
 
@@ -52,6 +57,7 @@ class Attachment:
         self._register = register
         self._heartbeat = heartbeat
         self._rng = rng or random.Random()
+        self._interval_s = HEARTBEAT_S[1]
         self._stream: CoordinatorMessages | None = None  # while registered
         self._registered = False  # whether the last stream came so far
         self._said = ""  # the last reason for not being attached that was logged
@@ -123,8 +129,8 @@ class Attachment:
         if self._leaving:
             await stream.send(messages.Draining(reason=self._leaving))
         log.info("attached to the coordinator %s (version %s)", self._endpoint.target, convert.clean(first.version))
-        least, most = HEARTBEAT_S
-        beating = asyncio.create_task(self._beat(stream, min(max(first.heartbeat_interval_s, least), most)))
+        self._interval_s = _interval(first.heartbeat_interval_s)
+        beating = asyncio.create_task(self._beat(stream))
         obeying = asyncio.create_task(self._obey(stream, first.daemon_id))
         try:
             done, _ = await asyncio.wait({beating, obeying}, return_when=asyncio.FIRST_COMPLETED)
@@ -135,7 +141,7 @@ class Attachment:
                 task.cancel()
             await asyncio.gather(beating, obeying, return_exceptions=True)
 
-    async def _beat(self, stream: CoordinatorMessages, interval_s: float) -> None:
+    async def _beat(self, stream: CoordinatorMessages) -> None:
         """A heartbeat each interval, and one as soon as a job has ended: others may wait for what it held."""
         sequence = 0
         freed = self._jobs.freed
@@ -144,7 +150,7 @@ class Attachment:
             await stream.send(await self._heartbeat(sequence))
             sequence += 1
             with suppress(TimeoutError):
-                async with asyncio.timeout(interval_s):
+                async with asyncio.timeout(self._interval_s):
                     await freed.wait()
                 await asyncio.sleep(ENDS_TOLD_TOGETHER_S)
 
@@ -162,6 +168,14 @@ class Attachment:
                 case messages.Activate():
                     log.info("taking jobs again")
                     self._jobs.capacity.draining = ""
+                case messages.SetPace():
+                    self._set_pace(_interval(item.heartbeat_interval_s))
+
+    def _set_pace(self, interval_s: float) -> None:
+        """Another time between heartbeats. A shorter one begins somewhere within it: not all daemons beat at once."""
+        if interval_s < self._interval_s:
+            asyncio.get_running_loop().call_later(self._rng.uniform(0, interval_s), self._jobs.freed.set)
+        self._interval_s = interval_s
 
     async def _start(self, stream: CoordinatorMessages, start: messages.StartJob, daemon_id: str) -> None:
         try:

@@ -46,7 +46,7 @@ JobOutputItem = (
 DaemonItem = m.Register | m.Heartbeat | m.JobAccepted | m.JobRefused | m.CapabilitiesChanged | m.Draining
 """What a daemon sends on `Attach`."""
 
-CoordinatorItem = m.Registered | m.StartJob | m.CancelJob | m.Drain | m.Activate
+CoordinatorItem = m.Registered | m.StartJob | m.CancelJob | m.Drain | m.Activate | m.SetPace
 """What the coordinator sends on `Attach`."""
 
 ItemT = TypeVar("ItemT")

@@ -10,6 +10,7 @@ from aiohttp import web
 from tvarr import resources
 from tvarr.coordinator.web import catalogue, catalogue_pages, cluster, groups, health, pages, tuner
 from tvarr.coordinator.web.boards import BoardMaker
+from tvarr.coordinator.web.events import Events
 from tvarr.coordinator.web.guard import add_headers, guard
 from tvarr.coordinator.web.live import Boards
 from tvarr.coordinator.web.patience import SILENCE, Silence, bounded_body
@@ -51,9 +52,11 @@ def make_web(services: CoordinatorServices, extra_routes: Iterable[web.RouteDef]
     folder = resources.path("templates")
     application[SERVICES] = services
     application[PAGES] = environment(folder)
-    application[pages.BOARDS] = Boards(BoardMaker(services, application[PAGES]), pages.BOARD_INTERVAL_S)
+    application[pages.BOARDS] = Boards(
+        BoardMaker(services, application[PAGES]), pages.BOARD_INTERVAL_S, services.watched
+    )
     application[cluster.ENDING] = asyncio.Event()
-    application[cluster.LISTENERS] = set()
+    application[cluster.EVENTS] = Events(services)
     application.on_response_prepare.append(add_headers)
     application.on_shutdown.append(cluster.end_events)
     application.add_routes([*to_aiohttp(ROUTES), *pages.ROUTES, *catalogue_pages.ROUTES, *extra_routes])

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from aiohttp import web
 
 from tvarr.coordinator.models import parse
+from tvarr.coordinator.web.events import Events
 from tvarr.coordinator.web.routes import EVENT_STREAM, Route, json_answer, json_body, page_of
 from tvarr.coordinator.web.schemas import MoveRequest, Registration, RelayView, TranscoderDetail, TranscoderView
 from tvarr.coordinator.web.services import View, services_of
 from tvarr.errors import NoPlacement, NotFound
 
-EVENT_INTERVAL_S = 1.0
 KEEPALIVE_S = 15.0
 MAX_LISTENERS = 512  # what they get is made once for all; one more is told to come back later
 
 ENDING = web.AppKey("ending", asyncio.Event)
-LISTENERS = web.AppKey("listeners", set[object])
+EVENTS = web.AppKey("events", Events)
 
 
 def find(views: list[View], key: str, what: str) -> View:
@@ -81,44 +81,35 @@ async def renew_registration(request: web.Request) -> web.Response:
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """`transcoders` and `relays`: the whole list at first, and again within a second of each change."""
-    services, ending, listeners = services_of(request), request.app[ENDING], request.app[LISTENERS]
-    if len(listeners) >= MAX_LISTENERS:
+    """`transcoders` and `relays`, the whole list at first and again within a second of each change, and `log`."""
+    feed = request.app[EVENTS]
+    if feed.listeners >= MAX_LISTENERS:
         raise NoPlacement(f"{MAX_LISTENERS} listeners are connected already")
-    listener = object()
-    listeners.add(listener)
+    return await send_events(request, feed.follow(KEEPALIVE_S))
+
+
+async def send_events(request: web.Request, events: AsyncGenerator[bytes, None]) -> web.StreamResponse:
+    """Answers with what comes, until the client leaves or the coordinator ends."""
+    ending = request.app[ENDING]
+    response = web.StreamResponse(headers={"Content-Type": EVENT_STREAM, "X-Accel-Buffering": "no"})
+    await response.prepare(request)
+    task = asyncio.create_task(_write_events(response, events))
+    end = asyncio.create_task(ending.wait())
     try:
-        response = web.StreamResponse(headers={"Content-Type": EVENT_STREAM, "X-Accel-Buffering": "no"})
-        await response.prepare(request)
-        await _send_changes(response, {"transcoders": services.transcoders, "relays": services.relays}, ending)
-    except ConnectionResetError:
-        pass  # the client left
+        await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        listeners.discard(listener)
+        end.cancel()
+        task.cancel()
+        ended, _ = await asyncio.gather(task, end, return_exceptions=True)
+    if isinstance(ended, Exception) and not isinstance(ended, ConnectionResetError):
+        raise ended
     return response
 
 
-async def _send_changes(
-    response: web.StreamResponse, sources: dict[str, Callable[[], list[View]]], ending: asyncio.Event
-) -> None:
-    loop = asyncio.get_running_loop()
-    sent: dict[str, str] = {}
-    quiet_since = loop.time()
-    while not ending.is_set():
-        for name, read in sources.items():
-            text = json.dumps(read(), ensure_ascii=False)
-            if sent.get(name) != text:
-                sent[name] = text
-                await response.write(f"event: {name}\ndata: {text}\n\n".encode())
-                quiet_since = loop.time()
-        if loop.time() - quiet_since >= KEEPALIVE_S:
-            await response.write(b": still here\n\n")
-            quiet_since = loop.time()
-        try:
-            async with asyncio.timeout(EVENT_INTERVAL_S):
-                await ending.wait()
-        except TimeoutError:
-            continue
+async def _write_events(response: web.StreamResponse, events: AsyncGenerator[bytes, None]) -> None:
+    async with aclosing(events):
+        async for event in events:
+            await response.write(event or b": still here\n\n")
 
 
 async def end_events(application: web.Application) -> None:
@@ -206,7 +197,7 @@ ROUTES = (
         method="GET",
         path="/api/v1/events",
         handler=events,
-        summary="Server-sent events: transcoders and relays as they change",
+        summary="Server-sent events: transcoders, relays and lines of the log as they change",
         answer=EVENT_STREAM,
         errors=(503,),
     ),

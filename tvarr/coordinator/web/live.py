@@ -21,6 +21,7 @@ from tvarr.coordinator.signals import Signal
 log = logging.getLogger(__name__)
 
 KEPT_CHANGES = 32  # who is further behind gets one change that sums them up
+WATCHED_ON_S = 5.0  # who goes from page to page still looks
 AT_ONCE = 8  # cards rendered before others have their turn
 
 Part: TypeAlias = tuple[str, Hashable, Callable[[], str]]
@@ -177,8 +178,12 @@ class Boards:
 
     MAX_BOARDS = 64
 
-    def __init__(self, make: Callable[[str], Board], interval_s: float) -> None:
-        """`make` gives the board of a page's name. Raises `NotFound`."""
+    def __init__(
+        self, make: Callable[[str], Board], interval_s: float, watched: Callable[[bool], None] = lambda _yes: None
+    ) -> None:
+        """`make` gives the board of a page's name, or raises `NotFound`; `watched` hears whether anybody looks."""
+        self._watched = watched
+        self._alone: asyncio.TimerHandle | None = None
         self.interval_s = interval_s
         self._make = make
         self._boards: dict[str, Board] = {}
@@ -203,6 +208,9 @@ class Boards:
         """As `Board.follow`."""
         board = await self.fresh(name)
         board.listeners += 1
+        if self._alone is not None:
+            self._alone.cancel()
+        self._watched(True)
         if name not in self._tasks:
             self._tasks[name] = asyncio.create_task(self._keep_fresh(name, board), name=f"board {name}")
         try:
@@ -212,6 +220,8 @@ class Boards:
             board.listeners -= 1
             if not board.listeners and (task := self._tasks.pop(name, None)):
                 task.cancel()
+            if not self.listeners:
+                self._alone = asyncio.get_running_loop().call_later(WATCHED_ON_S, self._watched, False)
 
     async def _keep_fresh(self, name: str, board: Board) -> None:
         loop = asyncio.get_running_loop()
@@ -222,8 +232,3 @@ class Boards:
             except Exception:
                 log.exception("the page %s can't be made", name)
             await asyncio.sleep(max(self.interval_s / 2, self.interval_s - (loop.time() - began)))
-
-    def close(self) -> None:
-        for task in self._tasks.values():
-            task.cancel()
-        self._tasks.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing, suppress
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -10,12 +9,11 @@ from aiohttp import web
 
 from tvarr.coordinator.auth import SESSION_S, TooManyFailures
 from tvarr.coordinator.web.boards import RELAYS, TRANSCODERS
-from tvarr.coordinator.web.cluster import ENDING, KEEPALIVE_S, MAX_LISTENERS
+from tvarr.coordinator.web.cluster import KEEPALIVE_S, MAX_LISTENERS, send_events
 from tvarr.coordinator.web.guard import COOKIE
 from tvarr.coordinator.web.live import Boards
 from tvarr.coordinator.web.problems import answer_for
 from tvarr.coordinator.web.rendering import form_of, render
-from tvarr.coordinator.web.routes import EVENT_STREAM
 from tvarr.coordinator.web.services import services_of
 from tvarr.errors import NoPlacement, TvarrError
 
@@ -124,22 +122,13 @@ async def move_job(request: web.Request) -> web.Response:
 
 async def live(request: web.Request) -> web.StreamResponse:
     """What changes on a page, for its script: see `web.live`."""
-    boards, ending = request.app[BOARDS], request.app[ENDING]
+    boards = request.app[BOARDS]
     if boards.listeners >= MAX_LISTENERS:
         raise NoPlacement(f"{MAX_LISTENERS} pages are open already")
     stamp = request.headers.get("Last-Event-ID") or request.query.get("at", "")
     name = request.match_info["page"]
     await boards.fresh(name)  # raises before the answer begins
-    response = web.StreamResponse(headers={"Content-Type": EVENT_STREAM, "X-Accel-Buffering": "no"})
-    await response.prepare(request)
-    with suppress(ConnectionResetError):
-        await response.write(b"retry: 1000\n\n")
-        async with aclosing(boards.follow(name, stamp, KEEPALIVE_S)) as events:
-            async for event in events:
-                if ending.is_set():
-                    break
-                await response.write(event or b": still here\n\n")
-    return response
+    return await send_events(request, boards.follow(name, stamp, KEEPALIVE_S))
 
 
 ROUTES = (

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from tvarr.coordinator.auth import Auth
+from tvarr.coordinator.log_tail import LogTail
 from tvarr.coordinator.models import Channel
 from tvarr.coordinator.store import Store
 from tvarr.errors import InvalidRequest
@@ -38,6 +39,10 @@ class CoordinatorServices(Protocol):
         """How many channels they are told they may watch at once."""
 
     @property
+    def log_tail(self) -> LogTail:
+        """The last lines of the log."""
+
+    @property
     def ready(self) -> bool:
         """Whether streams can be served: everything has started, nothing ends."""
 
@@ -55,6 +60,9 @@ class CoordinatorServices(Protocol):
 
     def relays(self) -> list[View]:
         """Every running relay."""
+
+    def watched(self, yes: bool) -> None:
+        """Somebody looks at the daemons' figures, or nobody any more."""
 
     def registration(self) -> View:
         """What a new worker has to be told: coordinator_url, token, command, container, compose."""

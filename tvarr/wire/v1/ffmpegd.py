@@ -35,6 +35,7 @@ __all__ = (
     "Sample",
     "SampleBatch",
     "SessionPool",
+    "SetPace",
     "Source",
     "SourceHeader",
     "StartJob",
@@ -584,6 +585,13 @@ class CoordinatorMessage(betterproto2.Message):
 
     activate: "Activate | None" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
+    )
+    """
+    not answered
+    """
+
+    pace: "SetPace | None" = betterproto2.field(
+        6, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
     """
     not answered
@@ -1353,6 +1361,21 @@ class SessionPool(betterproto2.Message):
 
 
 default_message_pool.register_message("tvarr.v1", "SessionPool", SessionPool)
+
+
+@dataclass(eq=False, repr=False)
+class SetPace(betterproto2.Message):
+    """
+    Another time between heartbeats from here on: shorter while people look at the figures, and longer again afterwards.
+    """
+
+    heartbeat_interval_s: "float" = betterproto2.field(1, betterproto2.TYPE_DOUBLE)
+    """
+    Seconds; as in `Registered`.
+    """
+
+
+default_message_pool.register_message("tvarr.v1", "SetPace", SetPace)
 
 
 @dataclass(eq=False, repr=False)
