@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import textwrap
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -211,3 +214,13 @@ async def test_a_daemon_works_for_a_coordinator_and_for_clients(tmp_path: Path, 
             go_on.set()
             assert await asyncio.wait_for(client, 30) == given
             await asyncio.wait_for(viewer, 30)
+
+
+async def test_the_readmes_example_is_true(box: Listening, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    program = example.replace("grpc://secret@127.0.0.1:9091", box.url).replace("in.ts", str(clip))
+    scope: dict[str, Any] = {}
+    exec("async def example():\n" + textwrap.indent(program, "    "), scope)
+    await scope["example"]()
+    assert len(capsys.readouterr().out.splitlines()) > 2 * FRAMES
