@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.certificates import Authority
 from tests.clips import make_clip, probe
 from tests.harness import TOKEN, cluster, eventually, watching
 from tests.listening import Listening, listening, port_of
@@ -56,7 +57,9 @@ async def test_what_a_daemon_says_of_itself(daemon: Daemon, box: Listening) -> N
     assert "libx264" in {encoder.name for encoder in daemon.capabilities.encoders if encoder.usable}
     assert daemon.capabilities.max_jobs == 1
     assert (await daemon.stats()).system.memory_total_bytes > 0
-    assert await daemon.probe(max_age_s=3_600) == daemon.capabilities
+    known = daemon.capabilities
+    assert await daemon.probe(max_age_s=3_600) == known
+    assert await daemon.probe() == known
 
 
 @pytest.mark.parametrize("sound", ["copied", "encoded"])
@@ -156,6 +159,35 @@ async def test_a_job_that_can_not_be_done(daemon: Daemon, clip: Path) -> None:
             async for _ in daemon.transcode(samples, [Target(video, Codec.H264)], encoder="nonsense"):
                 pass
     assert caught.value.code is ErrorCode.UNSUPPORTED
+
+
+async def test_a_source_that_the_daemon_reads(daemon: Daemon, clip: Path) -> None:
+    data = await asyncio.to_thread(clip.read_bytes)
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+        writer.close()
+
+    assert "tcp" in daemon.capabilities.protocols
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as source:
+        job = daemon.fetch(f"tcp://127.0.0.1:{source.sockets[0].getsockname()[1]}")
+        received = [sample async for sample in job]
+    with clip.open("rb") as file:
+        tracks, samples = read_ts(file)
+        assert received == list(samples)
+    assert [track.codec for track in job.tracks] == [track.codec for track in tracks.tracks]
+
+
+async def test_tls(tmp_path: Path) -> None:
+    authority = Authority.make(tmp_path / "authority")
+    cert, key = authority.issue(tmp_path, "127.0.0.1")
+    with listening(tmp_path, "--tls-cert", str(cert), "--tls-key", str(key)) as secured:
+        async with connect(f"grpcs://{TOKEN}@{secured.target}", tls_ca=authority.file) as daemon:
+            assert daemon.name == "box"
+        with pytest.raises(JobError, match="its certificate is not trusted"):
+            async with connect(f"grpcs://{TOKEN}@{secured.target}"):
+                pass
 
 
 async def test_who_is_turned_away(box: Listening) -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tvarr import __version__
-from tvarr.cluster.model import Capabilities, Encoder, JobSpec, Target
+from tvarr.cluster.model import Capabilities, Encoder, JobSpec, Source, Target
 from tvarr.errors import ConfigError, ErrorCode, InvalidRequest, JobError, MediaError, Refused, TvarrError
 from tvarr.media.batching import Batcher
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Track, Tracks
@@ -147,21 +147,37 @@ class Daemon:
         )
         return Transcode(self._endpoint, spec, samples)
 
+    def fetch(
+        self, url: str, *, user_agent: str = "", headers: Sequence[tuple[str, str]] = (), program: int | None = None
+    ) -> Transcode:
+        """A source that the daemon reads over the network, as it is: `async for sample in daemon.fetch("srt://...")`.
+
+        `capabilities.protocols` has the schemes of URLs that the daemon reads. `headers` and `user_agent` are for HTTP;
+        `program` is an MPEG-TS program number, None the first that can be played. Samples are put on a timeline that
+        never jumps; `tracks` are known when the first of them is here, and may change.
+        """
+        source = Source(url, user_agent, tuple(headers), program)
+        return Transcode(self._endpoint, JobSpec("", (), fetch=source), None)
+
 
 class Transcode:
     """One job. Iterating over it runs it: once, to its end, or until the loop is left, which stops it.
 
     Samples come in decode order within each track, on the input's timeline and under its track ids. Iterating raises
-    `JobError` where the job fails, and whatever `samples` raise.
+    `JobError` where the job fails, and whatever the input raises.
     """
 
-    def __init__(self, endpoint: Endpoint, spec: JobSpec, samples: Iterable[Sample] | AsyncIterable[Sample]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, spec: JobSpec, samples: Iterable[Sample] | AsyncIterable[Sample] | None
+    ) -> None:
+        """`samples`: None where the daemon fetches its input."""
         self.ack: TranscodeAck | None = None  # what encodes and decodes; from the first sample on
         self.tracks: tuple[Track, ...] = ()  # of the output, as far as they are known
         self.stats: TranscodeStats | None = None  # the latest, about one a second
         self._endpoint = endpoint
         self._spec = spec
         self._input = samples
+        self._timeline = None if samples is not None else Timeline()
         self._failure: Exception | None = None  # of the input
 
     async def __aiter__(self) -> AsyncGenerator[Sample]:
@@ -172,12 +188,13 @@ class Transcode:
                 while (item := await stream.receive()) is not None:
                     match item:
                         case Batch():
-                            for sample in item.samples:
+                            for sample in self._placed(item.samples):
                                 yield sample
                         case TranscodeAck():
-                            self.ack, self.tracks = item, convert.tracks_from_wire(item.tracks)
+                            self.ack = item
+                            self._set_tracks(convert.tracks_from_wire(item.tracks))
                         case messages.TracksChanged():
-                            self.tracks = convert.tracks_from_wire(item.tracks)
+                            self._set_tracks(convert.tracks_from_wire(item.tracks))
                         case TranscodeStats():
                             self.stats = item
                         case messages.TranscodeError():
@@ -193,10 +210,20 @@ class Transcode:
                         async with asyncio.timeout(STOP_WITHIN_S):
                             await stream.send(messages.TranscodeStop(reason="the client wants no more"))
 
+    def _set_tracks(self, tracks: tuple[Track, ...]) -> None:
+        self.tracks = tracks
+        if self._timeline is not None:
+            self._timeline.set_tracks(Tracks(tracks))
+
+    def _placed(self, samples: list[Sample]) -> Iterable[Sample]:
+        """A fetched source has its own clock; all other output is on the input's timeline already."""
+        timeline = self._timeline
+        return samples if timeline is None else filter(None, map(timeline.map, samples))
+
     async def _feed(self, stream: JobOutputs) -> None:
         """Sends the input. Where that fails, the job is stopped, and whoever iterates gets the reason."""
         try:
-            if not await self._sent(stream, convert.start_to_wire(self._spec)):
+            if not await self._sent(stream, convert.start_to_wire(self._spec)) or self._input is None:
                 return
             number = 0
             async for samples in _batches(self._input, self._spec):

@@ -135,3 +135,19 @@ def test_no_order_of_claims_and_releases_exceeds_a_limit(steps: list[tuple[int, 
         assert sum(e.family is Family.SOFTWARE for e in videos) <= 2
         assert sum(e.family is Family.NVENC for e in videos) <= 3
         assert sum(own.encode for own in capacity.own_sessions().values()) == sum(bool(e.device) for e in videos)
+
+
+def test_jobs_of_the_coordinator_and_of_clients_draw_from_one_pool() -> None:
+    capacity = Capacity(HOST)
+    video = Track(1, Codec.H264, width=1920, height=1080)
+    for number, device in enumerate(("GPU-a", "GPU-b")):
+        capacity.claim(f"ordered-{number}", "h264_nvenc", device)
+    spec = JobSpec("client", (Target(video, Codec.H264),), hw_accel="nvenc")
+    assert capacity.claim_for(spec).encoder == "h264_nvenc"
+    with pytest.raises(JobError, match="all 3 encoder sessions of geforce are taken"):
+        capacity.claim_for(JobSpec("late", spec.targets, hw_accel="nvenc"))
+    assert code_of(capacity, "ordered-late", "h264_nvenc", "GPU-a") is ErrorCode.CAPACITY
+    copies = JobSpec("copies", (Target(video, Codec.H264, copy=True),), encoder="h264_nvenc", device="GPU-a")
+    assert capacity.claim_for(copies).encoder == ""
+    capacity.release("client")
+    assert code_of(capacity, "ordered-late", "h264_nvenc", "GPU-a") is None

@@ -30,6 +30,7 @@ LIMITS = {
     "size of a batch": f"{kib(SPEC.batch_bytes)} is usual (`batch_bytes`, at most {mib(convert.MAX_BATCH_BYTES)})",
     "age of a batch": f"{SPEC.batch_age_s:.3f} s is usual (`batch_age_s`, at most {convert.MAX_BATCH_AGE_S:g} s)",
     "tracks of a job": str(convert.MAX_TRACKS),
+    "a `source`: headers; characters of its URL and of each header": f"{convert.MAX_HEADERS}; {convert.MAX_URL:,}",
     "`init_data`; `descriptors` of a track": f"{kib(convert.MAX_INIT_BYTES)}; {kib(convert.MAX_DESCRIPTORS_BYTES)}",
     "names and ids; messages and reasons": f"{convert.MAX_NAME}; {convert.MAX_TEXT:,} characters",
     "lines of `stderr`": str(convert.MAX_STDERR_LINES),
