@@ -56,6 +56,14 @@ def test_program_of_the_fragment(url: str, program: int | None) -> None:
     assert program_of(url) == program
 
 
+def test_what_a_channel_chooses_goes_before_what_its_url_says() -> None:
+    url = "http://h/list.m3u8#program=3&max_height=720&max_kbps=3000"
+    spec = SourceSpec.parse(url)
+    assert (spec.program, spec.max_height, spec.max_kbps, spec.audio_languages) == (3, 720, 3000, ())
+    spec = SourceSpec.parse(url, program=5, max_height=576, max_kbps=2000, audio_languages=["deu"])
+    assert (spec.program, spec.max_height, spec.max_kbps, spec.audio_languages) == (5, 576, 2000, ("deu",))
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [

@@ -91,6 +91,10 @@ async def test_at_the_limit_one_more_channel_is_refused_in_words(running: Cluste
                 assert also.status == 503
         group = await asyncio.to_thread(running.get, PATH)
         assert (group["connections"], group["max_connections"]) == (1, 1)
+        async with watching(f"{running.url}/metrics") as answer:
+            measured = (await answer.text()).splitlines()
+        assert f'tvarr_connections{{group="{GROUP}"}} 1.0' in measured
+        assert "tvarr_connections_refused_total 3.0" in measured
 
         await limit(running, 2)
         async with watching(two) as admitted:

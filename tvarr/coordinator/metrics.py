@@ -30,6 +30,9 @@ FIRST_BYTE = Histogram(
 VIEWER_DROPPED = Counter(
     "tvarr_viewer_dropped", "Viewers whose stream was broken off: too_slow, failed.", ["reason"], registry=None
 )
+CONNECTIONS_REFUSED = Counter(
+    "tvarr_connections_refused", "Viewers for whom their channel group had no connection left.", registry=None
+)
 SENT_BYTES = Counter("tvarr_sent_bytes", "Media sent to viewers.", ["container"], registry=None)
 SOURCE_SAMPLES = Counter("tvarr_source_samples", "Coded frames from all sources.", registry=None)
 JOB_SAMPLES = Counter(
@@ -37,6 +40,6 @@ JOB_SAMPLES = Counter(
 )
 
 ALL = (
-    *(TAKEOVERS, MOVES, LOST_PICTURES, EXHAUSTION, FIRST_BYTE, VIEWER_DROPPED, SENT_BYTES),
-    *(SOURCE_SAMPLES, JOB_SAMPLES),
+    *(TAKEOVERS, MOVES, LOST_PICTURES, EXHAUSTION, FIRST_BYTE, VIEWER_DROPPED, CONNECTIONS_REFUSED),
+    *(SENT_BYTES, SOURCE_SAMPLES, JOB_SAMPLES),
 )

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from tvarr.background import log_ids
+from tvarr.coordinator import metrics
 from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.ingest import Ingest
 from tvarr.coordinator.models import Channel, Profile
@@ -188,6 +189,7 @@ class Relays:
             return going
         idle = [(since, relay) for relay in users if (since := relay.idle_since) is not None]
         if not idle:
+            metrics.CONNECTIONS_REFUSED.inc()
             raise _taken(channel.group, limit, users)
         _, longest = min(idle, key=lambda pair: pair[0])
         task = asyncio.create_task(self.stop(longest, f"{channel.name} needs its connection"), name="stop a relay")

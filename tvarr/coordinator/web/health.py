@@ -121,6 +121,8 @@ def _relays(relays: Sequence[View]) -> Iterable[Metric]:
     yield _gauge(
         "relays", "Running relays by the state of their source.", _counted("state", (r["state"] for r in relays))
     )
+    connected = (relay["channel"]["group"] for relay in relays if relay["source"]["counts"])
+    yield _gauge("connections", "Connections to providers, by channel group.", _counted("group", connected))
     for key, words in (
         ("bytes", "Bytes from a relay's source."),
         ("reconnections", "New connections to a relay's source."),
