@@ -3,11 +3,12 @@
 VENV ?= .venv
 JOBS ?= 2
 PYTEST_ARGS ?=
+MINUTES ?= 10
 BIN := $(VENV)/bin
 SOURCES := tvarr tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format bench bench-faults soak examples generate docs release-protocol clean
+.PHONY: help venv run demo test check format bench bench-faults fuzz soak examples generate docs release-protocol clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -51,6 +52,9 @@ soak: $(VENV)/.installed-dev  ## kill and stop daemons under eight relays for MI
 
 examples: $(VENV)/.installed-dev  ## make the examples' code from proto/, and build them (needs Node and Go)
 	$(MAKE) --no-print-directory -C examples PYTHON=$(abspath $(BIN))/python
+
+fuzz: $(VENV)/.installed-dev  ## feed garbage to every parser, for MINUTES
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 generate: $(VENV)/.installed-dev  ## make tvarr/wire/v1 from the .proto
 	$(BIN)/python -m tvarr.wire.generate

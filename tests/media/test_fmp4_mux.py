@@ -17,6 +17,7 @@ from tvarr.errors import CannotCarry, MediaError
 from tvarr.media.codecs import opus
 from tvarr.media.codecs.annexb import joined, nal_units
 from tvarr.media.fmp4.boxes import Box, children, find
+from tvarr.media.fmp4.entries import describe
 from tvarr.media.fmp4.mux import STYP, Muxer
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Track, Tracks
 from tvarr.media.mpegts.demux import Demuxer
@@ -365,3 +366,15 @@ def test_what_is_behind_lengths_is_what_was_behind_start_codes(media_dir: Path) 
         units.append(written[at + 4 : at + 4 + size])
         at += 4 + size
     assert units == expected
+
+
+@pytest.mark.parametrize(
+    ("codec", "data"),
+    [
+        (Codec.H264, joined([SPS, PPS + b"\x01" * 0x10000])),
+        (Codec.AV1, bytes.fromhex("0d0000000000ffffffffffffffff0002b52d05ffe977ffbd0bb7e6")),  # 65536 wide
+    ],
+    ids=["length", "width"],
+)
+def test_what_a_sample_entry_has_no_room_for_is_no_description(codec: Codec, data: bytes) -> None:
+    assert describe(Track(1, codec), data) is None

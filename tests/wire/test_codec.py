@@ -64,6 +64,12 @@ def test_any_bytes_are_read_or_refused_in_one_way(name: str, data: bytes) -> Non
         decode(data)
 
 
+def test_a_field_of_another_type_is_one_that_is_not_known() -> None:
+    """`tracks` of TracksChanged as a number: bytes that parse, and no track."""
+    assert codec.decode_job_input(b"\x2a\x02\x08\x07") == m.TracksChanged()
+    assert codec.decode_message(m.TracksChanged, b"\x08\x07") == m.TracksChanged()
+
+
 @given(batch=batches, at=st.integers(1, 40))
 def test_a_truncated_batch_is_refused(batch: codec.Batch, at: int) -> None:
     encoded = codec.encode_job_input(batch)

@@ -95,7 +95,7 @@ class _Envelope(Generic[ItemT]):
         if field is None:
             return None
         _check_size(data)
-        return cast("ItemT", self._class_of[field].parse(getattr(envelope, field).SerializeToString()))
+        return cast("ItemT", self._class_of[field].parse(_known(getattr(envelope, field))))
 
 
 def _batch(wire: Sequence[Any]) -> Batch:
@@ -116,6 +116,14 @@ def _parsed(upb: type[UpbT], data: bytes) -> UpbT:
         return upb.FromString(data)
     except DecodeError as error:
         raise WireError(f"not a {upb.DESCRIPTOR.name}: {error}") from error
+
+
+def _known(message: Message) -> bytes:
+    """Without fields that are not of this version, or not of the type that they have in it: to upb both are unknown,
+    and betterproto2 takes the latter at their word.
+    """
+    message.DiscardUnknownFields()  # type: ignore[no-untyped-call,unused-ignore]
+    return message.SerializeToString()
 
 
 def _check_size(data: bytes) -> None:
@@ -172,4 +180,4 @@ def encode_message(message: betterproto2.Message) -> bytes:
 def decode_message(cls: type[MessageT], data: bytes) -> MessageT:
     """The message that `encode_message` wrote."""
     _check_size(data)
-    return cls.parse(_parsed(getattr(ffmpegd_pb2, cls.__name__), data).SerializeToString())
+    return cls.parse(_known(_parsed(getattr(ffmpegd_pb2, cls.__name__), data)))

@@ -6,7 +6,7 @@ One function a codec. What they need comes from the track, or from its first sam
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tvarr.errors import CannotCarry, MediaError
@@ -58,6 +58,8 @@ def describe(track: Track, data: bytes = b"", *, in_band: bool = True) -> Sample
 
 def _visual(kind: bytes, width: int, height: int, aspect: tuple[int, int], *content: bytes) -> bytes:
     """VisualSampleEntry (14496-12, 12.1.3) with the shape of pixels, where these aren't square."""
+    if not (0 <= width <= 0xFFFF and 0 <= height <= 0xFFFF):
+        raise MediaError(f"pictures of {width}x{height}")
     fixed = struct.pack(">6xH16xHHIII H32xHh", 1, width, height, 72 << 16, 72 << 16, 0, 1, 24, -1)
     shape = (box(b"pasp", struct.pack(">II", *aspect)),) if aspect[0] != aspect[1] else ()
     return box(kind, fixed, *content, *shape)
@@ -75,7 +77,9 @@ def _parameter_sets(track: Track, data: bytes) -> dict[int, list[bytes]]:
     return sets
 
 
-def _sized(units: Iterable[bytes]) -> bytes:
+def _sized(units: Sequence[bytes]) -> bytes:
+    if any(len(unit) > 0xFFFF for unit in units):
+        raise MediaError("a parameter set that is too long")
     return b"".join(len(unit).to_bytes(2, "big") + unit for unit in units)
 
 
