@@ -192,7 +192,8 @@ class Relays:
             metrics.CONNECTIONS_REFUSED.inc()
             raise _taken(channel.group, limit, users)
         _, longest = min(idle, key=lambda pair: pair[0])
-        task = asyncio.create_task(self.stop(longest, f"{channel.name} needs its connection"), name="stop a relay")
+        del self.running[longest.channel.id]  # at once: nobody is to join it any more
+        task = asyncio.create_task(longest.close(f"{channel.name} needs its connection"), name="end an idle relay")
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
         return longest
