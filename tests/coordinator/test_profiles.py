@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvarr.coordinator.models import BUILTIN_PROFILES, Profile
+from tvarr.coordinator.models import AUDIO_CHANNEL_LIMITS, BUILTIN_PROFILES, Profile
 from tvarr.coordinator.profiles import carried, default_kbps, plan
 from tvarr.errors import CannotCarry
+from tvarr.ffmpeg.families import AUDIO
 from tvarr.media.model import Codec, Kind, Track, Tracks
 
 VIDEO = Track(256, Codec.H264, width=1920, height=1080, fps=25.0, init=b"sps", stream_type=0x1B, interlaced=True)
@@ -198,3 +199,8 @@ def test_a_container_without_the_picture_or_the_sound_is_refused() -> None:
     with pytest.raises(CannotCarry, match="MP4 has no mapping for aac_latm"):
         carried(latm, "mp4")
     assert [track.id for track in carried(Tracks((*latm.tracks, AC3)), "mp4").tracks] == [256, 258]
+
+
+def test_profiles_allow_the_channels_that_daemons_make() -> None:
+    """A variant's tables would tell of channels that are not there."""
+    assert {codec.value: flags.max_channels for codec, flags in AUDIO.items()} == AUDIO_CHANNEL_LIMITS

@@ -44,8 +44,8 @@ FFMPEG_SCHEMES = frozenset(
 )
 """Live protocols that FFmpeg reads and tvarr does not yet."""
 
-AUDIO_CHANNEL_LIMITS = {"mp2": 2, "mp3": 2, "ac3": 6, "eac3": 6, "aac": 8, "opus": 8}
-"""The most channels that FFmpeg's encoder of each codec takes."""
+AUDIO_CHANNEL_LIMITS = {"mp2": 2, "mp3": 2, "ac3": 6, "eac3": 6, "aac": 6, "opus": 8}
+"""The most channels that daemons make of each codec; those of `tvarr.ffmpeg.families`, which a test compares."""
 
 VideoCodec = Literal["copy", "h264", "hevc", "mpeg2video", "av1", "vp9"]
 AudioCodec = Literal["copy", "aac", "ac3", "eac3", "mp2", "mp3", "opus"]

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from tvarr.cluster.model import Encoder, Family, Gpu, JobSpec, Target
 from tvarr.errors import ErrorCode, JobError
-from tvarr.ffmpeg.families import AUDIO, Flags, flags_of
+from tvarr.ffmpeg.families import AUDIO, VORBIS_LAYOUTS, Flags, flags_of
 from tvarr.ffmpeg.pipes import FIRST_ID, OUTPUT, not_carried, pipe_for
 from tvarr.media.model import TICKS_33BIT, TICKS_PER_SECOND, Codec, Kind
 
@@ -305,8 +305,11 @@ def _audio(target: Target, number: int) -> list[str]:
     kbps = target.bitrate_kbps or flags.kbps_per_channel * channels
     if flags.bitrates:
         kbps = min(flags.bitrates, key=lambda allowed: abs(allowed - kbps))
+    filters = "aresample=async=1:min_hard_comp=0.02"
+    if flags.layouts:
+        filters += f",aformat=channel_layouts={VORBIS_LAYOUTS[channels - 1]}"
     return [
-        *(f"-filter:a:{number}", "aresample=async=1:min_hard_comp=0.02", f"-c:a:{number}", flags.encoder),
+        *(f"-filter:a:{number}", filters, f"-c:a:{number}", flags.encoder),
         *(f"-b:a:{number}", f"{kbps}k", f"-ac:a:{number}", str(channels), f"-ar:a:{number}", str(rate)),
     ]
 
