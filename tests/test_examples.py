@@ -58,6 +58,9 @@ def test_a_client_that_is_turned_away_says_why(box: Listening, clip: Path, tmp_p
     code, output = run(*command, box.target, str(clip), str(tmp_path / "out"), "nonsense")
     assert code == 1, output
     assert "BAD_REQUEST" in output
+    code, output = run(*command, box.target)
+    assert code == 1, output
+    assert "HOST:PORT IN.ts OUT.h264" in output
 
 
 def test_every_example_is_a_page_long_and_has_its_line() -> None:
@@ -85,6 +88,7 @@ def test_a_worker_of_another_make_does_a_coordinators_job(tmp_path: Path, clip: 
             assert probe_bytes(data, tmp_path).pts("video") == probe(clip).pts("video")
             assert decode_errors(tmp_path / "received.ts") == []
 
+            assert "nonsense" not in running.roles["coordinator"].text()
             status, _ = running.request("PATCH", f"/api/v1/channels/{slug}", {"loop": True, "pace": "realtime"})
             assert status == 200
             asyncio.run(a_picture(running.stream_url(slug, "h264")))

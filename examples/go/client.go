@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,11 +54,11 @@ func feed(stream pb.Ffmpegd_TranscodeClient, path, codec string) error {
 	if err != nil {
 		return err
 	}
-	if err := stream.Send(&pb.JobInput{Kind: &pb.JobInput_Batch{Batch: batch}}); err != nil {
-		return err
-	}
-	if err := stream.Send(&pb.JobInput{Kind: &pb.JobInput_Complete{Complete: &pb.InputComplete{}}}); err != nil {
-		return err
+	end := &pb.JobInput_Complete{Complete: &pb.InputComplete{}}
+	for _, input := range []*pb.JobInput{{Kind: &pb.JobInput_Batch{Batch: batch}}, {Kind: end}} {
+		if err := stream.Send(input); err != nil {
+			return err
+		}
 	}
 	return stream.CloseSend()
 }
@@ -72,6 +73,7 @@ func run(target, source, destination, codec string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+os.Getenv("TVARR_AUTH_TOKEN"))
+
 	daemon := pb.NewFfmpegdClient(connection)
 	hello, err := daemon.Register(ctx, &pb.RegisterRequest{ProtocolVersion: 1, ClientName: "go"})
 	if err != nil {
@@ -116,7 +118,7 @@ func run(target, source, destination, codec string) error {
 		}
 		switch kind := output.Kind.(type) {
 		case *pb.JobOutput_Ack:
-			fmt.Printf("encoded by %s\n", map[bool]string{true: "nobody", false: kind.Ack.Encoder}[kind.Ack.Encoder == ""])
+			fmt.Println("encoded by", cmp.Or(kind.Ack.Encoder, "nobody"))
 		case *pb.JobOutput_Error:
 			return fmt.Errorf("%s: %s", kind.Error.Code, kind.Error.Message)
 		case *pb.JobOutput_Batch:
@@ -138,6 +140,10 @@ func run(target, source, destination, codec string) error {
 
 func main() {
 	arguments := append(os.Args[1:], "copy")
+	if len(arguments) < 4 || os.Getenv("TVARR_AUTH_TOKEN") == "" {
+		fmt.Println("TVARR_AUTH_TOKEN=... ./client HOST:PORT IN.ts OUT.h264 [copy|h264|hevc]")
+		os.Exit(1)
+	}
 	if err := run(arguments[0], arguments[1], arguments[2], arguments[3]); err != nil {
 		if said, ok := status.FromError(err); ok {
 			err = fmt.Errorf("%s: %s", said.Code(), said.Message())

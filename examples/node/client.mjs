@@ -14,6 +14,10 @@ const BATCH_BYTES = 256 * 1024; // samples travel in batches of about this size;
 const definition = loadSync(PROTO, { keepCase: true, longs: Number, enums: String, defaults: true, oneofs: true });
 const { Ffmpegd } = grpc.loadPackageDefinition(definition).tvarr.v1;
 const [target, source, destination, codec = "copy"] = process.argv.slice(2);
+if (!destination || !process.env.TVARR_AUTH_TOKEN) {
+  console.log("TVARR_AUTH_TOKEN=... node client.mjs HOST:PORT IN.ts OUT.h264 [copy|h264|hevc]");
+  process.exit(1);
+}
 
 // Sends what the daemon gets: the job, its samples, the end.
 async function feed(call) {

@@ -12,10 +12,14 @@ const PROTO = new URL("../../proto/tvarr/v1/ffmpegd.proto", import.meta.url).pat
 const definition = loadSync(PROTO, { keepCase: true, longs: Number, enums: String, defaults: true, oneofs: true });
 const { Coordinator } = grpc.loadPackageDefinition(definition).tvarr.v1;
 const [target, name = "copier"] = process.argv.slice(2);
+if (!target || !process.env.TVARR_AUTH_TOKEN) {
+  console.log("TVARR_AUTH_TOKEN=... node worker.mjs COORDINATOR:9090 [NAME]");
+  process.exit(1);
+}
 const instance = { daemon_id: randomUUID(), instance_id: randomUUID() }; // a real one keeps its daemon_id over restarts
 const metadata = new grpc.Metadata();
 metadata.set("authorization", `Bearer ${process.env.TVARR_AUTH_TOKEN}`);
-const jobs = new Map(); // calls of `Work` by job id
+const jobs = new Map(); // what is known of each, by its id
 let [keptAs, leaving] = ["", false];
 
 // A connection of its own for each stream: a slow job never holds another up, nor the heartbeats.
@@ -25,7 +29,7 @@ const dial = () =>
     "grpc.use_local_subchannel_pool": 1,
   });
 
-const encoder = (codec) => ({ name: "copy", codec, family: "FAMILY_SOFTWARE", usable: true, verified: true });
+const encoder = (codec) => ({ name: `copy_${codec}`, codec, family: "FAMILY_SOFTWARE", usable: true, verified: true });
 const capabilities = {
   encoders: [encoder("h264"), encoder("aac")], // the same codecs in and out, or a copy would be a lie
   decoders: ["h264", "aac"],
@@ -36,8 +40,16 @@ const capabilities = {
   os: os.type(),
 };
 
-const system = () => ({ memory_total_bytes: os.totalmem(), memory_used_bytes: os.totalmem() - os.freemem() });
-const active = () => [...jobs.keys()].map((job_id) => ({ job_id, encoder: "copy" }));
+const system = () => ({
+  cpu_percent: Math.min(100, (100 * os.loadavg()[0]) / os.cpus().length),
+  memory_total_bytes: os.totalmem(),
+  memory_used_bytes: os.totalmem() - os.freemem(),
+  uptime_s: process.uptime(),
+});
+const active = () =>
+  [...jobs].map(([job_id, { start, began, speed }]) => ({
+    job_id, speed, encoder: start?.encoder, age_s: (performance.now() - began) / 1000,
+  }));
 
 // From registration to the end of the stream.
 async function attach() {
@@ -59,7 +71,7 @@ async function attach() {
         call.write({ accepted: { job_id: message.start.job_id } });
         work(message.start.job_id).catch((error) => console.log(`job ${message.start.job_id}: ${error.message}`));
       } else if (message.kind === "cancel") {
-        jobs.get(message.cancel.job_id)?.cancel();
+        jobs.get(message.cancel.job_id)?.call.cancel();
       }
     }
   } finally {
@@ -75,17 +87,30 @@ async function work(jobId) {
   const connection = dial();
   const call = connection.Work(metadata);
   const send = async (output) => call.write(output) || (await once(call, "drain"));
-  jobs.set(jobId, call);
+  const job = { call, start: null, began: performance.now(), speed: 0 };
+  jobs.set(jobId, job);
+  let [samples, bytes, first, told] = [0, 0, 0, job.began];
   try {
     await send({ open: { job_id: jobId, daemon_id: keptAs, protocol_version: 1 } });
-    let [start, samples] = [null, 0];
     for await (const input of call) {
       if (input.kind === "start") {
-        start = input.start;
+        job.start = input.start;
       } else if (input.kind === "batch" && input.batch.samples.length) {
-        if (!samples) await send({ ack: { encoder: start.encoder, family: "FAMILY_SOFTWARE", tracks: start.tracks } });
-        for (const sample of input.batch.samples) sample.sequence = samples++;
+        if (!samples) {
+          first = input.batch.samples[0].pts;
+          await send({ ack: { encoder: job.start.encoder, family: "FAMILY_SOFTWARE", tracks: job.start.tracks } });
+        }
+        for (const sample of input.batch.samples) {
+          sample.sequence = samples++;
+          bytes += sample.data.length;
+        }
         await send({ batch: input.batch });
+        if (performance.now() - told >= 1000) {
+          told = performance.now();
+          job.speed = (input.batch.samples.at(-1).pts - first) / 90 / (told - job.began);
+          const counts = { input_samples: samples, output_samples: samples, input_bytes: bytes, output_bytes: bytes };
+          await send({ stats: { speed: job.speed, ...counts } });
+        }
       } else if (input.kind === "complete") {
         await send({ complete: { samples } });
         break;

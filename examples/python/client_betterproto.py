@@ -71,6 +71,8 @@ def main(target: str, source: str, destination: str, codec: str = "copy") -> Non
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (4, 5) or "TVARR_AUTH_TOKEN" not in os.environ:
+        sys.exit(__doc__)
     try:
         main(*sys.argv[1:])
     except grpc.RpcError as error:

@@ -112,4 +112,6 @@ async def main(address: str, source: str, destination: str, codec: str = "copy")
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (4, 5) or "TVARR_AUTH_TOKEN" not in os.environ:
+        sys.exit(__doc__)
     asyncio.run(main(*sys.argv[1:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -14,6 +15,8 @@ from tvarr.errors import JobError
 from tvarr.ffmpegd.work import Jobs
 from tvarr.wire import convert, messages
 from tvarr.wire.server import TranscodeStream
+
+log = logging.getLogger(__name__)
 
 
 class ListenService:
@@ -39,6 +42,7 @@ class ListenService:
         self._answered = 0
 
     async def register(self, request: messages.RegisterRequest) -> messages.RegisterReply:
+        log.info("a client introduces itself: %s", convert.clean(request.client_name) or "unnamed")
         return messages.RegisterReply(
             daemon_id=self._daemon_id,
             name=self._name,
@@ -60,8 +64,9 @@ class ListenService:
 
     async def transcode(self, start: messages.TranscodeStart, peer: str, stream: TranscodeStream) -> None:
         """One job; a client that names it by an id of its own may find it taken, so each gets ours."""
+        job_id = f"{convert.clean(start.job_id) or 'listen'}-{uuid4().hex[:8]}"
+        log.info("a client at %s has a job", peer, extra={"job_id": job_id})
         try:
-            spec = convert.start_from_wire(start)
-            await self._jobs.serve(replace(spec, job_id=f"{spec.job_id or 'listen'}-{uuid4().hex[:8]}"), stream)
+            await self._jobs.serve(replace(convert.start_from_wire(start), job_id=job_id), stream)
         except JobError as error:
             await stream.send(convert.error_to_wire(error))
