@@ -113,6 +113,11 @@ def channel_lists(folder: Path) -> Iterator[bytes]:
     yield "\ufeff#EXTM3U\r\n#EXTINF:-1,Ä\r\nhttp://h/ä.ts\r\n".encode("utf-16")
 
 
+def searches(folder: Path) -> Iterator[bytes]:
+    """For HDHomeRun tuners: any device of any type, as Jellyfin does."""
+    yield bytes.fromhex("0002000c0104ffffffff0204ffffffff73cc7d8f")
+
+
 def envelopes(folder: Path) -> Iterator[bytes]:
     sound = Track(257, Codec.AAC, language="deu", sample_rate=48_000, channels=2)
     spec = JobSpec(job_id="j", targets=(Target(TRACK, Codec.HEVC, bitrate_kbps=800), Target(sound, Codec.AAC)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.conftest import SHARED_MEDIA
 from tests.fuzz import seeds
-from tvarr.coordinator import m3u
+from tvarr.coordinator import discovery, m3u
 from tvarr.coordinator.profiles import carried
 from tvarr.coordinator.source import SourceFailure
 from tvarr.coordinator.sources.hls.packed import PackedAudio
@@ -179,6 +179,10 @@ def channels(data: bytes) -> None:
             entry.as_channel()
 
 
+def searches(data: bytes) -> None:
+    discovery.looks_for(data, "10F00005")
+
+
 def wire(data: bytes) -> None:
     """Envelopes of all four directions, and what is made of their content."""
     for decode in (codec.decode_job_input, codec.decode_job_output, codec.decode_daemon, codec.decode_coordinator):
@@ -205,6 +209,7 @@ TARGETS: dict[str, Target] = {
     "sniff": Target(sniffed, seeds.heads_of_sources, 8192),
     "hls": Target(hls, seeds.playlists),
     "m3u": Target(channels, seeds.channel_lists),
+    "searches": Target(searches, seeds.searches, 2048),
     "wire": Target(wire, seeds.envelopes),
 }
 
