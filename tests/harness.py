@@ -113,9 +113,8 @@ class Cluster:
         flags += ["--data-dir", str(self.folder / "data"), "--log-level", "debug", *self.coordinator_flags]
         if self.media_dir:
             flags += ["--media-dir", str(self.media_dir)]
-        role = self.run(
-            "coordinator", "coordinator", *flags, TVARR_ADMIN_PASSWORD=PASSWORD, TVARR_AUTH_TOKEN=TOKEN, **environment
-        )
+        secrets = {"TVARR_ADMIN_PASSWORD": PASSWORD, "TVARR_AUTH_TOKEN": TOKEN}
+        role = self.run("coordinator", "coordinator", *flags, **{**secrets, **environment})
 
         def ports() -> tuple[int, int] | None:
             assert role.process.poll() is None, f"the coordinator ended:\n{role.text()}"
