@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from http.cookies import SimpleCookie
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from tests.coordinator.web_server import PASSWORD, serving
 from tvarr.coordinator import auth
+from tvarr.coordinator.auth import TooManyFailures
 from tvarr.coordinator.web import ROUTES
 from tvarr.errors import CannotCarry, ErrorCode, JobError, NoPlacement, SourceError, TvarrError
 
@@ -178,3 +181,72 @@ async def test_methods_that_a_path_has_not(tmp_path: Path) -> None:
         assert answer.status == 405
         assert "GET" in answer.headers["Allow"]
         assert answer.content_type == "application/problem+json"
+
+
+async def test_who_is_denied_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A tampered cookie, a page of another site, a missing and a wrong password: 401 or 403, and one line each."""
+    async with serving(tmp_path, logged_in=False) as (client, services):
+        services.stream_key = "key"
+        good = services.auth.start_session()
+        tries: list[tuple[str, str, dict[str, str], int, str]] = [
+            ("GET", "/api/v1/relays", {"Cookie": f"tvarr_session={good[:-1]}!"}, 401, "its session is over"),
+            ("POST", "/api/v1/channels", {"Origin": "http://evil.example"}, 403, "a page of another site"),
+            ("POST", "/login", {"Origin": "http://evil.example"}, 403, "a page of another site"),
+            ("GET", "/api/v1/registration", {}, 401, "neither a password nor a session"),
+            ("GET", "/api/v1/registration", {"Authorization": "Bearer guess-a-secret"}, 401, "wrong password"),
+            ("GET", "/stream/x.ts?key=guess-a-secret", {}, 401, "no stream key"),
+            ("GET", "/playlist.m3u", {}, 401, "no stream key"),
+        ]
+        for method, path, headers, status, words in tries:
+            async with client.request(method, path, headers=headers) as answer:
+                assert answer.status == status, path
+            assert words in caplog.text
+        async with client.get("/api/v1/relays", headers={"Cookie": f"tvarr_session={good}"}) as answer:
+            assert answer.status == 200
+        lines = len(caplog.records)
+        for _ in range(50):
+            async with client.get("/api/v1/registration") as answer:
+                assert answer.status == 401
+        assert len(caplog.records) == lines  # nobody fills the log
+    assert "secret" not in caplog.text
+
+
+async def test_ten_thousand_guesses_hold_nobody_else_up(tmp_path: Path) -> None:
+    async with serving(tmp_path, logged_in=False) as (client, services):
+        guesses = [services.auth.password_is(f"guess {n}", "192.0.2.66") for n in range(10_000)]
+        answers = await asyncio.gather(*guesses, return_exceptions=True)
+        looked_at = sum(answer is False for answer in answers)
+        assert looked_at < auth.FREE_FAILURES + auth.MAX_SCRYPT_AT_ONCE
+        assert sum(isinstance(answer, TooManyFailures) for answer in answers) == 10_000 - looked_at
+        for _ in range(auth.FREE_FAILURES):
+            async with client.post("/login", data={"password": "guess"}) as answer:
+                assert answer.status == 401
+        async with client.post("/login", data={"password": PASSWORD}) as answer:
+            assert answer.status == 429  # from the same address
+        assert client.port is not None
+        async with (
+            aiohttp.TCPConnector(local_addr=("127.0.0.2", 0)) as elsewhere,
+            aiohttp.ClientSession(connector=elsewhere) as other,
+            other.post(
+                f"http://127.0.0.1:{client.port}/login", data={"password": PASSWORD}, allow_redirects=False
+            ) as answer,
+        ):
+            assert answer.status == 303
+
+
+async def test_the_password_is_kept_as_a_scrypt_hash(tmp_path: Path) -> None:
+    async with serving(tmp_path, logged_in=False) as (_, services):
+        stored = await services.store.setting(auth.PASSWORD_KEY)
+        assert stored is not None
+        assert stored.startswith("scrypt$")
+        assert PASSWORD not in stored
+
+
+async def test_over_tls_the_cookie_is_for_tls_alone(tmp_path: Path) -> None:
+    async with serving(tmp_path, logged_in=False) as (client, _):
+        for scheme, secure in (("https", True), ("http", "")):
+            headers = {"X-Forwarded-Proto": scheme}
+            form = {"password": PASSWORD}
+            async with client.post("/login", data=form, headers=headers, allow_redirects=False) as answer:
+                cookie: SimpleCookie = SimpleCookie(answer.headers["Set-Cookie"])
+                assert cookie["tvarr_session"]["secure"] == secure

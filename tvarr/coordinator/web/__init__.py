@@ -10,6 +10,7 @@ from aiohttp import web
 from tvarr import resources
 from tvarr.coordinator.web import catalogue, catalogue_pages, cluster, groups, health, pages, tuner
 from tvarr.coordinator.web.boards import BoardMaker
+from tvarr.coordinator.web.denials import DENIALS, Denials
 from tvarr.coordinator.web.events import Events
 from tvarr.coordinator.web.guard import add_headers, guard
 from tvarr.coordinator.web.live import Boards
@@ -55,6 +56,7 @@ def make_web(services: CoordinatorServices, extra_routes: Iterable[web.RouteDef]
     application[pages.BOARDS] = Boards(
         BoardMaker(services, application[PAGES]), pages.BOARD_INTERVAL_S, services.watched
     )
+    application[DENIALS] = Denials()
     application[cluster.ENDING] = asyncio.Event()
     application[cluster.EVENTS] = Events(services)
     application.on_response_prepare.append(add_headers)

@@ -8,6 +8,8 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
+from tvarr.coordinator.auth import TooManyFailures
+from tvarr.coordinator.web.denials import note
 from tvarr.coordinator.web.problems import Handler, problem
 from tvarr.coordinator.web.services import own_url, services_of
 
@@ -45,22 +47,38 @@ def _has_key(request: web.Request) -> bool:
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Lets nobody in who isn't known, and nothing change by another site's page."""
     if request.method not in SAFE_METHODS and not _comes_from_here(request):
+        note(request, "it comes from a page of another site")
         return problem(HTTPStatus.FORBIDDEN, "the request comes from a page of another site")
     if needs_key(request.path) and not _has_key(request):
+        note(request, "it has no stream key, or a wrong one")
         return problem(HTTPStatus.UNAUTHORIZED, "streams need a key here: ?key=KEY")
     if is_open(request.path) or services_of(request).auth.disabled or await _is_known(request):
         return await handler(request)
+    _note_stranger(request)
     if request.path.startswith("/api/") or request.method not in SAFE_METHODS:
         words = "the admin password is needed: Authorization: Bearer PASSWORD, or log in at /login"
         return problem(HTTPStatus.UNAUTHORIZED, words, headers={"WWW-Authenticate": 'Bearer realm="tvarr"'})
     raise web.HTTPSeeOther(f"/login?next={quote(request.path_qs, safe='')}")
 
 
+def _note_stranger(request: web.Request) -> None:
+    if "Authorization" in request.headers:
+        note(request, "wrong password")
+    elif COOKIE in request.cookies:
+        note(request, "its session is over, or was never one")
+    elif request.path.startswith("/api/") or request.method not in SAFE_METHODS:
+        note(request, "neither a password nor a session")
+
+
 async def _is_known(request: web.Request) -> bool:
     auth = services_of(request).auth
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return await auth.password_is(credentials.strip(), request.remote or "")
+        try:
+            return await auth.password_is(credentials.strip(), request.remote or "")
+        except TooManyFailures:
+            note(request, "too many wrong passwords")
+            raise
     return auth.session_is(request.cookies.get(COOKIE, ""))
 
 

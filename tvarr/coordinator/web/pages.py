@@ -10,6 +10,7 @@ from aiohttp import web
 from tvarr.coordinator.auth import SESSION_S, TooManyFailures
 from tvarr.coordinator.web.boards import RELAYS, TRANSCODERS
 from tvarr.coordinator.web.cluster import KEEPALIVE_S, MAX_LISTENERS, send_events
+from tvarr.coordinator.web.denials import note
 from tvarr.coordinator.web.guard import COOKIE
 from tvarr.coordinator.web.live import Boards
 from tvarr.coordinator.web.problems import answer_for
@@ -46,6 +47,7 @@ async def login(request: web.Request) -> web.Response:
     except TooManyFailures as failures:
         error, status = f"{failures} ({failures.retry_after_s} s)", HTTPStatus.TOO_MANY_REQUESTS
     if error:
+        note(request, "wrong password" if status is HTTPStatus.UNAUTHORIZED else "too many wrong passwords")
         return render(request, "login.html", {"next": target, "error": error}, status=status)
     answer = web.HTTPSeeOther(target)
     secure = request.secure or request.headers.get("X-Forwarded-Proto", "") == "https"
