@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 SOURCES := tvarr tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format bench bench-faults fuzz soak examples generate docs release-protocol clean
+.PHONY: help venv run demo test images test-images lock check format bench bench-faults fuzz soak examples generate docs \
+    release-protocol clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -25,6 +26,15 @@ venv: $(VENV)/.installed-dev  ## make .venv with everything that development nee
 test: $(VENV)/.installed-dev  ## run the tests
 	$(BIN)/pytest -n $(JOBS) -rfEs $(PYTEST_ARGS)
 
+images:  ## build the container images with podman, docker or buildah
+	container/build.sh
+
+test-images: $(VENV)/.installed-dev  ## build them from Debian's packages, as root, and try them
+	PYTEST=$(BIN)/pytest container/test.sh
+
+lock:  ## pin what the images install, from pyproject.toml (needs uv)
+	container/lock.sh
+
 check: $(VENV)/.installed-dev  ## lint, types, layers, generated code, shell scripts
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -33,8 +43,8 @@ check: $(VENV)/.installed-dev  ## lint, types, layers, generated code, shell scr
 	$(BIN)/python -m tvarr.wire.generate --check
 	sh -n run-roles.sh
 	sh -n container/as-user.sh
-	bash -n .ci/run
-	@if command -v shellcheck >/dev/null; then shellcheck -S warning run-roles.sh container/as-user.sh .ci/run; fi
+	for script in .ci/run container/build.sh container/lock.sh container/test.sh; do bash -n $$script || exit 1; done
+	@if command -v shellcheck >/dev/null; then shellcheck -S warning run-roles.sh container/*.sh .ci/run; fi
 
 format: $(VENV)/.installed-dev  ## format the code
 	$(BIN)/ruff check --fix $(SOURCES)
