@@ -11,14 +11,16 @@ from tvarr.media.codecs import av1, vp9
 from tvarr.media.model import Codec, Event, Sample, Track, Tracks
 from tvarr.media.mpegts.demux import Demuxer
 
+PROGRAM = 1  # as ffmpeg calls its only one, in which a demuxer that chose would find no picture
+
 
 class Reader:
     """MPEG-TS bytes in, tracks and samples out, with those codecs put right that come as private data."""
 
     def __init__(self, codecs: Mapping[int, Codec]) -> None:
         """`codecs`: what each PID was asked to be."""
-        self._demuxer = Demuxer()
         self._private = {pid: codec for pid, codec in codecs.items() if codec in PRIVATE_IN_TS}
+        self._demuxer = Demuxer(program=PROGRAM if self._private else None, as_they_are=self._private)
         self._tracks: dict[int, Track] = {}  # of `_private`, as their last keyframes said
         self._announced: Tracks | None = None  # as the demuxer did
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 
 from tvarr.media.model import Codec, Event, Kind, Sample, Tracks
@@ -46,7 +46,9 @@ class Demuxer:
     What comes out depends on the bytes only, not on how they were chunked.
     """
 
-    def __init__(self, *, program: int | None = None) -> None:
+    def __init__(self, *, program: int | None = None, as_they_are: Collection[int] = ()) -> None:
+        """`as_they_are`: PIDs whose payload nobody looks into for what it may be."""
+        self._as_they_are = frozenset(as_they_are)
         self.stats = DemuxStats()
         self._framer = Framer()
         self._wanted = program
@@ -226,7 +228,7 @@ class Demuxer:
             self._announce()
 
     def _new_stream(self, entry: psi.PmtStream, codec: Codec, program_descriptors: bytes) -> Elementary:
-        stream = Elementary(entry, codec, self.stats)
+        stream = Elementary(entry, codec, self.stats, taken_as_it_is=entry.pid in self._as_they_are)
         if psi.carries_sections(entry.stream_type, program_descriptors):
             self._elementary[entry.pid] = SectionReceiver(self.stats, partial(self._on_section, stream))
         else:

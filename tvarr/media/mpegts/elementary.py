@@ -22,8 +22,12 @@ MAX_FPS = 300.0  # what states more is counted in ticks of something else: a cap
 class Elementary:
     """A stream that a PMT announces. `changed` is set when its track is no longer what it was."""
 
-    def __init__(self, entry: psi.PmtStream, announced: Codec, stats: DemuxStats) -> None:
+    def __init__(
+        self, entry: psi.PmtStream, announced: Codec, stats: DemuxStats, *, taken_as_it_is: bool = False
+    ) -> None:
+        """`taken_as_it_is`: nobody looks into its payload for what it may be."""
         self.entry = entry
+        self._taken_as_it_is = taken_as_it_is
         self.announced = announced
         self.changed = False
         self.scrambled = False
@@ -41,7 +45,7 @@ class Elementary:
     @property
     def sniffed(self) -> bool:
         """Whether its payload decides what it is: audio, video, and private PES packets that nothing explains."""
-        return self.announced in FORMATS or self.announced in FINDERS or self.unexplained
+        return not self._taken_as_it_is and (self.announced in FORMATS or self.announced in FINDERS or self.unexplained)
 
     @property
     def unexplained(self) -> bool:
