@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import choose, clients, daemons, main_job, mp4, ts_demux, ts_mux, wire_codec
+from tests.bench import choose, clients, daemons, main_job, mp4, ts_demux, ts_mux, viewers, wire_codec
 from tests.bench.report import Report
 
 CASES = {
@@ -15,6 +15,7 @@ CASES = {
     "choose": choose.run,
     "daemons": daemons.run,
     "clients": clients.run,
+    "viewers": viewers.run,
     "job": main_job.run,
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import process_time
 
 from tests.bench.report import Report
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Sample, Track, Tracks
@@ -36,8 +36,8 @@ def run(report: Report) -> None:
     while spent < 2:
         shifted = [s._replace(pts_ticks=s.pts_ticks + lap, dts_ticks=s.dts_ticks + lap) for s in gop]
         batches = [shifted[at : at + 5] for at in range(0, len(shifted), 5)]
-        begun = perf_counter()
+        begun = process_time()
         written += sum(len(chunk.data) for batch in batches for chunk in muxer.mux(batch))
-        spent += perf_counter() - begun
+        spent += process_time() - begun
         lap += length
     report.add("mux MPEG-TS", written / spent / 1e6, "MB/s", compared=f"{written / 1e6:.0f} MB", aim="at least 250")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import time
+import urllib.request
 from itertools import pairwise
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.clips import decode_errors, probe, probe_bytes
+from tests.clips import decode_errors, make_clip, probe, probe_bytes
 from tests.harness import Cluster, eventually, read_all, read_for, watching
-from tvarr.media.model import Kind, Sample, Tracks
+from tvarr.media.model import TICKS_33BIT, TICKS_PER_SECOND, Kind, Sample, Tracks
 from tvarr.media.mpegts.demux import Demuxer
 
 
@@ -159,3 +161,64 @@ async def test_a_viewer_who_reads_nothing_disturbs_nobody(tvarr: Cluster) -> Non
         with contextlib.suppress(aiohttp.ClientError):
             stuck.close()
     assert len(data) > 150_000
+
+
+async def test_a_viewer_who_reads_a_tenth_is_let_go_and_disturbs_nobody(tvarr: Cluster, clips: Path) -> None:
+    """It has fallen behind by more than an output keeps; the other one gets everything, in time."""
+    rate_bytes = 60_000_000 // 8
+    filled = ("-x264-params", "nal-hrd=cbr", "-b:v", "60M", "-minrate", "60M", "-maxrate", "60M", "-bufsize", "30M")
+    video = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "50", *filled)
+    await asyncio.to_thread(make_clip, clips / "large.ts", seconds=4, size="320x180", video=video)
+    slug = tvarr.add_channel("Large", "file:large.ts", loop=True)
+
+    def agents() -> list[str]:
+        relays = [relay for relay in tvarr.relays() if relay["channel"]["slug"] == slug]
+        return sorted(v["user_agent"] for relay in relays for v in relay["variants"][0]["viewers"])
+
+    async with watching(tvarr.stream_url(slug)) as good:
+        demuxer, seen = Demuxer(), list[Sample]()
+
+        async def watch() -> None:
+            async for data in good.content.iter_any():
+                seen.extend(event for event in demuxer.feed(data) if isinstance(event, Sample))
+
+        watcher = asyncio.create_task(watch())
+        slow = asyncio.create_task(read_slowly(tvarr, slug, rate_bytes // 10))
+        try:
+            before, began = too_slow(tvarr), time.monotonic()
+            await asyncio.to_thread(eventually, lambda: "slow" in agents(), "both watch")
+            await asyncio.to_thread(eventually, lambda: "slow" not in agents(), "the slow one is let go")
+            took = time.monotonic() - began
+            assert too_slow(tvarr) == before + 1
+            await asyncio.to_thread(eventually, lambda: span_s(seen) > took - 1.0, "the other one has it all")
+        finally:
+            watcher.cancel()
+            slow.cancel()
+            await asyncio.gather(watcher, slow, return_exceptions=True)
+    assert demuxer.stats.continuity_errors == 0
+
+
+def span_s(seen: list[Sample]) -> float:
+    return (seen[-1].dts_ticks - seen[0].dts_ticks) % TICKS_33BIT / TICKS_PER_SECOND if seen else 0.0
+
+
+async def read_slowly(tvarr: Cluster, slug: str, bytes_a_second: int) -> None:
+    """A player on a thin line: what waits for it stays with the sender, not with this machine."""
+    with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        line.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(line, (tvarr.host, tvarr.http_port))
+        request = f"GET /stream/{slug}.ts HTTP/1.1\r\nHost: {tvarr.host}\r\nUser-Agent: slow\r\n\r\n"
+        await loop.sock_sendall(line, request.encode())
+        with contextlib.suppress(ConnectionError):
+            data = b"-"
+            while data:
+                data = await loop.sock_recv(line, bytes_a_second // 20)
+                await asyncio.sleep(1 / 20)
+
+
+def too_slow(tvarr: Cluster) -> float:
+    with urllib.request.urlopen(f"{tvarr.url}/metrics", timeout=20) as answer:
+        lines = [line.split() for line in answer.read().decode().splitlines()]
+    return sum(float(line[1]) for line in lines if line[0] == 'tvarr_viewer_dropped_total{reason="too_slow"}')
