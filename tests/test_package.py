@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tvarr import __version__, resources
 
@@ -93,3 +96,13 @@ def test_a_broken_install_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(resources, "PACKAGE", tmp_path / "tvarr")
     with pytest.raises(FileNotFoundError, match="tvarr's own folder 'proto' is missing"):
         resources.path("proto")
+
+
+def test_the_images_install_what_the_package_needs() -> None:
+    """`container/requirements.txt` pins each dependency, to a version that is allowed: `make lock` makes it so."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "container/requirements.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for text in project["dependencies"]:
+        needed = Requirement(text)
+        assert needed.specifier.contains(pinned[canonicalize_name(needed.name)]), text
