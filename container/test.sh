@@ -19,11 +19,11 @@ clean() {
 }
 trap clean EXIT
 # vfs works everywhere and copies the whole image for each layer.
-use_storage overlay
+use_storage "${STORAGE_DRIVER:-overlay}"
 { probe=$(buildah from scratch) && buildah mount "$probe" && buildah rm "$probe"; } >/dev/null 2>&1 || use_storage vfs
 
 began=$(date +%s)
 container/build.sh --local-base >"$folder/log" 2>&1 || { tail -40 "$folder/log" >&2; exit 1; }
 echo "images built in $(($(date +%s) - began)) s"
 TVARR_TEST_IMAGES=$folder unshare --net sh -c 'ip link set lo up && exec "$@"' sh \
-    "${PYTEST:-.venv/bin/pytest}" -n0 -rfEs tests/images "$@"
+    "${PYTEST:-.venv/bin/pytest}" -n0 -s -rfEs tests/images "$@"
