@@ -55,18 +55,23 @@ const live = document.getElementById("live");
 const link = document.getElementById("link");
 const none = document.getElementById("none");
 
-function apply({ html, order }) {
-  for (const [id, text] of Object.entries(html)) {
-    const shown = document.getElementById(id);
-    if (!id.startsWith("card-")) {
-      if (shown) morphChildren(shown, parsed(text));
-    } else if (shown) {
-      morph(shown, parsed(text).firstElementChild);
-    } else {
-      live.append(parsed(text));
-    }
+const SLICE_MS = 10; // of script at once: the page stays smooth however much has changed
+const waiting = new Map(); // what is not shown yet: the latest HTML of each element
+let wantedOrder = null;
+let busy = false;
+
+function show(id, text) {
+  const shown = document.getElementById(id);
+  if (!id.startsWith("card-")) {
+    if (shown) morphChildren(shown, parsed(text));
+  } else if (shown) {
+    morph(shown, parsed(text).firstElementChild);
+  } else {
+    live.append(parsed(text));
   }
-  if (!order) return;
+}
+
+function arrange(order) {
   const wanted = new Set(order);
   for (const card of [...live.children]) if (!wanted.has(card.id)) card.remove();
   order.forEach((id, index) => {
@@ -75,6 +80,42 @@ function apply({ html, order }) {
   });
   none.hidden = order.length > 0;
 }
+
+function work() {
+  if (document.hidden) {
+    busy = false; // goes on when somebody looks
+    return;
+  }
+  const began = performance.now();
+  for (const [id, text] of waiting) {
+    waiting.delete(id);
+    show(id, text);
+    if (performance.now() - began > SLICE_MS) break;
+  }
+  if (!waiting.size && wantedOrder) {
+    arrange(wantedOrder);
+    wantedOrder = null;
+  }
+  performance.measure("tvarr event", { start: began });
+  busy = waiting.size > 0;
+  if (busy) requestAnimationFrame(work);
+}
+
+function begin() {
+  if (busy || !(waiting.size || wantedOrder)) return;
+  busy = true;
+  requestAnimationFrame(work);
+}
+
+function apply({ html, order }) {
+  for (const [id, text] of Object.entries(html)) {
+    waiting.delete(id); // to the end
+    waiting.set(id, text);
+  }
+  if (order) wantedOrder = order;
+  begin();
+}
+document.addEventListener("visibilitychange", begin);
 
 function follow() {
   let source = null;
@@ -92,10 +133,8 @@ function follow() {
       say("live");
     };
     source.addEventListener("change", (event) => {
-      const began = performance.now();
       stamp = event.lastEventId;
       apply(JSON.parse(event.data));
-      performance.measure("tvarr event", { start: began });
     });
     source.onerror = async () => {
       say("connecting…");

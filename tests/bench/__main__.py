@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import choose, clients, daemons, main_job, mp4, ts_demux, ts_mux, viewers, wire_codec
+from tests.bench import choose, clients, daemons, dashboard, main_job, mp4, ts_demux, ts_mux, viewers, wire_codec
 from tests.bench.report import Report
 
 CASES = {
@@ -14,6 +14,7 @@ CASES = {
     "mp4": mp4.run,
     "choose": choose.run,
     "daemons": daemons.run,
+    "dashboard": dashboard.run,
     "clients": clients.run,
     "viewers": viewers.run,
     "job": main_job.run,

@@ -26,6 +26,7 @@ from tvarr.media.model import Codec
 from tvarr.wire import convert, messages
 from tvarr.wire.client import dial_attach
 from tvarr.wire.protocol import PROTOCOL_VERSION, Endpoint
+from tvarr.wire.streams import CoordinatorMessages
 
 DAEMONS = 1_000
 HEARTBEAT_S = 5.0
@@ -37,7 +38,7 @@ DECODERS = 530
 
 
 async def daemon(number: int, endpoint: Endpoint, come_at: float, counts: Counter[str]) -> None:
-    """Registers and sends heartbeats until it is cancelled."""
+    """Registers and sends heartbeats, at the pace that is asked for, until it is cancelled."""
     caps = capabilities_of(number)
     await asyncio.sleep(max(0.0, come_at - time.monotonic()))
     async with dial_attach(endpoint) as stream:
@@ -54,15 +55,25 @@ async def daemon(number: int, endpoint: Endpoint, come_at: float, counts: Counte
         )
         assert isinstance(await stream.receive(), messages.Registered)
         counts["registered"] += 1
+        pace = [HEARTBEAT_S]
+        listening = asyncio.create_task(listen(stream, pace))
         sequence, due = 0, time.monotonic()
         try:
             while True:
                 await stream.send(heartbeat(number, sequence, [gpu.id for gpu in caps.gpus]))
                 counts["heartbeats"] += 1
-                sequence, due = sequence + 1, due + HEARTBEAT_S
+                sequence, due = sequence + 1, due + pace[0]
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
         finally:
             counts["registered"] -= 1
+            listening.cancel()
+
+
+async def listen(stream: CoordinatorMessages, pace: list[float]) -> None:
+    """Takes what the coordinator asks for: the time between heartbeats."""
+    while (item := await stream.receive()) is not None:
+        if isinstance(item, messages.SetPace):
+            pace[0] = item.heartbeat_interval_s
 
 
 def capabilities_of(number: int) -> Capabilities:
