@@ -54,6 +54,11 @@ async def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
         "software only",
         "12.3 MB",
         "2:01:05",
+        "192.0.2.99",
+        "VLC/3.0 <script>",
+        "2500",
+        "55",
+        "80",
     ):
         assert words in printed
 
@@ -68,7 +73,7 @@ async def test_nothing_is_wider_than_the_terminal_and_numbers_stay_whole(tmp_pat
         lines = shown(services, width)
     assert max(len(line) for line in lines) <= width
     text = "\n".join(lines)
-    for number in ("1.02×", "25.0", "2/8", "42 %", "8000", "12.3 MB", "0.8 s"):
+    for number in ("1.02×", "25.0", "2/8", "42 %", "8000", "12.3 MB", "0.8 s", "2500", "1.0"):
         assert text.count(number) >= 3
 
 
@@ -186,3 +191,14 @@ async def test_watching_on_a_terminal_follows_changes_and_ends_on_ctrl_c(tmp_pat
             if process.returncode is None:
                 process.kill()
             os.close(terminal)
+
+
+async def test_not_all_of_many_viewers(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (_, services):
+        services.add_samples()
+        viewers = services.running[0]["variants"][0]["viewers"]
+        viewers.extend({**viewers[0], "address": f"198.51.100.{n}"} for n in range(60))
+        lines = shown(services, 120)
+    assert any("198.51.100.48" in line for line in lines)
+    assert not any("198.51.100.49" in line for line in lines)
+    assert any("and 11 more" in line for line in lines)

@@ -36,6 +36,8 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 LISTS = ("transcoders", "relays", "groups")
 
+MAX_VIEWERS, MAX_PLAYER = 50, 40  # rows of viewers, and characters of what a player calls itself
+
 View = dict[str, Any]
 
 STATE_STYLES = {
@@ -201,6 +203,8 @@ def tables(snapshot: Snapshot, url: str) -> RenderableType:
         parts.append(_relays(snapshot.relays))
     if any(group["max_connections"] for group in snapshot.groups):
         parts.append(_groups(snapshot.groups))
+    if viewers:
+        parts.append(_viewers(snapshot.relays))
     if jobs:
         parts += [_jobs(jobs), _reasons(jobs)]
     return Group(*parts)
@@ -209,7 +213,7 @@ def tables(snapshot: Snapshot, url: str) -> RenderableType:
 def _daemons(daemons: Sequence[View]) -> RenderableType:
     if not daemons:
         return Text("No daemon is connected: nothing can be transcoded.", style="yellow")
-    table = _table("Daemons", "Name", "State", "Version", ">Up", ">CPU", ">Memory", ">Jobs")
+    table = _table("Daemons", "Name", "State", "Version", ">Up", ">CPU", ">Memory", ">Load", ">Jobs")
     for daemon in daemons:
         system, most = daemon["system"], daemon["capabilities"]["max_jobs"]
         _row(
@@ -220,13 +224,16 @@ def _daemons(daemons: Sequence[View]) -> RenderableType:
             _duration(system.get("uptime_s")),
             _percent(system.get("cpu_percent")),
             _share(system.get("memory_used_bytes"), system.get("memory_total_bytes")),
+            f"{system['load_average'][0]:.1f}" if system.get("load_average") else "–",
             f"{len(daemon['jobs'])}/{most}" if most else len(daemon["jobs"]),
         )
     return table
 
 
 def _gpus(daemons: Sequence[View]) -> RenderableType:
-    table = _table("GPUs and sessions", "Daemon", "GPU", ">Use", ">Encode", ">Decode", ">Sessions", "Limit from")
+    table = _table(
+        "GPUs and sessions", "Daemon", "GPU", ">Use", ">Enc", ">Dec", ">Mem", ">°C", ">W", ">Sessions", "Limit from"
+    )
     for daemon in daemons:
         pools = {pool["id"]: pool for pool in daemon["pools"]}
         for gpu in daemon["gpus"]:
@@ -238,6 +245,9 @@ def _gpus(daemons: Sequence[View]) -> RenderableType:
                 _percent(gpu["utilization_percent"]),
                 _percent(gpu["encoder_percent"]),
                 _percent(gpu["decoder_percent"]),
+                _share(gpu["memory_used_bytes"], gpu["memory_total_bytes"]),
+                _whole(gpu["temperature_celsius"]),
+                _whole(gpu["power_watts"]),
                 _sessions(pool, gpu),
                 (pool["detail"] or pool["limit_source"].replace("_", " ")) if pool else "needs none",
             )
@@ -252,16 +262,24 @@ def _sessions(pool: View | None, gpu: View) -> str:
 
 
 def _relays(relays: Sequence[View]) -> RenderableType:
-    table = _table("Relays", "Channel", "Source", ">kb/s", "Profile", "State", ">Viewers", ">Sent", ">Behind")
+    table = _table(
+        "Relays", "Channel", "Source", ">kb/s", ">Rec", ">Err", "Profile", "State", ">Viewers", ">Sent", ">Behind"
+    )
     for relay in relays:
         source = relay["source"]
         variants = relay["variants"] or [None]
         for number, variant in enumerate(variants):
-            head = (relay["channel"]["name"], _state(source["state"]), f"{source['bitrate_kbps']:.0f}")
+            head = (
+                relay["channel"]["name"],
+                _state(source["state"]),
+                f"{source['bitrate_kbps']:.0f}",
+                source["reconnections"],
+                source["errors"],
+            )
             viewers = variant["viewers"] if variant else []
             _row(
                 table,
-                *(head if number == 0 else ("", "", "")),
+                *(head if number == 0 else [""] * len(head)),
                 variant["profile"] if variant else "–",
                 _state(variant["state"]) if variant else "–",
                 len(viewers),
@@ -284,6 +302,24 @@ def _groups(groups: Sequence[View]) -> RenderableType:
     return table
 
 
+def _viewers(relays: Sequence[View]) -> RenderableType:
+    table = _table("Viewers", "Channel", "Profile", "Address", "Player", "As", ">Sent", ">Behind")
+    watching = [(r, v, viewer) for r in relays for v in r["variants"] for viewer in v["viewers"]]
+    for relay, variant, viewer in watching[:MAX_VIEWERS]:
+        _row(
+            table,
+            relay["channel"]["name"],
+            variant["profile"],
+            viewer["address"],
+            viewer["user_agent"][:MAX_PLAYER] or "–",
+            viewer["container"],
+            _size(viewer["bytes"]),
+            f"{viewer['lag_s']:.1f} s",
+        )
+    more = len(watching) - MAX_VIEWERS
+    return Group(table, Text(f"and {more} more", style="dim")) if more > 0 else table
+
+
 def _errors(relays: Sequence[View]) -> Iterable[tuple[str, str]]:
     for relay in relays:
         name = relay["channel"]["name"]
@@ -295,7 +331,9 @@ def _errors(relays: Sequence[View]) -> Iterable[tuple[str, str]]:
 
 
 def _jobs(jobs: Sequence[tuple[View, View]]) -> RenderableType:
-    table = _table("Jobs", "Channel", "Profile", "Daemon", "Encoder", "State", ">Speed", ">fps", ">Age")
+    table = _table(
+        "Jobs", "Channel", "Profile", "Daemon", "Encoder", "State", ">Speed", ">fps", ">kb/s", ">CPU", ">Age"
+    )
     for relay, variant in jobs:
         job = variant["job"]
         runs = job["state"] == "running"
@@ -309,6 +347,8 @@ def _jobs(jobs: Sequence[tuple[View, View]]) -> RenderableType:
             _state(job["state"]),
             Text(f"{job['speed']:.2f}×" if runs else "–", style="red" if slow else ""),
             f"{job['fps']:.1f}" if runs else "–",
+            f"{job['output_kbps']:.0f}" if runs else "–",
+            _percent(job["cpu_percent"]) if runs else "–",
             _duration(job["age_s"]),
         )
     return table
@@ -371,6 +411,10 @@ def _state(state: str) -> Text:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _whole(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"
 
 
 def _percent(value: float | None) -> str:
