@@ -14,6 +14,7 @@ from yarl import URL
 
 from tests.coordinator.web_server import Services, serving
 from tvarr.coordinator import m3u
+from tvarr.coordinator.models import READ
 from tvarr.coordinator.web import catalogue
 
 Client = TestClient[web.Request, web.Application]
@@ -147,7 +148,7 @@ LIST = """#EXTM3U
 #EXTINF:-1 tvg-id="one" group-title="G",One
 http://h/1.ts
 #EXTINF:-1,Two
-rtsp://h/2
+gopher://h/2
 #EXTINF:-1,Old name
 http://h/old.ts
 """
@@ -161,7 +162,11 @@ async def test_a_list_as_the_body(served: Served) -> None:
     assert (added["line"], added["slug"], added["name"]) == (3, "one", "One")
     assert result["kept"] == [{"line": 7, "id": old["id"], "slug": "old", "name": "Old"}]
     assert result["refused"] == [
-        {"line": 5, "name": "Two", "reason": "url: rtsp: is not supported yet; http, https and file are"}
+        {
+            "line": 5,
+            "name": "Two",
+            "reason": "url: nobody reads gopher:; " + READ,
+        }
     ]
     again = await ask(client, "POST", "/api/v1/channels/import", 200, data=LIST)
     assert (len(again["added"]), len(again["kept"]), len(again["refused"])) == (0, 2, 1)

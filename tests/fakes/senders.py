@@ -34,6 +34,7 @@ SENDERS = {
         "http://127.0.0.1:{p}/a.mkv",
     ),
 }
+PLAIN = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-c:a", "aac")  # without pictures out of order
 CONNECTED = frozenset({"tcp", "srt", "srt-secret", "rtmp", "mkv"})  # the sender waits for its one reader
 
 
@@ -87,9 +88,9 @@ class RtspServer:
     """
 
     def __init__(self, clip: Path, *codecs: str, credentials: str = "") -> None:
-        """`codecs`: ffmpeg's options in place of a copy. `credentials`: as in `Authorization: Basic`."""
+        """`codecs`: ffmpeg's options in place of `PLAIN`. `credentials`: as in `Authorization: Basic`."""
         self._clip = clip
-        self._codecs = codecs or ("-c", "copy")
+        self._codecs = codecs or PLAIN
         self._credentials = credentials
         self.requests: list[str] = []
         self.open = 0

@@ -32,15 +32,14 @@ from tvarr.coordinator.hdhomerun import Tuner, is_device_id, make_device_id
 from tvarr.coordinator.ingest import Ingest
 from tvarr.coordinator.log_tail import LogTail
 from tvarr.coordinator.models import Channel
-from tvarr.coordinator.relay import Relay
 from tvarr.coordinator.relays import Relays
 from tvarr.coordinator.source import IngestLimits, SourceSpec
+from tvarr.coordinator.sources.fetch import Fetcher
 from tvarr.coordinator.sources.http import client_session
 from tvarr.coordinator.store import Store
 from tvarr.coordinator.streaming import Streaming
-from tvarr.coordinator.transcode import JobRun
 from tvarr.coordinator.trial import try_channel
-from tvarr.coordinator.variant import Variant, VariantLimits
+from tvarr.coordinator.variant import VariantLimits
 from tvarr.coordinator.web import make_web
 from tvarr.coordinator.web.patience import KEEP_ALIVE_S, REQUEST_WITHIN_S, SILENCE, within_limit
 from tvarr.errors import Conflict, NotFound, StartError, TvarrError
@@ -239,14 +238,18 @@ class Coordinator:
     def watched(self, yes: bool) -> None:
         self.daemons.watch(yes)
 
-    def _runs(self) -> dict[str, tuple[Relay, Variant, JobRun]]:
-        return {
-            run.id: (relay, variant, run)
+    def _runs(self) -> views.Runs:
+        runs: views.Runs = {
+            run.id: (relay, variant.profile.name, run)
             for relay in self.relays_running.running.values()
             for variant in relay.variants.values()
             for run in (variant.keeper.run, variant.keeper.successor)
             if run is not None
         }
+        for relay in self.relays_running.running.values():
+            if (fetch := relay.ingest.fetch) is not None:
+                runs[fetch.id] = (relay, views.FETCH, fetch)
+        return runs
 
     def _make_ingest(self, channel: Channel) -> Ingest:
         spec = SourceSpec.parse(
@@ -261,7 +264,8 @@ class Coordinator:
             max_kbps=channel.max_kbps,
             audio_languages=channel.audio_languages,
         )
-        return Ingest(spec, self._limits, self._session, self._random)
+        fetcher = Fetcher(self.daemons, name=channel.slug, source_id=channel.id, policy=self.options.exhausted_policy)
+        return Ingest(spec, self._limits, self._session, self._random, fetcher)
 
 
 async def run(options: CoordinatorOptions, *, limits: IngestLimits | None = None) -> int:

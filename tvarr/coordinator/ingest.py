@@ -14,14 +14,15 @@ from random import Random
 
 import aiohttp
 
+from tvarr.cluster.schemes import FETCHED_SCHEMES
 from tvarr.coordinator.source import (
-    NETWORK_SCHEMES,
     IngestLimits,
     SourceFailure,
     SourceSpec,
     Stream,
     redact,
 )
+from tvarr.coordinator.sources.fetch import FetchedSource, Fetcher, FetchRun
 from tvarr.coordinator.sources.file import open_file
 from tvarr.coordinator.sources.hls.fetch import fetching
 from tvarr.coordinator.sources.hls.playlist import MAX_PLAYLIST_BYTES, is_hls, is_playlist
@@ -32,7 +33,7 @@ from tvarr.coordinator.sources.intake import Intake
 from tvarr.coordinator.sources.mp4 import fetch_moov
 from tvarr.coordinator.sources.pacing import Pacer, Smoother, Throttle
 from tvarr.coordinator.sources.retry import Retry
-from tvarr.errors import MoovBehind, SourceError
+from tvarr.errors import MoovBehind, SourceError, TvarrError
 from tvarr.media.model import Event
 from tvarr.media.mpegts.receive import DemuxStats
 from tvarr.media.timeline import TimelineStats
@@ -74,7 +75,15 @@ class IngestStatus:
 class Ingest:
     """Reads one source for one relay, over as many connections as it takes, one at a time."""
 
-    def __init__(self, spec: SourceSpec, limits: IngestLimits, session: aiohttp.ClientSession, rng: Random) -> None:
+    def __init__(
+        self,
+        spec: SourceSpec,
+        limits: IngestLimits,
+        session: aiohttp.ClientSession,
+        rng: Random,
+        fetcher: Fetcher | None = None,
+    ) -> None:
+        """`fetcher` is asked for what only ffmpeg reads; None: nobody is there for it."""
         self._spec = spec
         self._limits = limits
         self._session = session
@@ -84,6 +93,9 @@ class Ingest:
             Throttle(limits.live_ahead_s, limits.slice_s) if self._live else Pacer(limits.preroll_s, limits.slice_s)
         )
         self._bookmark: Bookmark | None = None  # where an HLS source goes on
+        self._fetcher = fetcher
+        self._finite = False  # the source has said how much it will send
+        self._by_daemon = spec.scheme in FETCHED_SCHEMES
         self._hls_source: HlsSource | None = None  # that is being read
         self._left_out = 0  # segments of those before
         self._retry = Retry(limits, rng, time.monotonic())
@@ -105,7 +117,12 @@ class Ingest:
     @property
     def is_remote(self) -> bool:
         """It is not a file of this machine."""
-        return self._spec.scheme != "file"
+        return self._spec.is_network
+
+    @property
+    def fetch(self) -> FetchRun | None:
+        """The job by which a daemon fetches the source, the last one where it has ended; None where none does."""
+        return self._fetcher.run if self._fetcher is not None else None
 
     @property
     def status(self) -> IngestStatus:
@@ -129,11 +146,12 @@ class Ingest:
 
         `sink` gets nothing before the first picture or sound is there; then also what came before it.
         `room` is awaited between chunks where the source is read at full speed. Raises `SourceError` with the cause
-        where nothing playable ever came, or where it stayed away too long afterwards. Runs once.
+        where nothing playable ever came, or where it stayed away too long afterwards; another `TvarrError` where a
+        daemon should fetch it and none can. Runs once.
         """
         try:
             await self._run(sink, room)
-        except SourceError as error:
+        except TvarrError as error:
             self._state, self._error = IngestState.FAILED, str(error)
             raise
         self._state, self._error = IngestState.ENDED, ""
@@ -154,7 +172,10 @@ class Ingest:
 
     def _delay_after(self, failure: SourceFailure) -> float | None:
         """How long to wait before the next connection; None where the source has ended, `SourceError` to give up."""
-        again = failure.passing or self._spec.scheme in NETWORK_SCHEMES
+        if failure.at_once:
+            log.info("%s: %s", redact(self._spec.url), failure)
+            return 0.0
+        again = failure.passing or self._spec.is_network
         delay_s = self._retry.failed(failure, time.monotonic()) if again else None
         if delay_s is not None:
             self._reconnections += 1
@@ -164,21 +185,58 @@ class Ingest:
             return delay_s
         if self._retry.has_ended:
             return None
-        if self._retry.had_media and self._spec.scheme in NETWORK_SCHEMES:
+        if self._retry.had_media and self._spec.is_network:
             raise SourceError(f"{failure}; given up after {self._limits.give_up_s:g} s without media") from failure
-        raise failure
+        raise failure.answer or failure
 
     def _open(self) -> AbstractAsyncContextManager[Stream]:
-        if self._spec.scheme in NETWORK_SCHEMES:
+        if self._spec.is_network:
             return open_http(self._spec, self._session, self._limits)
-        if self._spec.scheme == "file":
-            return open_file(self._spec)
-        raise SourceFailure(f"nothing here reads {self._spec.scheme}: sources")
+        return open_file(self._spec)
 
     async def _connection(self, sink: Sink, room: Room) -> None:
         """One connection or lap to its end; returns where the source was read to its known end."""
+        if self._by_daemon:
+            await self._fetched(sink, room)
+            return
+        try:
+            await self._read_here(sink, room)
+        except SourceFailure as failure:
+            if not failure.foreign or self._fetcher is None or not self._spec.is_network or self._retry.had_media:
+                raise
+            log.info("%s: %s; a daemon has to fetch it", redact(self._spec.url), failure)
+            self._by_daemon = True
+            await self._fetched(sink, room)
+
+    async def _fetched(self, sink: Sink, room: Room) -> None:
+        """One connection by a daemon."""
+        if self._fetcher is None:
+            raise SourceFailure(f"nobody is here to fetch {self._spec.scheme}: sources")
+        async with self._fetcher.open(self._spec, full_speed=self.full_speed, on_bytes=self._count) as source:
+            self._connected_at = time.time()
+            self._intake.begin(media=source)
+            self._quiet_s = 0.0
+            while (events := await self._fetched_events(source)) is not None:
+                await self._deliver(self._place(events), sink, room)
+            await self._end(sink, room)
+        if not self._finite:
+            raise SourceFailure("the source ended the stream", passing=True, ended=True)
+
+    async def _fetched_events(self, source: FetchedSource) -> list[Event] | None:
+        """The next of a source whose daemon minds the limits on silence: what is here is for a daemon that does not."""
+        began_at = time.monotonic()
+        try:
+            async with asyncio.timeout(2 * self._limits.first_media_s - self._quiet_s):
+                return await source.read()
+        except TimeoutError:
+            raise self._intake.trouble() from None
+        finally:
+            self._quiet_s += time.monotonic() - began_at
+
+    async def _read_here(self, sink: Sink, room: Room) -> None:
         async with self._open() as stream:
             self._connected_at = time.time()
+            self._finite = stream.finite
             self._intake.begin(stream.content_type)
             self._quiet_s = 0.0
             head = await self._head(stream)

@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from tvarr.cluster.schemes import FETCHED_SCHEMES, LISTENING_SCHEMES
 from tvarr.coordinator.sources.languages import canonical
 from tvarr.errors import InvalidRequest
 
@@ -23,26 +24,7 @@ MAX_HEADERS = 32
 MAX_LANGUAGES = 16
 
 READ_SCHEMES = frozenset({"http", "https", "file"})
-FFMPEG_SCHEMES = frozenset(
-    {
-        "rtsp",
-        "rtsps",
-        "rtmp",
-        "rtmps",
-        "rtmpe",
-        "rtmpt",
-        "srt",
-        "udp",
-        "rtp",
-        "tcp",
-        "mms",
-        "mmsh",
-        "mmst",
-        "ftp",
-        "rist",
-    }
-)
-"""Live protocols that FFmpeg reads and tvarr does not yet."""
+READ = "http, https, file and what ffmpeg reads (rtsp, srt, udp, ...) are read"
 
 AUDIO_CHANNEL_LIMITS = {"mp2": 2, "mp3": 2, "ac3": 6, "eac3": 6, "aac": 6, "opus": 8}
 """The most channels that daemons make of each codec; those of `tvarr.ffmpeg.families`, which a test compares."""
@@ -71,12 +53,12 @@ def _printable(value: str) -> str:
 
 def _source_url(value: str) -> str:
     parts = _split(value)
-    if parts.scheme in FFMPEG_SCHEMES:
-        raise ValueError(f"{parts.scheme}: is not supported yet; http, https and file are")
-    if parts.scheme not in READ_SCHEMES:
+    if parts.scheme not in READ_SCHEMES | FETCHED_SCHEMES:
         named = f"nobody reads {parts.scheme}:" if parts.scheme else "has no scheme"
-        raise ValueError(f"{named}; http, https and file are read")
-    if parts.scheme != "file" and not parts.hostname:
+        raise ValueError(f"{named}; {READ}")
+    if parts.scheme in LISTENING_SCHEMES and not parts.port:
+        raise ValueError("names no port")
+    if parts.scheme not in {"file", *LISTENING_SCHEMES} and not parts.hostname:
         raise ValueError("names no host")
     if parts.scheme == "file" and parts.netloc not in {"", "localhost"}:
         raise ValueError("names another host; file:///absolute or file:relative is meant")
@@ -186,7 +168,9 @@ class ChannelFields(_Model):
     """What a user says of a channel."""
 
     name: Name
-    url: SourceUrl = Field(description="http, https, or file: below --media-dir")
+    url: SourceUrl = Field(
+        description="http, https, file: below --media-dir, or what a daemon's ffmpeg reads: rtsp, rtmp, srt, udp, ..."
+    )
     profile: ProfileRef = Field("", description="for viewers who name none; empty: passthrough")
     group: Text = ""
     logo: LogoUrl = ""

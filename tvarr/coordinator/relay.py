@@ -121,7 +121,7 @@ class Relay:
         log.info("%s: the relay starts", self.channel.slug)
         try:
             await self.ingest.run(self._take, self._room)
-        except SourceError as error:
+        except TvarrError as error:
             self._end(Ending("source", str(error)), error)
         except Exception as error:
             log.exception("%s: the relay ended by a defect", self.channel.slug)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from tvarr.errors import InvalidRequest, SourceError
+from tvarr.cluster.schemes import FETCHED_SCHEMES
+from tvarr.errors import InvalidRequest, SourceError, TvarrError
 
-NETWORK_SCHEMES = frozenset({"http", "https"})
-SCHEMES = NETWORK_SCHEMES | {"file"}
+NETWORK_SCHEMES = frozenset({"http", "https"})  # that are read here
+SCHEMES = NETWORK_SCHEMES | {"file"} | FETCHED_SCHEMES
 PACES = ("auto", "realtime", "fast")
 
 
@@ -22,20 +23,36 @@ class SourceFailure(SourceError):
     `passing`: the server is there and may only be busy or starting, so it is asked again even where nothing ever came.
     `gone`: the source is no longer there (refused, 404, an empty answer), as one that has ended is.
     `ended`: the body came to its end in good order, though nothing had said where that would be.
+    `at_once`: nothing failed, the source is only to be read from elsewhere: no delay before the next connection.
+    `foreign`: these are media in a container that only ffmpeg reads.
+    `answer`: what viewers are told instead of this, where it is no fault of the source.
     """
 
-    def __init__(self, message: str, *, passing: bool = False, gone: bool = False, ended: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        passing: bool = False,
+        gone: bool = False,
+        ended: bool = False,
+        at_once: bool = False,
+        foreign: bool = False,
+        answer: TvarrError | None = None,
+    ) -> None:
         super().__init__(message)
         self.passing = passing
         self.gone = gone
         self.ended = ended
+        self.at_once = at_once
+        self.foreign = foreign
+        self.answer = answer
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
     """Where a channel's media come from, and how fast they are taken."""
 
-    url: str  # http://, https:// or file:, with `#program=N`, `#max_height=N` and `#max_kbps=N`, joined by `&`
+    url: str  # of one of `SCHEMES`, with `#program=N`, `#max_height=N` and `#max_kbps=N`, joined by `&`
     pace: str = "auto"  # auto (files at real time, networks as they come up to that), realtime, fast
     loop: bool = False  # a source that ends starts again; under `auto` that makes any source one at real time
     user_agent: str = ""  # empty: tvarr/VERSION
@@ -99,11 +116,16 @@ class SourceSpec:
         return self.url.partition(":")[0].lower()
 
     @property
+    def is_network(self) -> bool:
+        """It is no file, and what it brings may never come again."""
+        return self.scheme != "file"
+
+    @property
     def effective_pace(self) -> str:
         """`realtime`, `fast`, or `live`: as the network brings it, though never far ahead of real time."""
         if self.pace != "auto":
             return self.pace
-        return "live" if self.scheme in NETWORK_SCHEMES and not self.loop else "realtime"
+        return "live" if self.is_network and not self.loop else "realtime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +161,10 @@ class Stream(Protocol):
     def whole(self) -> bool:
         """After the end: everything there was to come has come."""
 
+    @property
+    def finite(self) -> bool:
+        """It says how much will come."""
+
     async def read(self) -> bytes:
         """What is there now, at least one byte; `b""` at the end. Raises `SourceFailure` where the connection broke."""
 
@@ -160,16 +186,18 @@ def _number_of(name: str, url: str) -> int | None:
 
 _USER_INFO = re.compile(r"(?<=//)[^/?#\s]*@")
 _SECRET_VALUE = re.compile(
-    r"([?&;#][^=&;#\s]*(?:token|key|pass|pwd|secret|auth|sig|user|login|sess|cred|hash)[^=&;#\s]*=)[^&;#\s]+",
+    r"([?&;#][^=&;#\s]*(?:token|key|pass|pwd|secret|auth|sig|user|login|sess|cred|hash|streamid)[^=&;#\s]*=)[^&;#\s]+",
     re.IGNORECASE,
 )
+_STREAM_KEY = re.compile(r"^(rtmp\w*://[^/?#\s]+/[^/?#\s]+/)[^?#\s]+", re.IGNORECASE)
 _SECRET_PATH = re.compile(r"(/(?:live|movie|series|timeshift)/)[^/?#\s]+/[^/?#\s]+(?=/)", re.IGNORECASE)
 
 
 def redact(url: str) -> str:
     """The URL without what gives access: user and password, values of parameters named like secrets, and the
-    account in the paths of Xtream-style panels (`/live/USER/PASSWORD/1.ts`).
+    account in the paths of Xtream-style panels (`/live/USER/PASSWORD/1.ts`), and the key of an RTMP stream.
     """
     url = _USER_INFO.sub("***@", url)
     url = _SECRET_VALUE.sub(r"\1***", url)
+    url = _STREAM_KEY.sub(r"\1***", url)
     return _SECRET_PATH.sub(r"\1***/***", url)

@@ -18,6 +18,7 @@ from tvarr.coordinator.outputs import Viewer
 from tvarr.coordinator.relay import Relay
 from tvarr.coordinator.segmented import Session
 from tvarr.coordinator.source import redact
+from tvarr.coordinator.sources.fetch import FetchRun
 from tvarr.coordinator.transcode import JobRun
 from tvarr.coordinator.variant import Variant
 from tvarr.media.model import TICKS_PER_SECOND, Track
@@ -35,8 +36,12 @@ def when(wall: float) -> str:
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-Runs = dict[str, tuple[Relay, Variant, JobRun]]
-"""Every job, by its id."""
+Run = JobRun | FetchRun
+Runs = dict[str, tuple[Relay, str, Run]]
+"""Every job, by its id, and its profile."""
+
+FETCH = "source"
+"""In place of a profile: the job fetches the relay's source."""
 
 
 def transcoder(link: DaemonLink, daemons: Daemons, runs: Runs) -> View:
@@ -60,8 +65,8 @@ def transcoder(link: DaemonLink, daemons: Daemons, runs: Runs) -> View:
         "pools": [_pool(pool, beat) for pool in daemon.pools.values()],
         "system": _system(beat),
         "jobs": [
-            {**job(run), "channel": relay.channel.name, "relay_id": relay.id, "profile": variant.profile.name}
-            for relay, variant, run in jobs
+            {**job(run), "channel": relay.channel.name, "relay_id": relay.id, "profile": profile}
+            for relay, profile, run in jobs
         ],
         "totals": {"jobs_finished": link.jobs_done, "jobs_failed": link.jobs_failed},
     }
@@ -127,6 +132,7 @@ def _capabilities(capabilities: Capabilities) -> View:
         ],
         "decoders": sorted(capabilities.decoders),
         "hwaccels": list(capabilities.hwaccels),
+        "protocols": sorted(capabilities.protocols),
         "max_jobs": capabilities.max_jobs,
         "max_cpu_jobs": capabilities.max_cpu_jobs,
         "cpu_count": capabilities.cpu_count,
@@ -206,7 +212,7 @@ def _system(beat: messages.Heartbeat | None) -> View:
 
 def relay(relay: Relay) -> View:
     """One running channel: its source, its variants, and who watches."""
-    status = relay.ingest.status
+    status, fetch = relay.ingest.status, relay.ingest.fetch
     tracks = relay.ring.tracks_at(relay.ring.next_seq)
     return {
         "id": relay.id,
@@ -231,6 +237,8 @@ def relay(relay: Relay) -> View:
             "errors": sum(getattr(status.demux, name) for name in DAMAGE),
             "bytes": status.bytes,
             "bitrate_kbps": round(status.bitrate_kbps),
+            "job": job(fetch) if fetch else None,
+            "placement": placement(fetch) if fetch else None,
         },
         "tracks": [_track(t) for t in tracks.tracks] if tracks else [],
         "buffer": {
@@ -265,7 +273,7 @@ def _variant(variant: Variant) -> View:
     }
 
 
-def job(run: JobRun) -> View:
+def job(run: Run) -> View:
     """A job's place and its pace."""
     ack, stats, place, waiting = run.ack, run.stats, run.placement, run.waiting
     encoder = place.encoder if place else None
@@ -296,7 +304,7 @@ def job(run: JobRun) -> View:
     }
 
 
-def placement(run: JobRun) -> View | None:
+def placement(run: Run) -> View | None:
     """Why the job is where it is, or why it waits: every daemon that was considered, with its reason."""
     place = run.placement
     if (waiting := run.waiting) is not None:

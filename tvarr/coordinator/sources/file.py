@@ -72,6 +72,7 @@ class FileStream:
     """One pass through a file; reads run in a thread."""
 
     content_type = ""
+    finite = True
 
     def __init__(self, file: io.BufferedReader, url: str, read_bytes: int) -> None:
         self.url = url

@@ -52,7 +52,11 @@ class HttpStream:
 
     @property
     def whole(self) -> bool:
-        return self._ended and self._response.content_length is not None
+        return self._ended and self.finite
+
+    @property
+    def finite(self) -> bool:
+        return self._response.content_length is not None
 
     async def read(self) -> bytes:
         if self._drained:

@@ -8,7 +8,7 @@ from dataclasses import fields
 from tvarr.coordinator.source import SourceFailure
 from tvarr.coordinator.sources.choose import AudioChoice
 from tvarr.coordinator.sources.container import Container, Media, add_stats
-from tvarr.coordinator.sources.sniff import ENOUGH_BYTES, HEAD_BYTES, recognise
+from tvarr.coordinator.sources.sniff import ENOUGH_BYTES, HEAD_BYTES, is_foreign, recognise
 from tvarr.errors import MediaError, MoovBehind, NotTransportStream
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Track, Tracks
 from tvarr.media.mpegts.receive import DemuxStats
@@ -140,7 +140,8 @@ class Intake:
     def _recognise(self) -> None:
         if self._tracks is None and (what := recognise(self._head, self._content_type)):
             first, _, advice = what.partition("; ")
-            raise SourceFailure(f"the source sends {first}, not video" + (f"; {advice}" if advice else ""))
+            words = f"the source sends {first}, not video" + (f"; {advice}" if advice else "")
+            raise SourceFailure(words, foreign=is_foreign(what))
 
     def place(self, events: list[Event]) -> list[Event]:
         """What of a demuxer's events is passed on, on the timeline."""

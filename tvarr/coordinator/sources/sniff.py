@@ -24,6 +24,7 @@ _MAGIC: tuple[tuple[bytes, int, str], ...] = (
     (b"OggS", 0, "an Ogg file"),
     (b"ID3", 0, "an MP3 or AAC audio file"),
     (b"RIFF", 0, "an AVI or WAV file"),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", 0, "an ASF file"),
     (b"\x1f\x8b", 0, "gzip-compressed data"),
     (b"PK\x03\x04", 0, "a ZIP archive"),
     (b"%PDF", 0, "a PDF document"),
@@ -31,6 +32,8 @@ _MAGIC: tuple[tuple[bytes, int, str], ...] = (
     (b"\x89PNG", 0, "a PNG picture"),
     (b"GIF8", 0, "a GIF picture"),
 )
+_PLAIN_AUDIO = "plain audio"
+_FOREIGN = (*(name for _, _, name in _MAGIC[:7]), _PLAIN_AUDIO)
 _TEXTS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"#EXTM3U.*#EXT-X-", re.DOTALL), "an HLS playlist"),
     (re.compile(rb"#EXTM3U"), "an M3U playlist of channels; import it as a playlist"),
@@ -69,11 +72,16 @@ def recognise(head: bytes, content_type: str = "") -> str | None:
     media_type = content_type.partition(";")[0].strip()[:60]
     what = next((name for magic, at, name in _MAGIC if head.startswith(magic, at)), None) or _text(head)
     if what is None and media_type.startswith("audio/") and head.startswith(b"\xff"):
-        what = "plain audio"
+        what = _PLAIN_AUDIO
     if what is None:
         return None
     first, semicolon, rest = what.partition(";")
     return f"{first} ({media_type}){semicolon}{rest}" if media_type.isprintable() and media_type else what
+
+
+def is_foreign(what: str) -> bool:
+    """Whether what was recognised is media in a container that ffmpeg reads and nothing here does."""
+    return what.startswith(_FOREIGN)
 
 
 def _text(head: bytes) -> str | None:
