@@ -205,13 +205,12 @@ class Coordinator:
             "coordinator_url": address,
             "token": self.token,
             "fixed": bool(self.options.auth_token),
-            "container": f"podman run -d --restart=unless-stopped -e TVARR_COORDINATOR_URL={url} tvarr ffmpegd",
+            "container": f"podman run -d --restart=unless-stopped -e TVARR_COORDINATOR_URL={url} tvarr-ffmpegd",
             "command": f"tvarr ffmpegd --coordinator-url {url}",
             "compose": (
                 "services:\n"
                 "  tvarr-worker:\n"
-                "    image: tvarr\n"
-                "    command: ffmpegd\n"
+                "    image: tvarr-ffmpegd\n"
                 "    environment:\n"
                 f"      TVARR_COORDINATOR_URL: {url}\n"
                 "    restart: unless-stopped\n"
