@@ -112,6 +112,19 @@ async def test_a_source_is_read_to_its_end_and_nothing_is_lost(clip: Path) -> No
     assert client.received[-1] == messages.OutputComplete(samples=len(client.samples()))
 
 
+@pytest.mark.parametrize("ffmpeg", FFMPEGS)
+async def test_rtsp_with_pictures_out_of_order(ffmpeg: str, clip: Path) -> None:
+    """RTP says when they are shown, and not when they are decoded."""
+    server = RtspServer(clip, "-c:v", "copy", "-c:a", "aac")
+    async with server.serving() as url, fetching(require(ffmpeg), url) as (client, task):
+        await pictures(client, task, 30)
+    video = client.samples_of(tracks_of(client)[Kind.VIDEO])
+    steps = [later.dts_ticks - earlier.dts_ticks for earlier, later in pairwise(video)]
+    assert all(3500 < step < 3700 for step in steps), steps
+    assert all(sample.dts_ticks <= sample.pts_ticks for sample in video)
+    assert sum(sample.dts_ticks < sample.pts_ticks for sample in video) > 10
+
+
 async def test_rtsp_with_credentials_and_a_codec_that_is_encoded(clip: Path) -> None:
     """A camera: MPEG-4 pictures and G.711 sound, behind a password."""
     secret = "Basic YWRtaW46c2VzYW1l"  # admin:sesame

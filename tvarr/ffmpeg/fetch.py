@@ -34,6 +34,17 @@ _PROTOCOLS += "httpproxy,mmsh,mmst,ftp,rtsp,rtsps"
 _FORMATS = "mpegts,flv,live_flv,kux,matroska,webm,mov,mp4,avi,asf,ogg,mpeg,mpegvideo,h264,hevc,m4v,rtsp,rtp,sdp,nut,"
 _FORMATS += "aac,ac3,eac3,mp3,wav,w64,flac,aiff,au,caf,amr,mjpeg,mpjpeg,ivf,obu,wtv,gxf,mxf,dv,rm,loas"
 
+UNDATED_SCHEMES = frozenset({"rtsp", "rtsps"})
+"""RTP says when a picture is shown and not when it is decoded: ffmpeg's muxer refuses what has been reordered. It is
+told any decode time that grows; the right one is found behind it (`tvarr.media.decode_times`)."""
+
+_KNOWN = r"gt(PTS\,-1e18)"
+_ANY_DECODE_TIME = (
+    rf"setts=pts=if({_KNOWN}\,PTS\,if(N\,PREV_OUTPTS+DURATION\,0))"
+    rf":dts=if({_KNOWN}\,if(N\,max(PREV_OUTDTS+1\,PTS-1/TB)\,PTS-1/TB)\,if(N\,PREV_OUTDTS+1\,-1/TB))"
+)
+"""The first picture of a session may lack the other time too (5.1 and 9.0, tried): it is that of time 0."""
+
 _PLAIN_PARAMETERS = frozenset(
     {
         *("mode", "latency", "rcvlatency", "peerlatency", "tlpktdrop", "transtype", "messageapi", "linger"),
@@ -154,14 +165,16 @@ def hide(text: str, source: Source) -> str:
 
 
 def _streams(source: Source, way: Way, encoder: str) -> list[str]:
+    undated = source.scheme in UNDATED_SCHEMES
     if not way.streams:
         everything = source.scheme in RAW_SCHEMES | {"rtp"}  # MPEG-TS: what else is in it goes into one again
         maps = ["-map", "0"] if everything else ["-map", "0:V?", "-map", "0:a?"]
-        return [*maps, "-c", "copy"]
+        return [*maps, "-c", "copy", *(("-bsf:v", _ANY_DECODE_TIME) if undated else ())]
     arguments = ["-c", "copy"]
     for number, stream in enumerate(way.streams):
         arguments += ["-map", f"0:{stream.number}"]
         if stream.copied:
+            arguments += [f"-bsf:{number}", _ANY_DECODE_TIME] if undated and stream.kind == "Video" else []
             continue
         arguments += _sound(number) if stream.kind == "Audio" else _picture(number, encoder)
     return arguments

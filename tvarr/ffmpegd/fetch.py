@@ -11,13 +11,25 @@ from contextlib import suppress
 
 from tvarr.cluster.model import Capabilities, JobSpec, Source
 from tvarr.errors import ErrorCode, JobError, MediaError
-from tvarr.ffmpeg.fetch import Stream, Way, build, check, first_way, hide, parse_stream, script, way_for
+from tvarr.ffmpeg.fetch import (
+    UNDATED_SCHEMES,
+    Stream,
+    Way,
+    build,
+    check,
+    first_way,
+    hide,
+    parse_stream,
+    script,
+    way_for,
+)
 from tvarr.ffmpeg.fetch_errors import classify_fetch
 from tvarr.ffmpeg.locate import FfmpegBinary
 from tvarr.ffmpeg.process import PIPE_BYTES, FfmpegProcess
 from tvarr.ffmpegd.job import FULL_SPEED_PAUSE_S, STATS_S, JobStream
 from tvarr.media.batching import Batcher
-from tvarr.media.model import Event, Sample, Tracks
+from tvarr.media.decode_times import DecodeTimes
+from tvarr.media.model import Event, Kind, Sample, Tracks
 from tvarr.media.mpegts.demux import Demuxer
 from tvarr.media.mpegts.stamp import signed_33
 from tvarr.wire import convert, messages
@@ -64,6 +76,8 @@ class FetchJob:
         self._acknowledged = False
         self._bytes = self._samples = self._sample_bytes = 0
         self._first_output_s = 0.0
+        self._undated = self.source.scheme in UNDATED_SCHEMES
+        self._times: dict[int, DecodeTimes] = {}  # by track, of one connection
 
     async def run(self) -> None:
         """Runs until the source has ended, or the other side stops it.
@@ -111,6 +125,7 @@ class FetchJob:
 
     async def _connection(self, way: Way) -> Way | None:
         """One connection to its end, or the way that fits the source better than this one."""
+        self._times = {}
         reported: list[Stream] = []
         complete = asyncio.Event()
         process = await self._start(way, reported, complete)
@@ -140,6 +155,8 @@ class FetchJob:
             if self._samples and len(data) < PIPE_BYTES // 2:
                 await asyncio.sleep(pause_s)
         await self._send(demuxer.flush(), batcher)
+        for times in self._times.values():
+            await self._send_batches([times.flush()])
         code = await process.wait()
         if code != 0 or not self._samples:
             raise self._failure(process, code)
@@ -206,13 +223,27 @@ class FetchJob:
     # --------------------------------------------------------------------------------------------- output
 
     async def _send(self, events: Sequence[Event], batcher: Batcher) -> None:
-        for event in events:
+        for event in self._dated(events) if self._undated else events:
             if isinstance(event, Sample):
                 await self._send_batches(batcher.push(_fit(event), 0.0))
             else:
                 await self._send_batches([batcher.flush()])
                 await self._announce(event)
         await self._send_batches([batcher.flush()])
+
+    def _dated(self, events: Sequence[Event]) -> list[Event]:
+        """The same with decode times for pictures."""
+        dated: list[Event] = []
+        for event in events:
+            if isinstance(event, Tracks):
+                video = {track.id for track in event.of_kind(Kind.VIDEO)}
+                self._times = {track: self._times.get(track) or DecodeTimes() for track in video}
+                dated.append(event)
+            elif event.track in self._times:
+                dated += self._times[event.track].push(event)
+            else:
+                dated.append(event)
+        return dated
 
     async def _announce(self, tracks: Tracks) -> None:
         if tracks == self._tracks:
