@@ -166,6 +166,9 @@ def test_moving_draining_and_activating(tab: Visit, tvarr: Cluster) -> None:
     expect(page.locator(".variant").get_by_text("Why here:")).to_be_visible()
 
     page = tab.open("/transcoders")
+    page.get_by_role("link", name=before, exact=True).click()
+    expect(page.get_by_text(re.compile(f"moved: moved to {after}")).first).to_be_visible()
+    page = tab.open("/transcoders")
     _card(page, after).get_by_role("button", name="Drain").click()
     expect(_card(page, after).get_by_text("draining", exact=True)).to_be_visible()
     expect(_card(page, before).get_by_role("link", name=NAME)).to_be_visible()
@@ -218,8 +221,10 @@ def test_a_renewed_token(browser: Browser, tmp_path: Path) -> None:
             assert fresh != token
             expect(page.locator("#command-machine")).to_contain_text(fresh)
             eventually(lambda: "does not take the token" in worker.text(), "the worker is refused")
-        running.roles["coordinator"].stop()
-        running.start_coordinator(TVARR_AUTH_TOKEN="")
+            running.roles["coordinator"].stop()
+            running.start_coordinator(TVARR_AUTH_TOKEN="")
+            page.wait_for_url(re.compile("/login"))  # sessions end with the coordinator, and the page notices
+            tab.complaints.clear()
         assert running.get("/api/v1/registration")["token"] == fresh
         assert running.request("POST", "/api/v1/registration/renew")[0] == 200
 
@@ -276,20 +281,21 @@ def test_profiles(tab: Visit) -> None:
     tab.shot("profiles")
 
 
-def test_it_comes_back_by_itself(tab: Visit) -> None:
-    page = tab.open("/transcoders")
-    expect(page.locator("#link")).to_have_text("live")
-    page.evaluate(
-        """() => { const at = document.querySelector('.part-figures');
-        window.changes = 0; new MutationObserver(() => changes++).observe(at, {subtree: true, childList: true,
-        characterData: true, attributes: true}); }"""
-    )
-    tab.context.set_offline(True)
-    page.evaluate("dispatchEvent(new Event('offline'))")
-    tab.context.set_offline(False)
-    page.evaluate("changes = 0")
-    until(page, "changes > 0")
-    tab.complaints.clear()  # of the network
+def test_it_comes_back_by_itself(browser: Browser, tmp_path: Path) -> None:
+    with (
+        cluster(tmp_path, coordinator_flags=("--no-http-auth",)) as running,
+        visit(browser, running, login=False) as tab,
+    ):
+        page = tab.open("/transcoders")
+        expect(page.locator("#link")).to_have_text("live")
+        running.roles["coordinator"].stop()
+        expect(page.locator("#link")).to_have_text("connecting…")
+        running.start_coordinator()
+        expect(page.locator("#link")).to_have_text("live", timeout=30_000)
+        running.start_daemon("late", wait=False)
+        expect(_card(page, "late").get_by_text("connected", exact=True)).to_be_visible(timeout=30_000)
+        expect(page.get_by_text("No worker has joined yet")).to_be_hidden()
+        tab.complaints.clear()  # of the network
 
 
 def test_without_scripts(browser: Browser, tvarr: Cluster) -> None:

@@ -301,3 +301,19 @@ def test_stderr_is_clipped_both_ways() -> None:
 def test_a_source_that_makes_no_sense(start: m.TranscodeStart, words: str) -> None:
     with pytest.raises(JobError, match=words):
         convert.start_from_wire(start)
+
+
+def test_figures_are_made_finite() -> None:
+    nan, inf = float("nan"), float("inf")
+    beat = m.Heartbeat(
+        sequence=7,
+        system=m.SystemStats(cpu_percent=nan, load_average=[1.0, inf], uptime_s=-inf, io_pressure_percent=nan),
+        gpus=[m.GpuStats(id="a", power_watts=inf, encoder_percent=5.0)],
+        jobs=[m.ActiveJob(job_id="j", speed=nan)],
+    )
+    convert.finite(beat)
+    assert beat.system is not None
+    assert (beat.system.cpu_percent, beat.system.load_average, beat.system.uptime_s) == (0.0, [1.0, 0.0], 0.0)
+    assert (beat.system.io_pressure_percent, beat.system.cpu_pressure_percent) == (0.0, None)
+    assert (beat.gpus[0].power_watts, beat.gpus[0].encoder_percent) == (0.0, 5.0)
+    assert (beat.jobs[0].speed, beat.sequence) == (0.0, 7)

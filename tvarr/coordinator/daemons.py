@@ -173,7 +173,7 @@ class Daemons:
 
     def _identify(self, register: messages.Register) -> tuple[str, str]:
         """The id and name to keep the daemon under: another id where its own is taken by a process that is alive."""
-        wanted, name = register.daemon_id or register.instance_id, register.name or "unnamed"
+        wanted, name = register.daemon_id or register.instance_id, convert.clean(register.name) or "unnamed"
         if self.ledger.free_id(wanted, register.instance_id):
             return wanted, name
         other = str(uuid5(NAMESPACE_OID, wanted + register.instance_id))
@@ -186,6 +186,7 @@ class Daemons:
             link.heard_at = time.time()
             match message:
                 case messages.Heartbeat():
+                    convert.finite(message)
                     link.heartbeat = message
                     if message.system is not None:
                         link.history.add(time.monotonic(), message.system)

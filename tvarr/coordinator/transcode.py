@@ -322,6 +322,7 @@ class JobRun:
                     if self._feed.full_speed:
                         await self._room()
                 case messages.TranscodeStats():
+                    convert.finite(item)
                     self.stats = item
                     self._sizes.append((asyncio.get_running_loop().time(), item.output_bytes))
                     self.stderr.extend(convert.clean(line, 500) for line in item.warnings)

@@ -7,9 +7,12 @@ still a daemon; `start_from_wire` raises, because half a job is none.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
+
+import betterproto2
 
 from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, JobSpec, LimitSource, SessionPool, Source, Target
 from tvarr.errors import ErrorCode, JobError
@@ -46,6 +49,19 @@ COPY = "copy"  # as a target's codec
 
 ItemT = TypeVar("ItemT")
 WireT = TypeVar("WireT")
+
+
+def finite(message: betterproto2.Message) -> None:
+    """Makes every figure of a message a number that can be shown: what is none, or endless, becomes 0."""
+    for field in dataclasses.fields(message):  # type: ignore[arg-type]  # every generated class is a dataclass
+        value = getattr(message, field.name)
+        for item in value if isinstance(value, list) else (value,):
+            if isinstance(item, betterproto2.Message):
+                finite(item)
+        if isinstance(value, float) and not math.isfinite(value):
+            setattr(message, field.name, 0.0)
+        elif isinstance(value, list) and any(isinstance(v, float) and not math.isfinite(v) for v in value):
+            setattr(message, field.name, [v if math.isfinite(v) else 0.0 for v in value])
 
 
 def clean(text: str, limit: int = MAX_NAME) -> str:
