@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
@@ -385,12 +386,23 @@ class TestLive:
         asked = [path for path, _ in origin.requests if "n=" in path]
         assert len(asked) == len(set(asked)), "what was played is not asked for again"
 
-    async def test_trouble_with_the_playlist_passes(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+    @pytest.mark.parametrize(
+        "trouble",
+        [
+            pytest.param((502, b""), id="502"),
+            pytest.param((200, b"<!doctype html><html><body>Sign in</body></html>"), id="a web page"),
+            pytest.param((200, b"#EXTM3U\n" + b"#EXTINF:1,\nsegment.ts\n" * (MAX_PLAYLIST_BYTES // 20)), id="huge"),
+            pytest.param((200, b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlive\n"), id="itself"),
+        ],
+    )
+    async def test_trouble_with_the_playlist_passes(
+        self, trouble: tuple[int, bytes], origin: Origin, session: aiohttp.ClientSession
+    ) -> None:
         playlist, url = self.live(origin)
 
         async def troubled(request: web.Request) -> web.StreamResponse:
             if origin.paths().count("/ts/live") in (2, 3):
-                return web.Response(status=502)
+                return web.Response(status=trouble[0], body=trouble[1])
             return await playlist(request)
 
         origin.on("/ts/live", troubled)
@@ -445,6 +457,22 @@ class TestBadSegments:
         assert counts(taken)[Kind.VIDEO] == pytest.approx(PICTURES - 25, abs=1)
         assert ingest.status.segments_left_out == 1
         assert ingest.status.reconnections == 0
+
+    async def test_one_whose_key_is_gone_is_left_out(
+        self, origin: Origin, media: Path, session: aiohttp.ClientSession
+    ) -> None:
+        """Keys change on the way; one of them answers 404."""
+        text = (media / "aes/list.m3u8").read_text()
+        key = next(line for line in text.splitlines() if line.startswith("#EXT-X-KEY"))
+        gone = re.sub('URI="[^"]*"', 'URI="gone"', key)
+        lines = text.splitlines()
+        at = lines.index("s2.ts") - 1
+        origin.on("/aes/rotated", "\n".join([*lines[:at], gone, *lines[at : at + 2], key, *lines[at + 2 :]]))
+        ingest = ingest_of(f"{origin.url}/aes/rotated", session)
+        taken = await take(ingest)
+        assert taken.error == ""
+        assert counts(taken)[Kind.VIDEO] == pytest.approx(PICTURES - 25, abs=1)
+        assert ingest.status.segments_left_out == 1
 
     async def test_one_that_is_cut_off_is_tried_again(
         self, origin: Origin, media: Path, session: aiohttp.ClientSession

@@ -31,7 +31,7 @@ def full_box(kind: bytes, version: int, flags: int, *content: bytes) -> bytes:
     return box(kind, struct.pack(">I", version << 24 | flags), *content)
 
 
-def children(data: bytes | memoryview, start: int, end: int) -> Iterator[Box]:
+def children(data: bytes, start: int, end: int) -> Iterator[Box]:
     """The boxes in data[start:end], one after another; never looks into them.
 
     Fewer than 8 bytes behind the last one are QuickTime's terminator and ignored. Raises MediaError for a box that is
@@ -55,7 +55,7 @@ def children(data: bytes | memoryview, start: int, end: int) -> Iterator[Box]:
         start += size
 
 
-def find(data: bytes | memoryview, parent: Box, *path: bytes) -> Box | None:
+def find(data: bytes, parent: Box, *path: bytes) -> Box | None:
     """The first box on this path below `parent`, or None. Raises MediaError as `children` does."""
     found: Box | None = parent
     for kind in path:

@@ -267,7 +267,7 @@ class Demuxer:
         self._end_fragment()
         self.stats.fragments += 1
         known = {track_id: source.movie.defaults for track_id, source in self._sources.items()}
-        fragments = read_fragment(memoryview(data), Box(b"moof", header, len(data)), moof_at, known)
+        fragments = read_fragment(data, Box(b"moof", header, len(data)), moof_at, known)
         places: dict[int, list[Iterator[Place]]] = {}
         counts: dict[int, int] = {}
         end = moof_at

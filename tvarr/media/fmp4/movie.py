@@ -84,7 +84,7 @@ def _read_track(data: bytes, trak: Box, movie_scale: int, defaults: dict[int, De
     boxes = {box.kind: box for box in children(data, stbl.start, stbl.end) if box.kind in _TABLES}
     if b"stsd" not in boxes:
         raise MediaError("a track without descriptions")
-    tables = SampleTables(memoryview(data), boxes)
+    tables = SampleTables(data, boxes)
     tables.count()
     own = defaults.get(track_id, Defaults())
     frame = tables.first_duration() or own.duration

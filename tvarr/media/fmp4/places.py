@@ -1,7 +1,8 @@
 """Where the samples of a file lie and when they are due: sample tables (14496-12, 8.6 and 8.7) and track runs (8.8).
 
 All of it is read lazily: a table may say 10^9 samples in 20 bytes. What is stored in a table is inside its box, which
-is checked, so that reading costs what the box weighs.
+is checked, so that reading costs what the box weighs. Rows are copied, not viewed: in Python 3.11 and 3.12.6 the
+garbage collector crashes on a memoryview in a cycle (gh-77894), and the traceback of damage found on the way makes one.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Place(NamedTuple):
 class SampleTables:
     """The sample tables of one track: `boxes` are those of its stbl, by kind."""
 
-    data: memoryview
+    data: bytes
     boxes: dict[bytes, Box] = field(default_factory=dict)
 
     def count(self) -> int:
@@ -151,10 +152,10 @@ class TrackRun:
     offset: int | None  # of its data, from the base; None: behind the run before it
     first_flags: int | None
     flags: int
-    rows: memoryview
+    rows: bytes
 
     @classmethod
-    def read(cls, data: memoryview, trun: Box, defaults: Defaults) -> TrackRun:
+    def read(cls, data: bytes, trun: Box, defaults: Defaults) -> TrackRun:
         if trun.end - trun.start < 8:
             raise MediaError("an MP4 box trun that is cut off")
         flags, count = struct.unpack_from(">II", data, trun.start)
@@ -221,7 +222,7 @@ class TrackFragment:
     runs: list[TrackRun]
 
 
-def read_fragment(data: memoryview, moof: Box, moof_at: int, defaults: dict[int, Defaults]) -> list[TrackFragment]:
+def read_fragment(data: bytes, moof: Box, moof_at: int, defaults: dict[int, Defaults]) -> list[TrackFragment]:
     """The track fragments of a moof that begins at `moof_at` in the file.
 
     Left out are those of tracks without `defaults`. Raises MediaError for boxes that are damaged.
@@ -231,9 +232,7 @@ def read_fragment(data: memoryview, moof: Box, moof_at: int, defaults: dict[int,
     return [fragment for fragment in fragments if fragment is not None]
 
 
-def _read_traf(
-    data: memoryview, traf: Box, moof_at: int, known: dict[int, Defaults], first: bool
-) -> TrackFragment | None:
+def _read_traf(data: bytes, traf: Box, moof_at: int, known: dict[int, Defaults], first: bool) -> TrackFragment | None:
     boxes = [box for box in children(data, traf.start, traf.end) if box.kind in (b"tfhd", b"tfdt", b"trun")]
     tfhd = next((box for box in boxes if box.kind == b"tfhd"), None)
     if tfhd is None or tfhd.end - tfhd.start < 8:
@@ -259,7 +258,7 @@ def _read_traf(
     return TrackFragment(track_id, _decode_time(data, boxes), base, runs)
 
 
-def _decode_time(data: memoryview, boxes: list[Box]) -> int | None:
+def _decode_time(data: bytes, boxes: list[Box]) -> int | None:
     """baseMediaDecodeTime (8.8.12)."""
     tfdt = next((box for box in boxes if box.kind == b"tfdt"), None)
     if tfdt is None:

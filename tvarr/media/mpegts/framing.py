@@ -11,12 +11,14 @@ from tvarr.media.mpegts.psi import PACKET_BYTES, SYNC_BYTE
 
 PACKET_SIZES = (188, 192, 204)
 LOCK_PACKETS = 5  # sync bytes in a row that make a packet size
+RUN_PACKETS = 512  # are copied at once: more leave the processor's cache in between
 MAX_GARBAGE_BYTES = 1 << 20  # without sync for so long: not a transport stream
 
 _LOCK_SPAN_BYTES = max(PACKET_SIZES) * (LOCK_PACKETS - 1) + 1
 _LOCK = re.compile(
     b"G(?:%s)" % b"|".join(b"(?=(?:.{%d}G){%d})()" % (size - 1, LOCK_PACKETS - 1) for size in PACKET_SIZES), re.DOTALL
 )
+# They read copies, not views: see `fmp4.places`.
 # From one sync byte to the next: header as a number, payload with adaptation field; then what is not part of a packet.
 _UNPACK = {size: struct.Struct(f">I{PACKET_BYTES - 4}s{size - PACKET_BYTES}x").iter_unpack for size in PACKET_SIZES}
 
@@ -63,10 +65,12 @@ class Framer:
                 end = at + count * self._size
                 self.packets += count
                 self._garbage_bytes = 0
-                yield _UNPACK[self._size](memoryview(data)[at:end])
+                yield _UNPACK[self._size](data[at:end])
                 at = end
             if len(data) - at < self._size:
                 break
+            if count == RUN_PACKETS:
+                continue
             self._size = 0  # a whole packet is there, and its sync byte is wrong
             self.sync_losses += 1
         self._held = data[at:]
@@ -83,11 +87,11 @@ class Framer:
         count = self._run_length(padded, 0)
         if count:
             self.packets += count
-            yield _UNPACK[self._size](memoryview(padded)[: count * self._size])
+            yield _UNPACK[self._size](padded[: count * self._size])
 
     def _run_length(self, data: bytes, at: int) -> int:
-        """How many whole packets with their sync byte follow from `at`."""
-        count = (len(data) - at) // self._size
+        """How many whole packets with their sync byte follow from `at`, RUN_PACKETS at most."""
+        count = min((len(data) - at) // self._size, RUN_PACKETS)
         syncs = data[at : at + count * self._size : self._size]
         return count - len(syncs.lstrip(b"G"))
 
