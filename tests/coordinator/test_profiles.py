@@ -149,6 +149,7 @@ def test_bitrate_goes_by_the_size_after_scaling_and_gives_way_to_quality() -> No
         pytest.param({"init": b"other", "descriptors": b"x"}, True, id="parameter sets"),
         pytest.param({"width": 1280, "height": 720}, False, id="picture size"),
         pytest.param({"width": 0, "height": 0}, True, id="picture size not known yet"),
+        pytest.param({"interlaced": False}, False, id="fields"),
         pytest.param({"codec": Codec.HEVC}, False, id="codec"),
         pytest.param({"id": 999}, False, id="another PID"),
     ],
@@ -159,6 +160,8 @@ def test_what_one_job_can_serve(change: dict[str, object], same: bool) -> None:
     after = plan(settings, Tracks((replace(VIDEO, **change), AC3)))  # type: ignore[arg-type]
     assert before.one_job_serves(after) is same
     assert after.one_job_serves(before) is same
+    assert before.same_picture(after) is same
+    assert before.same_picture(plan(settings, Tracks((VIDEO,))))
 
 
 @given(

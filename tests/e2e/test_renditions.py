@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import subprocess
@@ -124,19 +123,26 @@ async def test_the_master_playlist_is_true(
         assert decode_errors(tmp_path / "sound.mp4") == []
 
 
+async def all_outputs(
+    url: str, profile: str
+) -> tuple[bytes, bytes, tuple[str, list[Playing]], tuple[str, list[Playing]], dict[str, bytes]]:
+    """One after the other, each from the beginning of the source."""
+    return (
+        await read_all(f"{url}.ts?profile={profile}"),
+        await read_all(f"{url}.mp4?profile={profile}"),
+        await play_hls(f"{url}/index.m3u8?profile={profile}"),
+        await play_hls(f"{url}/index.m3u8?container=fmp4&profile={profile}"),
+        await play_dash(f"{url}/manifest.mpd?profile={profile}"),
+    )
+
+
 LANGUAGES = ["deu", "fra", "eng"]
 
 
 @pytest.mark.parametrize("profile", ["passthrough", "h264-aac"])
 async def test_every_language_gets_to_every_player(sounding: Cluster, tmp_path: Path, profile: str) -> None:
     url = f"{sounding.url}/stream/languages"
-    whole, mp4, (_, (muxed,)), (text, lists), dash = await asyncio.gather(
-        read_all(f"{url}.ts?profile={profile}"),
-        read_all(f"{url}.mp4?profile={profile}"),
-        play_hls(f"{url}/index.m3u8?profile={profile}"),
-        play_hls(f"{url}/index.m3u8?container=fmp4&profile={profile}"),
-        play_dash(f"{url}/manifest.mpd?profile={profile}"),
-    )
+    whole, mp4, (_, (muxed,)), (text, lists), dash = await all_outputs(url, profile)
     codecs = {"passthrough": ["aac", "aac", "ac3"], "h264-aac": ["aac"] * 3}[profile]
     rates = ["44100", "48000", "48000"]
     for name, data in (("whole.ts", whole), ("whole.mp4", mp4), ("hls.ts", muxed.file())):
@@ -168,13 +174,7 @@ async def test_picture_or_sound_alone(
 ) -> None:
     """All of it comes through each of the four outputs."""
     url = f"{sounding.url}/stream/{slug}"
-    ts, mp4, (_, segments), (_, cmaf), dash = await asyncio.gather(
-        read_all(f"{url}.ts?profile={profile}"),
-        read_all(f"{url}.mp4?profile={profile}"),
-        play_hls(f"{url}/index.m3u8?profile={profile}"),
-        play_hls(f"{url}/index.m3u8?container=fmp4&profile={profile}"),
-        play_dash(f"{url}/manifest.mpd?profile={profile}"),
-    )
+    ts, mp4, (_, segments), (_, cmaf), dash = await all_outputs(url, profile)
     assert len(segments) == len(cmaf) == len(dash) == 1
     for n, data in enumerate((ts, mp4, segments[0].file(), cmaf[0].file(), *dash.values())):
         (only,) = streams(data, tmp_path / f"{n}")

@@ -353,13 +353,24 @@ class Keeper:
         )
 
     def _restart_seq(self, run: JobRun) -> tuple[int, bool]:
-        """Where a job has to begin reading so that no picture is lost, and whether that is not kept any more."""
+        """Where a job has to begin reading so that no picture is lost, and whether that is not kept any more.
+
+        Not before the source became what the job is for: an encoder that gets a picture of another size first keeps
+        that size.
+        """
         source = self._feed.source
         ticks = self.splice.resume_ticks(run.kinds)
+        start = max(self._start_seq, source.first_seq)
         if ticks is None:
-            return max(self._start_seq, source.first_seq), False
+            return start, False
         seq = source.keyframe_at_or_before(ticks)
+        if seq is not None and seq < start and not self._same_picture(run.plan, seq):
+            return start, False
         return (source.resume_seq(), True) if seq is None else (seq, False)
+
+    def _same_picture(self, current: Plan, seq: int) -> bool:
+        tracks = self._feed.source.tracks_at(seq)
+        return tracks is not None and current.same_picture(plan(self._profile, tracks))
 
     def _plan_at(self, seq: int) -> Plan:
         """The plan for a job that begins at `seq`; with what became known later, where one job serves both."""

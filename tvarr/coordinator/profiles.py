@@ -5,7 +5,7 @@ Only what changes travels to a daemon.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tvarr.cluster.model import Target
@@ -59,18 +59,29 @@ class Plan:
     def one_job_serves(self, other: Plan) -> bool:
         """Whether a job that was started for one of the two plans can go on with the other.
 
-        Decoders follow a change of sound or of parameter sets, but no encoder follows a change of picture size; a size
-        that only becomes known is none.
+        Decoders follow a change of sound or of parameter sets, but no encoder follows a change of picture size, and
+        nobody takes fields apart that were none when the job began; what only becomes known is no change.
         """
-        return len(self.targets) == len(other.targets) and all(
-            (mine.track.id, mine.track.codec, mine.codec) == (theirs.track.id, theirs.track.codec, theirs.codec)
-            and (
-                not mine.track.width
-                or not theirs.track.width
-                or (mine.track.width, mine.track.height) == (theirs.track.width, theirs.track.height)
-            )
-            for mine, theirs in zip(self.targets, other.targets, strict=True)
-        )
+        return _alike(self.targets, other.targets)
+
+    def same_picture(self, other: Plan) -> bool:
+        """Whether what one job decodes for the picture of one plan is of the kind that the other wants."""
+        pictures = ([t for t in plan.targets if t.track.kind is Kind.VIDEO] for plan in (self, other))
+        return _alike(*pictures)
+
+
+def _alike(targets: Sequence[Target], others: Sequence[Target]) -> bool:
+    return len(targets) == len(others) and all(
+        (mine.track.id, mine.track.codec, mine.codec) == (theirs.track.id, theirs.track.codec, theirs.codec)
+        and (not mine.track.width or not theirs.track.width or _frame(mine) == _frame(theirs))
+        for mine, theirs in zip(targets, others, strict=True)
+    )
+
+
+def _frame(target: Target) -> tuple[int, int, bool]:
+    """What an encoder and its filters are set up for."""
+    track = target.track
+    return track.width, track.height, track.interlaced and target.deinterlace == "auto"
 
 
 def plan(profile: Profile, tracks: Tracks) -> Plan:
