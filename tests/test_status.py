@@ -77,6 +77,20 @@ async def test_nothing_is_wider_than_the_terminal_and_numbers_stay_whole(tmp_pat
         assert text.count(number) >= 3
 
 
+async def test_a_source_that_a_daemon_fetches_is_a_job(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (_, services):
+        services.add_samples()
+        relay = services.running[0]
+        job = {**relay["variants"][0]["job"], "encoder": "", "speed": 0.0, "fps": 0.0}
+        placement = {"reason": "reads srt:", "fallback": False, "considered": []}
+        relay["source"].update(job=job, placement=placement)
+        text = "\n".join(shown(services, 120))
+    assert "2 jobs" in text
+    assert "fetches" in text
+    assert "source" in text
+    assert "reads srt:" in text
+
+
 async def test_errors_are_shown(tmp_path: Path) -> None:
     async with serving(tmp_path) as (_, services):
         services.running.append(copy.deepcopy(RELAY))

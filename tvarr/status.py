@@ -40,6 +40,8 @@ MAX_VIEWERS, MAX_PLAYER = 50, 40  # rows of viewers, and characters of what a pl
 
 View = dict[str, Any]
 
+FETCH = "source"  # as a job's profile: it fetches the relay's source
+
 STATE_STYLES = {
     **dict.fromkeys(("connected", "running", "live"), "green"),
     **dict.fromkeys(("draining", "starting", "connecting", "reconnecting", "placing", "queued", "unhealthy"), "yellow"),
@@ -182,7 +184,7 @@ def _watch_screen(access: Access) -> None:
 
 def tables(snapshot: Snapshot, url: str) -> RenderableType:
     """Everything, for a terminal of 80 columns or more."""
-    jobs = [(relay, variant) for relay in snapshot.relays for variant in relay["variants"] if variant["job"]]
+    jobs = [(relay, variant) for relay in snapshot.relays for variant in _working(relay) if variant["job"]]
     viewers = sum(len(variant["viewers"]) for relay in snapshot.relays for variant in relay["variants"])
     counts = (
         _count(len(snapshot.transcoders), "daemon"),
@@ -330,6 +332,15 @@ def _errors(relays: Sequence[View]) -> Iterable[tuple[str, str]]:
                 yield f"{name}, {variant['profile']}", variant["error"]
 
 
+def _working(relay: View) -> list[View]:
+    """A relay's variants, and before them its source where a worker fetches that."""
+    source = relay["source"]
+    if not source.get("job"):
+        return list(relay["variants"])
+    fetch = {"profile": FETCH, "job": source["job"], "placement": source["placement"], "endings": []}
+    return [{**fetch, "successor": None, "move_refused": ""}, *relay["variants"]]
+
+
 def _jobs(jobs: Sequence[tuple[View, View]]) -> RenderableType:
     table = _table(
         "Jobs", "Channel", "Profile", "Daemon", "Encoder", "State", ">Speed", ">fps", ">kb/s", ">CPU", ">Age"
@@ -343,15 +354,19 @@ def _jobs(jobs: Sequence[tuple[View, View]]) -> RenderableType:
             relay["channel"]["name"],
             variant["profile"],
             job["daemon_name"] or "–",
-            job["encoder"] or ("audio only" if job["daemon_name"] else "–"),
+            job["encoder"] or (_without_encoder(variant) if job["daemon_name"] else "–"),
             _state(job["state"]),
-            Text(f"{job['speed']:.2f}×" if runs else "–", style="red" if slow else ""),
-            f"{job['fps']:.1f}" if runs else "–",
+            Text(f"{job['speed']:.2f}×" if runs and job["speed"] else "–", style="red" if slow else ""),
+            f"{job['fps']:.1f}" if runs and job["fps"] else "–",
             f"{job['output_kbps']:.0f}" if runs else "–",
             _percent(job["cpu_percent"]) if runs else "–",
             _duration(job["age_s"]),
         )
     return table
+
+
+def _without_encoder(variant: View) -> str:
+    return "fetches" if variant["profile"] == FETCH else "audio only"
 
 
 def _reasons(jobs: Sequence[tuple[View, View]]) -> RenderableType:

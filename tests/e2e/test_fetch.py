@@ -16,7 +16,7 @@ from aiohttp import web
 from tests.clips import decode_errors, make_clip, probe_bytes
 from tests.conftest import program
 from tests.fakes.senders import RtspServer, free_port, sending
-from tests.harness import Cluster, cluster, eventually, read_all, read_for, watching
+from tests.harness import PASSWORD, Cluster, cluster, eventually, read_all, read_for, watching
 
 VIDEO = ("-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "25", "-b:v", "300k")
 
@@ -126,6 +126,8 @@ async def test_one_connection_feeds_every_viewer_and_profile(fetching: Cluster, 
     assert (job["daemon_name"], job["state"]) == ("one", "running")
     assert three["source"]["placement"]["reason"] == "reads rtsp:"
     assert three["variants"][-1]["job"]["daemon_name"] == "one"
+    status = fetching.run("status", "status", "--url", fetching.url, TVARR_ADMIN_PASSWORD=PASSWORD, COLUMNS="140")
+    assert status.wait(10) == 0
 
 
 async def _transcoded(running: Cluster, slug: str) -> dict[str, Any]:
@@ -180,8 +182,43 @@ async def test_a_source_that_comes_back_goes_on_in_the_same_stream(fetching: Clu
         await asyncio.gather(reading, return_exceptions=True)
 
 
+@pytest.fixture
+def both(fetching: Cluster) -> None:
+    """Two daemons."""
+    names = ("one", "two")
+    for name in names:
+        if name not in fetching.roles or fetching.roles[name].process.poll() is not None:
+            fetching.start_daemon(name, wait=False)
+    eventually(lambda: all(fetching.daemon_state(name) == "connected" for name in names), "both are connected")
+
+
+@pytest.mark.usefixtures("both")
+async def test_a_daemon_that_drains_leaves_the_source_to_another(fetching: Cluster, clip: Path) -> None:
+    server, data = RtspServer(clip), bytearray()
+    async with server.serving() as url:
+        slug = fetching.add_channel("Drains", url)
+        async with watching(fetching.stream_url(slug)) as response:
+            assert response.status == 200, await response.text()
+            await response.content.readexactly(188 * 200)
+            job = source_of(fetching, slug)["job"]
+            fetching.request("POST", f"/api/v1/transcoders/{job['daemon_id']}/drain")
+
+            def elsewhere() -> bool:
+                source = source_of(fetching, slug)
+                return source["state"] == "running" and source["job"]["daemon_name"] not in {"", job["daemon_name"]}
+
+            reading = asyncio.create_task(_read(response, data))
+            await asyncio.to_thread(eventually, elsewhere, "another daemon fetches")
+            length = len(data)
+            await asyncio.to_thread(eventually, lambda: len(data) > length + 50_000, "the viewer gets more")
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        fetching.request("POST", f"/api/v1/transcoders/{job['daemon_id']}/activate")
+        assert server.most_open == 1
+
+
+@pytest.mark.usefixtures("both")
 async def test_another_daemon_goes_on_when_one_dies(fetching: Cluster, clip: Path, tmp_path: Path) -> None:
-    fetching.start_daemon("two")
     server = RtspServer(clip)
     async with server.serving() as url:
         slug = fetching.add_channel("Moves", url)
@@ -204,7 +241,6 @@ async def test_another_daemon_goes_on_when_one_dies(fetching: Cluster, clip: Pat
         assert server.most_open == 1
     got = probe_bytes(bytes(data), tmp_path)
     assert all(step > 0 for step in steps(got.dts("video")))
-    fetching.start_daemon(first)
 
 
 async def _read(response: Any, data: bytearray) -> None:

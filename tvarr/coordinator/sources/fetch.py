@@ -182,7 +182,7 @@ class Fetcher:
     def __init__(self, daemons: Daemons, *, name: str, source_id: str, policy: str) -> None:
         """`name`: the channel's, for people. `policy`: an `ExhaustedPolicy` for when all daemons are busy."""
         self.run: FetchRun | None = None  # the present one, or the last
-        self._name = name
+        self._name = f"{name}/source"
         self._daemons = daemons
         self._source_id = source_id
         self._policy = policy

@@ -35,6 +35,7 @@ class CapabilitiesView(_Shape):
     encoders: list[EncoderView]
     decoders: list[str]
     hwaccels: list[str]
+    protocols: list[str] = Field([], description="schemes of the sources that it can fetch")
     max_jobs: int
     max_cpu_jobs: int
     cpu_count: int
@@ -185,6 +186,8 @@ class SourceView(_Shape):
     errors: int = Field(description="losses and damage in its packets")
     bytes: int
     bitrate_kbps: float
+    job: JobView | None = Field(None, description="where a transcoder fetches the source: as a variant's job")
+    placement: PlacementView | None = Field(None, description="why that transcoder does: as a variant's")
 
 
 class TrackView(_Shape):
