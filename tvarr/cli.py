@@ -24,6 +24,7 @@ from tvarr.config import (
     Setting,
     StatusConfig,
     load,
+    secret_now,
     secrets,
     settings,
 )
@@ -55,7 +56,8 @@ def _ffmpegd(config: FfmpegdConfig) -> int:
     from tvarr.ffmpegd import app
 
     options = _options(app.FfmpegdOptions, config)
-    return background.run(lambda: app.run(options))
+    token_now = secret_now(config, "auth_token")
+    return background.run(lambda: app.run(options, token_now=token_now))
 
 
 def _probe(config: ProbeConfig) -> int:

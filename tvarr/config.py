@@ -448,6 +448,24 @@ COMMANDS: Mapping[str, type] = {
 }
 
 
+def secret_now(config: object, name: str) -> Callable[[], str] | None:
+    """Reads a secret again from the file that it came from, which may have another in it by now; "" where that fails.
+
+    None where the secret did not come from a file.
+    """
+    (setting,) = [item for item in settings(type(config)) if item.name == name]
+    environ = dict(os.environ)
+
+    def read() -> str:
+        try:
+            return str(_value(setting, None, environ))
+        except ConfigError:
+            return ""
+
+    from_file = bool(environ.get(setting.variable + "_FILE")) and read() == getattr(config, name)
+    return read if from_file else None
+
+
 def secrets(config: object) -> tuple[str, ...]:
     """The secret values of a loaded configuration, for the log to hide."""
     named = {item.name for item in settings(type(config)) if item.secret}

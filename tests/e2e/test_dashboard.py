@@ -211,6 +211,8 @@ def test_a_renewed_token(browser: Browser, tmp_path: Path) -> None:
         running.start_coordinator(TVARR_AUTH_TOKEN="")
         token = running.get("/api/v1/registration")["token"]
         worker = running.start_daemon("worker", TVARR_AUTH_TOKEN=token)
+        kept = {"TVARR_AUTH_TOKEN": "", "TVARR_AUTH_TOKEN_FILE": str(tmp_path / "data" / "auth-token")}
+        neighbour = running.start_daemon("neighbour", **kept)  # as in a container with both roles
         with visit(browser, running) as tab:
             page = tab.open("/transcoders")
             page.get_by_role("heading", name="Add a worker").click()
@@ -221,8 +223,10 @@ def test_a_renewed_token(browser: Browser, tmp_path: Path) -> None:
             assert fresh != token
             expect(page.locator("#command-machine")).to_contain_text(fresh)
             eventually(lambda: "does not take the token" in worker.text(), "the worker is refused")
+            eventually(lambda: neighbour.text().count("attached to the coordinator") == 2, "the neighbour comes back")
+            eventually(lambda: running.daemon_state("neighbour") == "connected", "the neighbour is back")
             running.roles["coordinator"].stop()
-            running.start_coordinator(TVARR_AUTH_TOKEN="")
+            running.start_coordinator(**kept)
             page.wait_for_url(re.compile("/login"))  # sessions end with the coordinator, and the page notices
             tab.complaints.clear()
         assert running.get("/api/v1/registration")["token"] == fresh

@@ -204,7 +204,7 @@ class Coordinator:
         return {
             "coordinator_url": address,
             "token": self.token,
-            "fixed": bool(self.options.auth_token),
+            "fixed": not self._keeps_token,
             "container": f"podman run -d --restart=unless-stopped -e TVARR_COORDINATOR_URL={url} tvarr-ffmpegd",
             "command": f"tvarr ffmpegd --coordinator-url {url}",
             "compose": (
@@ -217,12 +217,17 @@ class Coordinator:
             ),
         }
 
+    @property
+    def _keeps_token(self) -> bool:
+        """Whether the token is the one that we keep ourselves, though a setting may name its file."""
+        return not self.options.auth_token or _kept_token(self.options.data_dir / TOKEN_FILE) == self.token
+
     async def renew_token(self) -> None:
         """Makes, keeps and asks for another token, and cuts off the daemons that came with the old one.
 
         Raises `Conflict` where the token was given as a setting.
         """
-        if self.options.auth_token:
+        if not self._keeps_token:
             raise Conflict("the token was given with --auth-token: change it there")
         token = secrets.token_urlsafe(24)
         await asyncio.to_thread(_write_token, self.options.data_dir / TOKEN_FILE, token)
@@ -377,6 +382,14 @@ def _stored_token(path: Path) -> str:
     if not token:
         raise StartError(f"{path} is empty; delete it and a new token is made")
     return token
+
+
+def _kept_token(path: Path) -> str:
+    """The stored token; "" where there is none."""
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _write_token(path: Path, token: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,11 +55,13 @@ class FfmpegdOptions:
     work_dir: Path
 
 
-async def run(options: FfmpegdOptions) -> int:
+async def run(options: FfmpegdOptions, *, token_now: Callable[[], str] | None = None) -> int:
     """Works until it is cancelled, then takes its leave; returns the exit code where it ends itself.
 
     It leaves when none of its jobs is left: the coordinator moves its own away, clients' may end by themselves. After
     `LEAVE_WITHIN_S`, and at once where nobody moves them, those that are left are ended with SHUTTING_DOWN.
+
+    `token_now` reads the token again where it stands in a file: after a refusal it may be another.
 
     SIGUSR1 retires it: the same without the hurry. It ends with code 0 when its last job was moved or has ended.
 
@@ -81,7 +83,7 @@ async def run(options: FfmpegdOptions) -> int:
             await daemon.monitor(stack, *options.metrics_listen)
         if options.listen:
             await daemon.listen(stack, *options.listen, certificate)
-        attached = daemon.attach(stack, endpoint) if endpoint else None
+        attached = daemon.attach(stack, endpoint, token_now) if endpoint else None
         stack.push_async_callback(daemon.leave)
         if attached is None and not options.listen:
             log.warning("connected to nothing: give --coordinator-url, or --listen to serve clients directly")
@@ -132,9 +134,11 @@ class Daemon:
         self._attachment: Attachment | None = None
         self._server: Server | None = None
 
-    def attach(self, stack: AsyncExitStack, endpoint: Endpoint) -> asyncio.Task[None]:
+    def attach(
+        self, stack: AsyncExitStack, endpoint: Endpoint, token_now: Callable[[], str] | None = None
+    ) -> asyncio.Task[None]:
         """Works for a coordinator until the stack is left."""
-        self._attachment = Attachment(endpoint, self._jobs, self._register, self._heartbeat)
+        self._attachment = Attachment(endpoint, self._jobs, self._register, self._heartbeat, token_now=token_now)
         task = asyncio.create_task(self._attachment.run(), name="attachment to the coordinator")
         stack.push_async_callback(_cancelled, task)
         return task

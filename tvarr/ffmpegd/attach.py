@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from tvarr.errors import ErrorCode, JobError, Refused, TvarrError, WireError
 from tvarr.ffmpegd.work import Jobs
@@ -50,8 +51,11 @@ class Attachment:
         register: Callable[[], messages.Register],
         heartbeat: Callable[[int], Awaitable[messages.Heartbeat]],
         rng: random.Random | None = None,
+        *,
+        token_now: Callable[[], str] | None = None,
     ) -> None:
-        """`heartbeat` gets the number of the heartbeat in its stream."""
+        """`heartbeat` gets the number of the heartbeat in its stream; `token_now` reads the token again."""
+        self._token_now = token_now
         self._endpoint = endpoint
         self._jobs = jobs
         self._register = register
@@ -76,12 +80,20 @@ class Attachment:
             except (JobError, WireError) as error:
                 self._say(f"not attached to a coordinator: {error}")
             except Refused as error:
-                refused = True
+                refused = not self._has_another_token()
                 self._say(f"the coordinator refuses this daemon: {error}; trying again, slowly")
             finally:
                 self._stream = None
             attempt = 0 if self._registered else attempt + 1
             await asyncio.sleep(self._rng.uniform(*REFUSED_RETRY_S) if refused else retry_delay_s(attempt, self._rng))
+
+    def _has_another_token(self) -> bool:
+        """Whether the token is another by now; it is used from here on."""
+        token = self._token_now() if self._token_now is not None else ""
+        if not token or token == self._endpoint.token:
+            return False
+        self._endpoint = replace(self._endpoint, token=token)
+        return True
 
     @property
     def attached(self) -> bool:
