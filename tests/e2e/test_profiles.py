@@ -137,10 +137,9 @@ async def test_bitrate(busy: Cluster, tmp_path: Path, codec: str) -> None:
     assert len(got["video"].packets) == 400
 
 
-@pytest.mark.parametrize("codec", ["h264", "av1"])
-async def test_quality(busy: Cluster, tmp_path: Path, codec: str) -> None:
+async def test_quality(busy: Cluster, tmp_path: Path) -> None:
     """A greater CRF is a smaller stream, and a bitrate beside it a ceiling."""
-    fields = {"video_codec": codec, "preset": "ultrafast"}
+    fields = {"video_codec": "h264", "preset": "ultrafast"}
     fine, coarse = [(await watched(busy, tmp_path, crf=crf, **fields))["video"].kbps() for crf in (24, 44)]
     assert coarse < 0.6 * fine
     capped = await watched(busy, tmp_path, "busy", crf=24, video_bitrate_kbps=500, **fields)
@@ -188,7 +187,7 @@ async def test_frame_rate(busy: Cluster, tmp_path: Path, fps: float, rate: str, 
     assert all(b - a == pytest.approx(step, abs=0.0005) for a, b in itertools.pairwise(got.times_s))
 
 
-@pytest.mark.parametrize(("codec", "gop_s"), [("h264", 1.0), ("hevc", 1.5), ("av1", 2.5), ("vp9", 1.0)])
+@pytest.mark.parametrize(("codec", "gop_s"), [("h264", 1.0), ("av1", 2.5)])
 async def test_keyframes(busy: Cluster, tmp_path: Path, codec: str, gop_s: float) -> None:
     fields = {"video_codec": codec, "gop_s": gop_s, "preset": "ultrafast", "video_bitrate_kbps": 300}
     got = (await watched(busy, tmp_path, "busy", **fields))["video"]

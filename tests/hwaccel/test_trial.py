@@ -15,6 +15,7 @@ from tests.ffmpeg.support import FFMPEGS, require
 from tvarr.cluster.model import Encoder, Family, Gpu
 from tvarr.ffmpeg.locate import find_ffmpeg
 from tvarr.hwaccel.build import Build, read_build
+from tvarr.hwaccel.families import obeyed
 from tvarr.hwaccel.inventory import Inventory
 from tvarr.hwaccel.trial import Trial, plan_trials, run_trial, run_trials
 
@@ -275,3 +276,20 @@ async def test_hardware_that_is_not_there_for_real(path: str) -> None:
     assert "NVIDIA" in nvenc.reason or "CUDA" in nvenc.reason
     assert "/dev/dri/renderD250 can't be opened" in vaapi.reason
     assert "/dev/dri/renderD250 can't be opened" in qsv.reason
+
+
+@pytest.mark.parametrize(
+    ("flags", "verdict"),
+    [
+        pytest.param(["", ", F=0x0", ", F=0x0", ", F=0x0", ", F=0x0", "", ", F=0x0"], True, id="5.1"),
+        pytest.param(["", ", F=0x10", ", F=0x0", ", F=0x10", ", F=0x0", "", ", F=0x10"], True, id="SVT-AV1 4, 9.0"),
+        pytest.param(["", *[", F=0x0"] * 9], False, id="one keyframe only"),
+        pytest.param(["", ", F=0x0", ", F=0x0", "", ", F=0x0", ", F=0x0"], False, id="somewhere else"),
+        pytest.param([""], False, id="one picture"),
+        pytest.param([], False, id="nothing"),
+    ],
+)
+def test_a_forced_keyframe_is_looked_for(flags: list[str], verdict: bool) -> None:
+    """As framecrc lists packets: flags stand only where a packet is no plain keyframe."""
+    lines = [f"0,{n:11},{n:11},{1:9},{1382:9}, 0x2822b2cc{flag}, S=1,        8" for n, flag in enumerate(flags)]
+    assert obeyed("\n".join(["#software: Lavf59.27.100", "#tb 0: 1/25", *lines])) is verdict
