@@ -28,8 +28,6 @@ DAMAGED = {"h264_noPCR_pmt_change_dts_wrap.ts", "offair_bad_reception.ts"}
 # What ffmpeg says beside decoding: of two sounds at one time behind a hole, and of a subtitle's padding in the source.
 NOT_OF_DECODING = re.compile(r"non monotonically increasing dts to muxer|Junk in packet")
 
-TRANSCODED = [name for name in CAPTURES if CAPTURES[name].ts]  # daemons are given transport streams: no AV1 and VP9
-
 
 @pytest.fixture(scope="module")
 def captures(tmp_path_factory: pytest.TempPathFactory, media_dir: Path) -> Iterator[Cluster]:
@@ -123,7 +121,7 @@ async def assert_refused(url: str, *outputs: str) -> None:
             assert "mapping" in (await answer.json(content_type=None))["detail"]
 
 
-@pytest.mark.parametrize("name", TRANSCODED)
+@pytest.mark.parametrize("name", CAPTURES)
 async def test_transcoded_a_capture_keeps_its_pictures(
     captures: Cluster, origin: Origin, media_dir: Path, name: str, tmp_path: Path
 ) -> None:
