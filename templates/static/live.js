@@ -232,7 +232,7 @@ function play(box, url) {
   words.setAttribute("role", "status");
   words.textContent = "loading…";
   video.addEventListener("loadeddata", () => {
-    words.textContent = `${video.videoWidth}×${video.videoHeight}, as a viewer of its own; press Preview again to end it`;
+    words.textContent = `${video.videoWidth}×${video.videoHeight}, as a viewer of its own; press the button again to end it`;
   });
   video.addEventListener("error", () => {
     if (video.hasAttribute("src")) words.textContent = "This browser can't play it: try a profile with H.264 and AAC.";

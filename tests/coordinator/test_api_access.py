@@ -55,6 +55,17 @@ async def test_a_stream_key_is_asked_for_where_there_is_one(tmp_path: Path, path
                 assert answer.status == status
 
 
+@pytest.mark.parametrize(
+    "path", ["/stream/x/index.m3u8", "/stream/x/manifest.mpd", "/stream/x/1/segment-1.m4s", "/stream/x.mp4"]
+)
+async def test_segments_and_their_lists_are_behind_the_key_too(tmp_path: Path, path: str) -> None:
+    async with serving(tmp_path, logged_in=False) as (client, services):
+        services.stream_key = "key"
+        for query, status in (("", 401), ("?key=other", 401), ("?key=key", 404)):
+            async with client.get(path + query) as answer:
+                assert answer.status == status  # 404: there is no such channel here
+
+
 @pytest.mark.parametrize("path", ["/", "/transcoders", "/relays", "/channels", "/profiles", "/transcoders/a?b=1"])
 async def test_pages_lead_to_the_login_and_back(tmp_path: Path, path: str) -> None:
     async with serving(tmp_path, logged_in=False) as (client, services):
