@@ -89,6 +89,15 @@ async def test_every_picture_keeps_its_time_and_keyframes_fall_where_they_are_fo
         assert {(head.width, head.height) for head in heads} == sizes
 
 
+async def test_it_begins_anywhere(ffmpeg: str, source: Source) -> None:
+    """Also where ffmpeg's analysis sees no picture before its bytes are used up, and so no frame rate."""
+    track = source.track(Kind.VIDEO)
+    filler = b"\x00\x00\x01\x0c" + b"\xff" * 100_000 + b"\x80"
+    large = [s._replace(data=filler + s.data) if s.track == track.id else s for s in source.samples[:40]]
+    client = await encoded(ffmpeg, Codec.AV1, job(source, Codec.AV1), [large])
+    assert times(client.samples_of(track)) == times([s for s in large if s.track == track.id])
+
+
 @pytest.mark.parametrize("codec", [Codec.AV1, Codec.VP9])
 async def test_what_was_made_can_be_made_into_something_else(ffmpeg: str, source: Source, codec: Codec) -> None:
     """The output of one job is the input of the next: from MPEG-TS to MP4, from MP4 to each."""

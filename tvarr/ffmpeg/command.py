@@ -197,7 +197,8 @@ def _encode(spec: JobSpec, target: Target, start: Start, encoder: Encoder, flags
     preset = flags.presets.get(target.preset, flags.default_preset)
     if flags.preset_flag and preset:
         arguments += [flags.preset_flag, preset]
-    arguments += flags.always
+    fps = _constant_rate(target) or frame_rate(target.track.fps or UNKNOWN_FPS)
+    arguments += [argument.format(rate=fps.numerator, scale=fps.denominator) for argument in flags.always]
     arguments += flags.full_speed if spec.full_speed else flags.live
     if "low_power" in encoder.options:
         arguments += ["-low_power", "1"]

@@ -28,7 +28,8 @@ def _scale(*names: str) -> dict[str, str]:
 class Flags:
     """What an encoder wants. Where an entry is empty, there is nothing to say.
 
-    `bitrate` takes {kbps}, {max} and {buffer}; `quality` takes {q}, and {max} and {buffer} where it can cap the rate.
+    `bitrate` takes {kbps}, {max} and {buffer}; `quality` takes {q}, and {max} and {buffer} where it can cap the rate;
+    `always` takes {rate} and {scale}, the pictures a second as a fraction.
     """
 
     bitrate: tuple[str, ...] = ("-b:v", "{kbps}k", "-maxrate", "{max}k", "-bufsize", "{buffer}k")
@@ -83,13 +84,14 @@ FLAGS: dict[str, Flags] = {
         default_preset="superfast",
         formats=("yuv420p", "yuv420p10le"),
     ),
-    # Low delay, without which it holds back 16 or 32 pictures. Its constant bitrate is what ffmpeg asks of it where
-    # -maxrate equals -b:v. Before version 2 it has no such mode, and puts keyframes by itself wherever others are
-    # forced (1.4.1 in Debian 12): its trial fails there, and libaom does the work.
+    # Low delay, without which it holds back 16 or 32 pictures. It is told the frame rate: ffmpeg's short analysis may
+    # see no picture, and then takes 90,000 a second, which SVT-AV1 refuses (9.0, tried). Its constant bitrate is what
+    # ffmpeg asks of it where -maxrate equals -b:v. Version 1.4 of Debian 12 has no such mode, and puts keyframes by
+    # itself wherever others are forced: its trial fails, and libaom does the work.
     "libsvtav1": Flags(
         quality=("-crf", "{q}", "-maxrate", "{max}k", "-bufsize", "{buffer}k"),
         default_q=35,
-        always=("-svtav1-params", "pred-struct=1:lookahead=0"),
+        always=("-svtav1-params", "pred-struct=1:lookahead=0:fps-num={rate}:fps-denom={scale}"),
         preset_flag="-preset",
         presets=dict(zip(X264_PRESETS, ("12", "11", "10", "10", "9", "8", "7", "6", "5", "4"), strict=True)),
         default_preset="10",

@@ -135,7 +135,8 @@ def trial_arguments(row: FamilyRow, encoder: Encoder, attempt: Attempt, node: st
     start = ("-hide_banner", "-nostdin", "-v", "error", *(argument.format(node=node) for argument in flags.init))
     end = (*row.arguments.get(encoder.name, ()), *attempt.arguments, "-f", "null", "-")
     if encoder.name in WILFUL:
-        live = (*flags.always, *(part.format(kbps=500, max=500, buffer=1000) for part in flags.bitrate))
+        always = (part.format(rate=25, scale=1) for part in flags.always)
+        live = (*always, *(part.format(kbps=500, max=500, buffer=1000) for part in flags.bitrate))
         end = (*live, *_FORCED_KEYFRAME, *end[:-3], "-f", "framecrc", "-")
     if encoder.codec.kind is Kind.AUDIO:
         return (*start, *_AUDIO_SOURCE, "-c:a", encoder.name, *end)
