@@ -178,6 +178,8 @@ RELAY = {
         "errors": 3,
         "bytes": 75_000_000,
         "bitrate_kbps": 8000,
+        "job": None,
+        "placement": None,
     },
     "tracks": [
         {
