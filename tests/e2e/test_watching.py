@@ -165,10 +165,10 @@ async def test_a_viewer_who_reads_nothing_disturbs_nobody(tvarr: Cluster) -> Non
 
 async def test_a_viewer_who_reads_a_tenth_is_let_go_and_disturbs_nobody(tvarr: Cluster, clips: Path) -> None:
     """It has fallen behind by more than an output keeps; the other one gets everything, in time."""
-    rate_bytes = 60_000_000 // 8
-    filled = ("-x264-params", "nal-hrd=cbr", "-b:v", "60M", "-minrate", "60M", "-maxrate", "60M", "-bufsize", "30M")
+    rate_bytes = 120_000_000 // 8
+    filled = ("-x264-params", "nal-hrd=cbr", "-b:v", "120M", "-minrate", "120M", "-maxrate", "120M", "-bufsize", "60M")
     video = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "50", *filled)
-    await asyncio.to_thread(make_clip, clips / "large.ts", seconds=4, size="320x180", video=video)
+    await asyncio.to_thread(make_clip, clips / "large.ts", seconds=2, size="320x180", video=video)
     slug = tvarr.add_channel("Large", "file:large.ts", loop=True)
 
     def agents() -> list[str]:
