@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -126,8 +127,6 @@ async def test_one_connection_feeds_every_viewer_and_profile(fetching: Cluster, 
     assert (job["daemon_name"], job["state"]) == ("one", "running")
     assert three["source"]["placement"]["reason"] == "reads rtsp:"
     assert three["variants"][-1]["job"]["daemon_name"] == "one"
-    status = fetching.run("status", "status", "--url", fetching.url, TVARR_ADMIN_PASSWORD=PASSWORD, COLUMNS="140")
-    assert status.wait(10) == 0
 
 
 async def _transcoded(running: Cluster, slug: str) -> dict[str, Any]:
@@ -138,6 +137,14 @@ async def _transcoded(running: Cluster, slug: str) -> dict[str, Any]:
         (relay,) = [relay for relay in running.relays() if relay["channel"]["slug"] == slug]
         jobs = running.get("/api/v1/transcoders")[0]["jobs"]
         assert sorted(job["profile"] for job in jobs) == ["h264-low", "source"]
+        status = running.run("status", "status", "--url", running.url, TVARR_ADMIN_PASSWORD=PASSWORD, COLUMNS="140")
+        assert await asyncio.to_thread(status.wait, 20) == 0
+        assert "fetches" in status.text()
+        assert "reads rtsp:" in status.text()
+        headers = {"Authorization": f"Bearer {PASSWORD}"}
+        async with aiohttp.ClientSession(headers=headers) as session, session.get(f"{running.url}/relays") as page:
+            assert page.status == 200
+            assert "Fetched by" in await page.text()
     return dict(relay)
 
 
