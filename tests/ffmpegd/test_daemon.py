@@ -224,10 +224,10 @@ async def test_metrics_of_a_job_that_runs_and_of_one_that_ended(work_dir: Path, 
                 families = list(text_string_to_metric_families(await answer.text()))
             return {(s.name, *sorted(s.labels.values())): s.value for f in families for s in f.samples}
 
-        async with http.get(f"http://127.0.0.1:{port}/readyz") as answer:
-            assert answer.status == 200
         stream = await running_job(coordinator, attach, pictures)
         await until(stream, messages.TranscodeStats)
+        async with http.get(f"http://127.0.0.1:{port}/readyz") as answer:
+            assert answer.status == 200  # not before its registration was answered
         seen = await metrics()
         assert seen["tvarr_worker_up",] == seen["tvarr_worker_jobs",] == 1
         assert ("tvarr_job_speed_ratio", "j1", "libx264") in seen
