@@ -59,6 +59,9 @@ _LAVC_DECODES = frozenset({Codec.H264, Codec.HEVC, Codec.MPEG2VIDEO, Codec.VP9, 
 
 _CONSTANT = ("-b:v", "{kbps}k", "-minrate", "{kbps}k", "-maxrate", "{max}k", "-bufsize", "{buffer}k")
 
+# The frame rate is told to encoders that take it: ffmpeg's short analysis may see no picture, or one that does not
+# state it, and then says 90,000 a second (5.1 and 9.0, tried). libx264 and libx265 made 15 and 45 kb/s of 400 of that,
+# and claimed level 6.2; SVT-AV1 refuses it.
 FLAGS: dict[str, Flags] = {
     # Live: zerolatency has no lookahead, no B-frames and slices instead of frame threads, so that a picture leaves as
     # it comes. A lookahead of 10 pictures would cost 0.4 s at 25 fps and bring 0.6 dB of SSIM (film, 720x576, 1.5 Mb/s,
@@ -66,7 +69,7 @@ FLAGS: dict[str, Flags] = {
     "libx264": Flags(
         quality=("-crf", "{q}", "-maxrate", "{max}k", "-bufsize", "{buffer}k"),
         default_q=23,
-        always=(),
+        always=("-x264-params", "fps={rate}/{scale}"),
         live=("-tune", "zerolatency"),
         preset_flag="-preset",
         presets={name: name for name in X264_PRESETS},
@@ -77,17 +80,16 @@ FLAGS: dict[str, Flags] = {
     "libx265": Flags(
         quality=("-crf", "{q}", "-maxrate", "{max}k", "-bufsize", "{buffer}k"),
         default_q=26,
-        always=("-forced-idr", "1", "-x265-params", "open-gop=0:log-level=warning"),
+        always=("-forced-idr", "1", "-x265-params", "open-gop=0:log-level=warning:fps={rate}/{scale}"),
         live=("-tune", "zerolatency"),
         preset_flag="-preset",
         presets={name: name for name in X264_PRESETS},
         default_preset="superfast",
         formats=("yuv420p", "yuv420p10le"),
     ),
-    # Low delay, without which it holds back 16 or 32 pictures. It is told the frame rate: ffmpeg's short analysis may
-    # see no picture, and then takes 90,000 a second, which SVT-AV1 refuses (9.0, tried). Its constant bitrate is what
-    # ffmpeg asks of it where -maxrate equals -b:v. Version 1.4 of Debian 12 has no such mode, and puts keyframes by
-    # itself wherever others are forced: its trial fails, and libaom does the work.
+    # Low delay, without which it holds back 16 or 32 pictures. Its constant bitrate is what ffmpeg asks of it where
+    # -maxrate equals -b:v. Version 1.4 of Debian 12 has no such mode, and puts keyframes by itself wherever others are
+    # forced: its trial fails, and libaom does the work.
     "libsvtav1": Flags(
         quality=("-crf", "{q}", "-maxrate", "{max}k", "-bufsize", "{buffer}k"),
         default_q=35,
