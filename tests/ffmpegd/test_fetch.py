@@ -20,7 +20,8 @@ from tvarr.cluster.model import JobSpec, Source
 from tvarr.cluster.schemes import NEEDS
 from tvarr.errors import ErrorCode, JobError
 from tvarr.ffmpegd.fetch import FetchJob
-from tvarr.media.model import Kind, Track
+from tvarr.media.model import Kind, Sample, Track
+from tvarr.media.mpegts.demux import Demuxer
 from tvarr.wire import convert, messages
 
 HALF_S = 12  # pictures
@@ -181,3 +182,23 @@ async def test_it_stops_when_it_is_told(clip: Path) -> None:
             await pictures(client, task, 1)
             await client.send(messages.TranscodeStop())
             await asyncio.wait_for(task, 5)
+
+
+@pytest.mark.parametrize("name", ["h264_aac_scte35_80s.ts", "mpts_8prog_dvb_it.ts"])
+async def test_a_transport_stream_arrives_untouched(media_dir: Path, name: str) -> None:
+    """SCTE-35, teletext and private data too: as when it is demuxed here."""
+    data = (media_dir / name).read_bytes()
+    demuxer = Demuxer()
+    here = [event for event in [*demuxer.feed(data), *demuxer.flush()] if isinstance(event, Sample)]
+
+    async def send(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(send, "127.0.0.1", 0) as server:
+        url = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with fetching(require(FFMPEGS[0].values[0]), url) as (client, task):
+            await asyncio.wait_for(task, 60)
+            await wait_until(lambda: isinstance(client.received[-1], messages.OutputComplete))
+    assert [(s.track, s.data) for s in client.samples()] == [(s.track, s.data) for s in here]
