@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.clips import decode_errors, make_clip, probe_bytes
+from tests.clips import decode_errors, make_clip, probe, probe_bytes
 from tests.conftest import program
 from tests.fakes.senders import RtspServer, free_port, sending
 from tests.harness import PASSWORD, Cluster, cluster, eventually, read_all, read_for, watching
@@ -93,6 +93,24 @@ async def test_matroska_over_http_is_fetched_to_its_end(fetching: Cluster, clip:
         got = probe_bytes(await read_all(fetching.stream_url(slug)), tmp_path)
     assert len(got.pts("video")) == 200
     assert agents == ["tv/1it's"] * 2
+
+
+async def test_a_file_that_is_fetched_faster_than_it_is_read_comes_to_its_last_picture(
+    fetching: Cluster, tmp_path: Path
+) -> None:
+    """The daemon has sent all of it long before the coordinator, which keeps to real time, takes the rest."""
+    file = tmp_path / "a.mkv"
+    pictures = ["-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=20", "-preset", "ultrafast", "-qp", "5", "-g", "50"]
+    command = ["-v", "error", *pictures, "-c:v", "libx264", str(file)]  # more than is on its way at one moment
+    await (await asyncio.create_subprocess_exec(program("ffmpeg"), *command)).wait()
+
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        return web.FileResponse(file)
+
+    async with http_server(answer) as base:
+        slug = fetching.add_channel("Slow MKV", f"{base}/a.mkv")
+        got = probe_bytes(await read_all(fetching.stream_url(slug)), tmp_path)
+    assert len(got.pts("video")) == len(probe(file).pts("video"))
 
 
 @contextlib.asynccontextmanager

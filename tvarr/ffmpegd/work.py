@@ -168,8 +168,11 @@ class Jobs:
             self.cancel(job_id, error)
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=END_WITHIN_S)
+            running = {job.task for job in self._running.values()}
             for task in late:
-                log.error("%s did not end in time", task.get_name())
+                task.cancel()  # most have said their last word, and the coordinator has not taken it
+                if task in running:
+                    log.error("%s did not end in time", task.get_name())
 
     def _add(self, job: RunningJob) -> None:
         self._running[job.id] = job

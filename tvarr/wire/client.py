@@ -46,14 +46,20 @@ async def dial_attach(endpoint: Endpoint) -> AsyncIterator[CoordinatorMessages]:
 
 @asynccontextmanager
 async def dial_work(endpoint: Endpoint) -> AsyncIterator[JobInputs]:
-    """`Work`, dialled on a connection of its own: one slow job never holds another up. Left with a goodbye."""
+    """`Work`, dialled on a connection of its own: one slow job never holds another up.
+
+    Left with a goodbye: what was sent is there when the coordinator ends the call, which may take its time with the
+    output of a file. Left by an exception it is cut after `GOODBYE_S`.
+    """
     channel = _channel(endpoint)
     call = _call(channel, f"/{COORDINATOR_SERVICE}/Work", endpoint)
     stream = JobInputs(call, lambda error: _explain_job(error, endpoint))
+    within_s: float | None = GOODBYE_S
     try:
         yield stream
+        within_s = None
     finally:
-        await _end(stream, call, channel)
+        await _end(stream, call, channel, within_s)
 
 
 @asynccontextmanager
@@ -128,10 +134,15 @@ def _call(channel: grpc.aio.Channel, method: str, endpoint: Endpoint) -> grpc.ai
     return channel.stream_stream(method)(metadata=_metadata(endpoint))
 
 
-async def _end(stream: MessageStream[Any, Any], call: grpc.aio.StreamStreamCall, channel: grpc.aio.Channel) -> None:
-    """Half-closes, waits shortly for the other side to end too, and closes the connection."""
+async def _end(
+    stream: MessageStream[Any, Any],
+    call: grpc.aio.StreamStreamCall,
+    channel: grpc.aio.Channel,
+    within_s: float | None = GOODBYE_S,
+) -> None:
+    """Half-closes, waits for the other side to end too (None: however long it takes), and closes the connection."""
     try:
-        async with asyncio.timeout(GOODBYE_S):
+        async with asyncio.timeout(within_s):
             stream.discard()
             await stream.settle()
             await call.done_writing()
