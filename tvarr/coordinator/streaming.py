@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Protocol
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_PROFILE = "passthrough"
 CONTENT_TYPES = {"ts": "video/mp2t", "mp4": "video/mp4"}
+STUCK_S = 120.0  # a viewer that takes nothing at all for so long holds up a relay that nobody watches
 ENDLESS = {"Cache-Control": "no-store", "Accept-Ranges": "none", "Access-Control-Allow-Origin": "*"}
 
 
@@ -31,6 +33,15 @@ class Catalogue(Protocol):
 async def wanted_profile(catalogue: Catalogue, request: web.Request, channel: Channel) -> Profile:
     """The profile that is asked for, else the channel's. Raises `NotFound`."""
     return await catalogue.profile(request.query.get("profile") or channel.profile or DEFAULT_PROFILE)
+
+
+async def write(response: web.StreamResponse, data: bytes) -> None:
+    """Gives a viewer bytes, as soon as it has taken those before them. Raises `ViewerTooSlow` after `STUCK_S`."""
+    try:
+        async with asyncio.timeout(STUCK_S):
+            await response.write(data)
+    except TimeoutError:
+        raise ViewerTooSlow(f"took nothing for {STUCK_S:g} s") from None
 
 
 class Streaming:
@@ -61,7 +72,7 @@ class Streaming:
             try:
                 await response.prepare(request)
                 while data:
-                    await response.write(data)
+                    await write(response, data)
                     sent.inc(len(data))
                     data = await viewer.read()
             except ViewerTooSlow as error:

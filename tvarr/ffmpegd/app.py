@@ -167,9 +167,6 @@ class Daemon:
     def _attached(self) -> bool:
         return self._attachment is not None and self._attachment.attached
 
-    def _ready(self) -> bool:
-        return self._attached() or self._options.listen is not None
-
     async def retire(self) -> None:
         """Takes no more jobs, and waits until all that are here were moved or have ended, however long that takes."""
         await self._take_leave(JobError(ErrorCode.SHUTTING_DOWN, "the daemon retires"))
