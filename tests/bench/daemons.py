@@ -8,11 +8,13 @@ stream, which registers and then sends a heartbeat every 5 s; all of them evenly
 from __future__ import annotations
 
 import asyncio
+import random
 import resource
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,24 +57,30 @@ async def daemon(number: int, endpoint: Endpoint, come_at: float, counts: Counte
         )
         assert isinstance(await stream.receive(), messages.Registered)
         counts["registered"] += 1
-        pace = [HEARTBEAT_S]
-        listening = asyncio.create_task(listen(stream, pace))
+        pace, hurry = [HEARTBEAT_S], asyncio.Event()
+        listening = asyncio.create_task(listen(stream, pace, hurry))
         sequence, due = 0, time.monotonic()
         try:
             while True:
                 await stream.send(heartbeat(number, sequence, [gpu.id for gpu in caps.gpus]))
                 counts["heartbeats"] += 1
                 sequence, due = sequence + 1, due + pace[0]
-                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, due - time.monotonic())):
+                        await hurry.wait()
+                        hurry.clear()
+                        due = time.monotonic()
         finally:
             counts["registered"] -= 1
             listening.cancel()
 
 
-async def listen(stream: CoordinatorMessages, pace: list[float]) -> None:
-    """Takes what the coordinator asks for: the time between heartbeats."""
+async def listen(stream: CoordinatorMessages, pace: list[float], hurry: asyncio.Event) -> None:
+    """Takes what the coordinator asks for, as a daemon does: the time between heartbeats."""
     while (item := await stream.receive()) is not None:
         if isinstance(item, messages.SetPace):
+            if item.heartbeat_interval_s < pace[0]:
+                asyncio.get_running_loop().call_later(random.uniform(0, item.heartbeat_interval_s), hurry.set)
             pace[0] = item.heartbeat_interval_s
 
 

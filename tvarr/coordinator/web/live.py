@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 KEPT_CHANGES = 32  # who is further behind gets one change that sums them up
 WATCHED_ON_S = 5.0  # who goes from page to page still looks
-REST, LONGEST_REST_S = 9, 2.0  # between two renderings, in terms of what the last one took: a tenth of the time at most
 AT_ONCE = 8  # cards rendered before others have their turn
 
 Part: TypeAlias = tuple[str, Hashable, Callable[[], str]]
@@ -232,5 +231,4 @@ class Boards:
                 await board.refresh()
             except Exception:
                 log.exception("the page %s can't be made", name)
-            took_s = loop.time() - began
-            await asyncio.sleep(min(max(self.interval_s - took_s, REST * took_s), max(LONGEST_REST_S, self.interval_s)))
+            await asyncio.sleep(max(self.interval_s / 2, self.interval_s - (loop.time() - began)))
