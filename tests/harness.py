@@ -236,6 +236,26 @@ async def watching(url: str, timeout_s: float = 60.0) -> AsyncIterator[aiohttp.C
         yield response
 
 
+@contextlib.asynccontextmanager
+async def recorded(url: str) -> AsyncIterator[bytearray]:
+    """What a viewer has so far, which grows while the block runs; the stream must not end before it."""
+    data = bytearray()
+
+    async def watch() -> None:
+        async with watching(url, timeout_s=300.0) as response:
+            assert response.status == 200, await response.text()
+            async for chunk in response.content.iter_any():
+                data.extend(chunk)
+
+    viewer = asyncio.create_task(watch())
+    try:
+        yield data
+        assert not viewer.done(), f"the stream ended: {viewer}"
+    finally:
+        viewer.cancel()
+        await asyncio.gather(viewer, return_exceptions=True)
+
+
 async def read_all(url: str, timeout_s: float = 60.0) -> bytes:
     """A whole stream that ends by itself."""
     async with watching(url, timeout_s) as response:

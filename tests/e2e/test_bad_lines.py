@@ -14,7 +14,7 @@ import pytest
 from tests.clips import probe_bytes
 from tests.conftest import program
 from tests.fakes.line import Line, line
-from tests.harness import Cluster, cluster, eventually, read_for, watching
+from tests.harness import Cluster, cluster, eventually, read_for, recorded, watching
 
 SILENT = "127.0.53.1"  # where a name server listens that does not answer
 PICTURE_TICKS = 3600
@@ -60,15 +60,7 @@ async def test_every_picture_comes_over_a_bad_line(
 async def test_a_worker_whose_address_changes_comes_back(far: tuple[Cluster, Line], tmp_path: Path) -> None:
     running, there = far
     slug = running.add_channel("clip", "file:clip.ts", loop=True)
-    data = bytearray()
-
-    async def watch() -> None:
-        async with watching(running.stream_url(slug, "h264-low")) as response:
-            async for chunk in response.content.iter_any():
-                data.extend(chunk)
-
-    viewer = asyncio.create_task(watch())
-    try:
+    async with recorded(running.stream_url(slug, "h264-low")) as data:
         await asyncio.to_thread(eventually, lambda: len(data) > 50_000, "the far worker's pictures come")
         running.start_daemon("near")
         head, _, last = there.there.rpartition(".")
@@ -81,9 +73,6 @@ async def test_a_worker_whose_address_changes_comes_back(far: tuple[Cluster, Lin
         assert running.daemon_state("far") == "connected"
         seen = len(data)
         await asyncio.to_thread(eventually, lambda: len(data) > seen + 50_000, "pictures come on")
-        assert not viewer.done()
-    finally:
-        viewer.cancel()
     pts = (await asyncio.to_thread(probe_bytes, bytes(data), tmp_path)).pts("video")
     assert longest_step(pts) < 2 * PICTURE_TICKS
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.clips import probe_bytes
 from tests.conftest import program
-from tests.harness import Cluster, cluster, eventually, watching
+from tests.harness import Cluster, cluster, eventually, recorded
 
 FILES = 160  # descriptors that the coordinator may have
 
@@ -36,20 +36,11 @@ async def a_viewer_who_gets_all(running: Cluster, folder: Path) -> AsyncIterator
     """Watches a transcode through all that is done meanwhile, and has every picture of that time."""
     file = (running.media_dir or Path()).joinpath("clip.ts")
     slug = running.add_channel("clip", file.as_uri(), loop=True)
-    data = bytearray()
-
-    async def watch() -> None:
-        async with watching(running.stream_url(slug, "h264-low")) as response:
-            async for chunk in response.content.iter_any():
-                data.extend(chunk)
-
-    viewer = asyncio.create_task(watch())
     try:
-        await asyncio.to_thread(eventually, lambda: data, "the viewer sees something")
-        yield
-        assert not viewer.done()
+        async with recorded(running.stream_url(slug, "h264-low")) as data:
+            await asyncio.to_thread(eventually, lambda: data, "the viewer sees something")
+            yield
     finally:
-        viewer.cancel()
         running.request("DELETE", f"/api/v1/channels/{slug}")
     pts = (await asyncio.to_thread(probe_bytes, bytes(data), folder)).pts("video")
     assert len(pts) > 25
