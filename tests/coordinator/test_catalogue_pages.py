@@ -187,3 +187,16 @@ async def test_a_profile_that_is_used_stays(served: Served) -> None:
     await services.store.remove_channel(channel.id)
     async with client.post("/profiles/used/remove") as answer:
         assert answer.status == 200
+
+
+async def test_limits_of_groups(served: Served) -> None:
+    store = served[1].store
+    assert "<h2>Groups</h2>" not in await page(served, "/channels")
+    await add(served, group=BAD_NAME)
+    text = await page(served, "/channels")
+    assert (fields(text)["name"], fields(text)["max_connections"]) == (BAD_NAME, "0")
+    text = await page(served, "/channels/groups", name=BAD_NAME, max_connections="3")
+    assert fields(text)["max_connections"] == "3"
+    assert await store.max_connections(BAD_NAME) == 3
+    assert "max_connections" in await page(served, "/channels/groups", 400, name=BAD_NAME, max_connections="many")
+    assert await store.max_connections(BAD_NAME) == 3

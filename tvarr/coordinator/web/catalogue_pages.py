@@ -10,8 +10,18 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from tvarr.coordinator import models
-from tvarr.coordinator.models import MAX_URL_CHARS, Channel, ChannelCreate, Profile, ProfileCreate, parse, version_of
+from tvarr.coordinator.models import (
+    MAX_URL_CHARS,
+    Channel,
+    ChannelCreate,
+    GroupFields,
+    Profile,
+    ProfileCreate,
+    parse,
+    version_of,
+)
 from tvarr.coordinator.web.catalogue import MAX_LIST_BYTES, delete_channel, edit_channel, fetch_list, import_list
+from tvarr.coordinator.web.groups import group_views
 from tvarr.coordinator.web.problems import answer_for
 from tvarr.coordinator.web.rendering import form_of, render
 from tvarr.coordinator.web.services import own_url, services_of
@@ -19,6 +29,7 @@ from tvarr.errors import InvalidRequest, Stale, TvarrError
 
 PAGE_ROWS = 100
 SHOWN_REFUSALS = 50
+SHOWN_GROUPS = 200
 CHOICES: dict[str, Sequence[str]] = {
     name: get_args(literal)
     for name, literal in (
@@ -108,8 +119,19 @@ async def _channels(
         "error": error,
         "result": result,
         "shown_refusals": SHOWN_REFUSALS,
+        "groups": (await group_views(services_of(request)))[:SHOWN_GROUPS],
     }
     return render(request, "channels.html", values, status)
+
+
+async def save_group(request: web.Request) -> web.Response:
+    form = await form_of(request)
+    try:
+        fields = parse(GroupFields, {"max_connections": form.get("max_connections", "0")})
+        await services_of(request).store.set_group(form.get("name", ""), fields)
+    except TvarrError as error:
+        return await _channels(request, error=str(error), status=answer_for(error).status)
+    raise web.HTTPSeeOther("/channels#groups")
 
 
 async def add_channel(request: web.Request) -> web.Response:
@@ -266,6 +288,7 @@ ROUTES = (
     web.get("/channels", channels_page),
     web.post("/channels", add_channel),
     web.post("/channels/import", import_page),
+    web.post("/channels/groups", save_group),
     web.get("/channels/{id}", channel_page),
     web.post("/channels/{id}", save_channel),
     web.post("/channels/{id}/remove", remove_channel),

@@ -10,7 +10,7 @@ from tvarr.coordinator.models import Channel, Group, GroupFields, parse
 from tvarr.coordinator.web.editing import versions_in, with_version
 from tvarr.coordinator.web.routes import Route, json_answer, json_body, page_of
 from tvarr.coordinator.web.schemas import GroupView
-from tvarr.coordinator.web.services import View, services_of
+from tvarr.coordinator.web.services import CoordinatorServices, View, services_of
 
 
 def _view(group: Group, channels: Sequence[Channel], relays: Sequence[View]) -> View:
@@ -28,10 +28,14 @@ async def _one(request: web.Request, group: Group) -> web.Response:
     return with_version(json_answer(_view(group, await services.store.channels(), services.relays())), group)
 
 
-async def list_groups(request: web.Request) -> web.Response:
-    services = services_of(request)
+async def group_views(services: CoordinatorServices) -> list[View]:
+    """All groups, as the API shows them."""
     groups, channels, relays = await services.store.groups(), await services.store.channels(), services.relays()
-    return page_of(request, [_view(group, channels, relays) for group in groups])
+    return [_view(group, channels, relays) for group in groups]
+
+
+async def list_groups(request: web.Request) -> web.Response:
+    return page_of(request, await group_views(services_of(request)))
 
 
 async def get_group(request: web.Request) -> web.Response:
