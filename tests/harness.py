@@ -31,6 +31,12 @@ def tvarr_environment(**variables: str) -> dict[str, str]:
     return {**clean, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **variables}
 
 
+def as_from_a_terminal() -> None:
+    """A child's `preexec_fn`: it heeds Ctrl-C and hangups, also where these tests run in the background."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def eventually(look: Callable[[], Any], what: str, within_s: float = START_WITHIN_S) -> Any:
     """Calls `look` until it gives something true, and returns that."""
     deadline = time.monotonic() + within_s

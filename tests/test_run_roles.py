@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import program
+from tests.harness import as_from_a_terminal
 
 SCRIPT = Path(__file__).parents[1] / "run-roles.sh"
 LIMIT_S = 20.0
@@ -56,7 +57,7 @@ class Roles:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # pytest itself may run with it ignored
+            preexec_fn=as_from_a_terminal,
         )
         self.running.append(process)
         return process

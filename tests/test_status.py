@@ -19,6 +19,7 @@ from aiohttp.test_utils import TestServer
 from rich.console import Console
 
 from tests.coordinator.web_server import PASSWORD, RELAY, TRANSCODER, Services, serving
+from tests.harness import as_from_a_terminal
 from tvarr import status
 from tvarr.errors import ConfigError
 
@@ -188,7 +189,14 @@ async def test_watching_on_a_terminal_follows_changes_and_ends_on_ctrl_c(tmp_pat
     async with serving(tmp_path) as (client, services):
         code = WATCH.format(url=str(client.make_url("/")), password=PASSWORD)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", code, stdin=inside, stdout=inside, stderr=inside, env={**os.environ, "COLUMNS": "100"}
+            sys.executable,
+            "-c",
+            code,
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            env={**os.environ, "COLUMNS": "100"},
+            preexec_fn=as_from_a_terminal,
         )
         os.close(inside)
         try:

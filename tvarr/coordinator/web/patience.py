@@ -17,7 +17,7 @@ from aiohttp import web
 from tvarr.coordinator.web.guard import is_open
 from tvarr.coordinator.web.problems import Handler
 
-REQUEST_WITHIN_S = 15.0  # from the connection to the end of the first request's head
+REQUEST_WITHIN_S = 10.0  # from the connection to the end of the first request's head
 BODY_WITHIN_S = 30.0
 KEEP_ALIVE_S = 75.0  # between two requests; browsers and proxies reckon with about a minute
 LOOK_EACH_S = 5.0
