@@ -1,7 +1,7 @@
 # `make help` lists what can be done. Nothing here needs root; .venv is made where it is needed.
 
 VENV ?= .venv
-JOBS ?= 2
+JOBS ?= $(shell expr 2 '*' $$(nproc))# two a core: most tests wait for media in real time
 PYTEST_ARGS ?=
 MINUTES ?= 10
 BIN := $(VENV)/bin
@@ -24,7 +24,7 @@ demo: $(VENV)/.installed  ## start both for a moment, watch the demo channel, ch
 venv: $(VENV)/.installed-dev  ## make .venv with everything that development needs
 
 test: $(VENV)/.installed-dev  ## run the tests
-	$(BIN)/pytest -n $(JOBS) -rfEs $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -rfEs $(PYTEST_ARGS)
 
 images:  ## build the container images with podman, docker or buildah
 	container/build.sh
