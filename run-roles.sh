@@ -219,6 +219,8 @@ for pid in $pids; do
     code=127
     while alive "$pid"; do look "$pid"; done
     last_look "$pid"
+    # bash loses the code of a supervisor that a signal reaches as it ends; no role of ours ends with 255
+    if [ -n "$stopping" ] && [ "$code" -eq 255 ]; then code=0; fi
     if [ "$result" -eq 0 ] || [ "$code" -eq 2 ]; then result=$code; fi
 done
 exit "$result"

@@ -307,7 +307,7 @@ async def test_sigterm_lets_the_coordinator_move_the_jobs(work_dir: Path, pictur
         await attach.send(messages.CancelJob(job_id="j1", reason="moved"))
         await until(stream, messages.TranscodeError)
         coordinator.done.set()
-        assert await gone_since(running, moved) < 2.0
+        assert await gone_since(running, moved) < LEAVE_WITHIN_S
         assert time.monotonic() - began < LEAVE_WITHIN_S
         await gone(children)
         assert coordinator.said == ["Draining", "goodbye"]
@@ -335,13 +335,13 @@ async def test_sigterm_waits_for_nobody_where_nobody_moves_jobs(work_dir: Path, 
         began = leave(running)
         await shut_down(stream)
         coordinator.done.set()
-        assert await gone_since(running, began) < 2.0
+        assert await gone_since(running, began) < LEAVE_WITHIN_S
 
 
 async def test_sigterm_without_a_job_is_the_end(work_dir: Path) -> None:
     async with pair(work_dir) as (coordinator, running, _):
         await coordinator.beats.get()
-        assert await gone_since(running, leave(running)) < 2.0
+        assert await gone_since(running, leave(running)) < LEAVE_WITHIN_S
         assert coordinator.said == ["Draining", "goodbye"]
 
 
@@ -358,7 +358,7 @@ async def test_usr1_ends_it_with_its_last_job(work_dir: Path, pictures: list[Sam
         moved = time.monotonic()
         await attach.send(messages.CancelJob(job_id="j1", reason="moved"))
         coordinator.done.set()
-        assert await gone_since(running, moved) < 2.0
+        assert await gone_since(running, moved) < LEAVE_WITHIN_S
         assert coordinator.said[-1] == "goodbye"
 
 
