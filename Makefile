@@ -3,7 +3,7 @@
 VENV ?= .venv
 JOBS ?= $(shell expr 2 '*' $$(nproc))# two a core: most tests wait for media in real time
 PYTEST_ARGS ?=
-MINUTES ?= 10
+MINUTES ?=# of `make fuzz` (10) and `make soak` (30)
 BIN := $(VENV)/bin
 SOURCES := tvarr tests examples
 
@@ -63,8 +63,8 @@ soak: $(VENV)/.installed-dev  ## kill and stop daemons under eight relays for MI
 examples: $(VENV)/.installed-dev  ## make the examples' code from proto/, and build them (needs Node and Go)
 	$(MAKE) --no-print-directory -C examples PYTHON=$(abspath $(BIN))/python
 
-fuzz: $(VENV)/.installed-dev  ## feed garbage to every parser, for MINUTES
-	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+fuzz: $(VENV)/.installed-dev  ## feed garbage to every parser, for MINUTES (10)
+	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10)
 
 generate: $(VENV)/.installed-dev  ## make tvarr/wire/v1 from the .proto
 	$(BIN)/python -m tvarr.wire.generate

@@ -48,6 +48,12 @@ class Roles:
     def tvarr(self, body: str) -> None:
         self.program(".venv/bin/tvarr", body)
 
+    def waits(self, seconds: int) -> Callable[[], bool]:
+        """Whether the script has gone to sleep for so long: only then has it taken note of a crash. To be asked for
+        before the start."""
+        self.program("bin/sleep", 'echo "$1" >>naps; exec /bin/sleep "$1"')
+        return lambda: str(seconds) in self.lines("naps")
+
     def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [*self.shell, str(self.folder / "run-roles.sh"), *arguments],
@@ -264,8 +270,9 @@ def test_code_2_after_a_good_start_is_a_crash_like_any_other(roles: Roles) -> No
 
 def test_a_signal_during_the_delay_ends_at_once(roles: Roles) -> None:
     roles.tvarr("echo >>starts; exit 1")
+    waits = roles.waits(2)
     process = roles.start("coordinator")
-    roles.until(lambda: len(roles.lines("starts")) == 2)  # now it waits for 2 s
+    roles.until(waits)
     process.terminate()
     began = time.monotonic()
     assert process.wait(LIMIT_S) == 0
@@ -332,8 +339,9 @@ class TestRetiring:
 
     def test_between_two_starts_it_ends_at_once(self, roles: Roles) -> None:
         roles.tvarr("echo >>starts; exit 1")
+        waits = roles.waits(2)
         process = roles.start("ffmpegd")
-        roles.until(lambda: len(roles.lines("starts")) == 2)  # now it waits for 2 s
+        roles.until(waits)
         process.send_signal(signal.SIGUSR1)
         assert process.wait(LIMIT_S) == 0
         assert len(roles.lines("starts")) == 2
