@@ -28,7 +28,7 @@ from tvarr.config import (
     secrets,
     settings,
 )
-from tvarr.errors import ConfigError, StartError
+from tvarr.errors import ConfigError, StartError, StoreError
 
 Config = TypeVar("Config")
 Options = TypeVar("Options")
@@ -161,7 +161,7 @@ def run(command: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; what went wrong by the user's or machine's doing is one line."""
     try:
         return command(args=list(arguments), prog_name=name, standalone_mode=False) or 0
-    except (ConfigError, StartError) as error:
+    except (ConfigError, StartError, StoreError) as error:
         line, code = str(error), 2 if isinstance(error, ConfigError) else 1
     except typer.TyperException as error:  # what was typed makes no command line
         line, code = error.format_message(), error.exit_code

@@ -57,6 +57,14 @@ class Stale(TvarrError):
     """Somebody else changed the thing after the asker had read it: HTTP 412."""
 
 
+class StoreError(TvarrError):
+    """What is kept on disk can't be read or written now: HTTP 503, or 507 where the disk is `full`."""
+
+    def __init__(self, message: str, *, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
+
+
 class InvalidRequest(TvarrError):
     """A request's content can't be used: HTTP 400."""
 

@@ -57,6 +57,9 @@ async def test_a_given_password_replaces_the_stored_one() -> None:
     assert not await changed.password_is(old, "a")
     again = await Auth.open(settings)
     assert await again.password_is("swordfish", "a")
+    kept = dict(settings.values)
+    await Auth.open(settings, password="swordfish")
+    assert settings.values == kept  # a start writes nothing that is there: the disk may be full
 
 
 @pytest.mark.parametrize("stored", ["rubbish", "scrypt$16384$8$1$x$y", "scrypt$1$8$1$AAAA$AAAA", "a$b$c$d$e$f"])

@@ -14,7 +14,7 @@ from tvarr.coordinator import database
 from tvarr.coordinator.database import MIGRATIONS
 from tvarr.coordinator.models import ChannelCreate, ProfileCreate, parse
 from tvarr.coordinator.store import Store
-from tvarr.errors import Conflict, InvalidRequest, NotFound, StartError, TvarrError
+from tvarr.errors import Conflict, InvalidRequest, NotFound, StartError, StoreError, TvarrError
 
 
 @pytest.fixture
@@ -304,11 +304,18 @@ async def test_a_file_that_another_program_has_locked_is_named(tmp_path: Path, m
     await (await Store.open(path)).close()
 
 
+async def test_a_store_has_one_coordinator(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
+    with pytest.raises(StartError, match="locked"):
+        await Store.open(store._database.path)
+
+
 async def test_a_full_disk_refuses_changes_and_keeps_what_was_there(store: Store) -> None:
     added = await store.add_channel(channel())
     connection = store._database.connection
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {pages}")  # what SQLite then raises is what a full disk raises
-    with pytest.raises(TvarrError, match=r"the store .* failed: database or disk is full"):
+    with pytest.raises(StoreError, match=r"the store .* failed: database or disk is full") as caught:
         await store.import_channels([channel(f"Channel {n}", url=f"http://h/{n}") for n in range(200)])
+    assert caught.value.full
     assert await store.channels() == [added]

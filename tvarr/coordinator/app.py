@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import secrets
@@ -27,6 +28,7 @@ from tvarr.coordinator import views
 from tvarr.coordinator.adaptive import Adaptive
 from tvarr.coordinator.auth import Auth
 from tvarr.coordinator.daemons import Daemons
+from tvarr.coordinator.database import refusal_to_write
 from tvarr.coordinator.discovery import answer_searches
 from tvarr.coordinator.hdhomerun import Tuner, is_device_id, make_device_id
 from tvarr.coordinator.ingest import Ingest
@@ -42,7 +44,7 @@ from tvarr.coordinator.trial import try_channel
 from tvarr.coordinator.variant import VariantLimits
 from tvarr.coordinator.web import make_web
 from tvarr.coordinator.web.patience import KEEP_ALIVE_S, REQUEST_WITHIN_S, SILENCE, within_limit
-from tvarr.errors import Conflict, NotFound, StartError, TvarrError
+from tvarr.errors import Conflict, NotFound, StartError, StoreError
 from tvarr.tls import ServerCertificate, server_certificate
 from tvarr.wire.server import serve_coordinator
 
@@ -361,9 +363,9 @@ async def _serve_http(stack: AsyncExitStack, coordinator: Coordinator, certifica
 def _make_data_dir(path: Path) -> Path:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = path / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        refusal = refusal_to_write(path)
+        if refusal and refusal.errno != errno.ENOSPC:  # on a full disk what is there can be played
+            raise refusal
     except OSError as error:
         raise StartError(f"--data-dir {path} can't be written: {error.strerror}") from error
     return path
@@ -393,7 +395,7 @@ def _kept_token(path: Path) -> str:
 
 
 def _write_token(path: Path, token: str) -> None:
-    """Replaces the stored token at once or not at all. Raises `TvarrError`."""
+    """Replaces the stored token at once or not at all. Raises `StoreError`."""
     fresh = path.with_suffix(".new")
     try:
         fresh.unlink(missing_ok=True)
@@ -404,7 +406,9 @@ def _write_token(path: Path, token: str) -> None:
             os.fsync(file.fileno())
         fresh.replace(path)
     except OSError as error:
-        raise TvarrError(f"the new token can't be kept in {path}: {error.strerror}") from error
+        raise StoreError(
+            f"the new token can't be kept in {path}: {error.strerror}", full=error.errno == errno.ENOSPC
+        ) from error
 
 
 async def _stored_device_id(store: Store) -> str:

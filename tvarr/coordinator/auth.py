@@ -65,6 +65,13 @@ def verify_password(password: str, stored: str) -> bool:
     return hmac.compare_digest(_scrypt(password, salt), digest)
 
 
+async def _is_stored(password: str, stored: str | None) -> bool:
+    try:
+        return stored is not None and await asyncio.to_thread(verify_password, password, stored)
+    except ValueError:
+        return False
+
+
 def _parts(stored: str) -> tuple[bytes, bytes]:
     """Salt and digest."""
     name, n, r, p, salt, digest = stored.split("$")
@@ -107,7 +114,7 @@ class Auth:
             return cls("", disabled=True)
         stored = await settings.setting(PASSWORD_KEY)
         first = "" if password or stored else make_password()
-        if password or first:
+        if first or (password and not await _is_stored(password, stored)):
             stored = await asyncio.to_thread(hash_password, password or first)
             await settings.set_setting(PASSWORD_KEY, stored)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import sqlite3
@@ -15,7 +16,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from tvarr.coordinator.models import words_of
-from tvarr.errors import StartError, TvarrError
+from tvarr.errors import StartError, StoreError
 
 MIGRATIONS = (
     """
@@ -43,8 +44,21 @@ COPY_SUFFIX = ".copy"  # of the file as it was at the last start at which it was
 _T = TypeVar("_T")
 
 
+def refusal_to_write(folder: Path) -> OSError | None:
+    """Why no file can be written in a folder; None where one can be."""
+    probe = folder / f".write-test-{os.getpid()}"
+    try:
+        try:
+            probe.write_bytes(b"?")
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        return error
+    return None
+
+
 class Database:
-    """The file, its thread, and its versions. `run` and `write` raise `TvarrError` where the disk fails."""
+    """The file, its thread, and its versions. `run` and `write` raise `StoreError` where the disk fails."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -72,7 +86,7 @@ class Database:
             try:
                 return work()
             except sqlite3.Error as error:
-                raise TvarrError(f"the store {self.path} failed: {error}") from error
+                raise self._explained(error) from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
@@ -81,13 +95,21 @@ class Database:
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 result = work()
+                self.connection.commit()
             except BaseException:
                 self.connection.rollback()
                 raise
-            self.connection.commit()
             return result
 
         return await self.run(in_transaction)
+
+    def _explained(self, error: sqlite3.Error) -> StoreError:
+        """SQLite says little of what is wrong with a disk: what the system says to a new file there is added."""
+        cause = refusal_to_write(self.path.parent)
+        full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+        full = full or (cause is not None and cause.errno == errno.ENOSPC)
+        why = f" ({cause.strerror})" if cause else ""
+        return StoreError(f"the store {self.path} failed: {error}{why}", full=full)
 
     def _open(self, check: Callable[[], object]) -> None:
         try:
@@ -101,6 +123,8 @@ class Database:
             self.connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
+            # What readers share in WAL mode is a file that a full disk has no room for; there are none besides us.
+            self.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             try:
                 copy = self._copy() if self._checked() else None
                 self._migrate()

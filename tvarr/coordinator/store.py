@@ -58,7 +58,7 @@ class _Import:
 
 
 class Store:
-    """What outlives a restart. Every method but `open` raises `TvarrError` where the disk fails.
+    """What outlives a restart. Every method but `open` raises `StoreError` where the disk fails.
 
     A channel is found by its id or its slug. Changes are written before a method returns, or not at all. Where
     `versions` are given, one of them is what the caller read: `Stale` is raised where the thing has another by now.

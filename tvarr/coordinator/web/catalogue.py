@@ -229,6 +229,7 @@ ROUTES = (
         answer=Channel,
         status=201,
         errors=(409,),
+        keeps=True,
     ),
     Route(
         method="POST",
@@ -239,6 +240,7 @@ ROUTES = (
         other_body="audio/x-mpegurl",
         answer=ImportResult,
         errors=(502,),
+        keeps=True,
     ),
     Route(
         method="GET",
@@ -265,6 +267,7 @@ ROUTES = (
         answer=Channel,
         errors=(404, 409, 412),
         versioned=True,
+        keeps=True,
     ),
     Route(
         method="DELETE",
@@ -274,6 +277,7 @@ ROUTES = (
         status=204,
         errors=(404, 412),
         versioned=True,
+        keeps=True,
     ),
     Route(
         method="POST",
@@ -293,6 +297,7 @@ ROUTES = (
         answer=Profile,
         status=201,
         errors=(409,),
+        keeps=True,
     ),
     Route(method="GET", path=PROFILE, handler=get_profile, summary="A profile", answer=Profile, errors=(404,)),
     Route(
@@ -305,6 +310,7 @@ ROUTES = (
         answer=Profile,
         errors=(404, 409, 412),
         versioned=True,
+        keeps=True,
     ),
     Route(
         method="DELETE",
@@ -314,6 +320,7 @@ ROUTES = (
         status=204,
         errors=(404, 409, 412),
         versioned=True,
+        keeps=True,
     ),
     Route(
         method="GET",

@@ -192,6 +192,7 @@ ROUTES = (
         summary="Make another token; daemons that came with the old one are cut off",
         answer=Registration,
         errors=(409,),
+        keeps=True,
     ),
     Route(
         method="GET",

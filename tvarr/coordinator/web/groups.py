@@ -73,6 +73,7 @@ ROUTES = (
         answer=GroupView,
         errors=(412,),
         versioned=True,
+        keeps=True,
     ),
     Route(
         method="DELETE",
@@ -82,5 +83,6 @@ ROUTES = (
         status=204,
         errors=(404, 412),
         versioned=True,
+        keeps=True,
     ),
 )

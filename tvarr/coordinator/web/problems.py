@@ -25,6 +25,7 @@ from tvarr.errors import (
     QueueTimeout,
     SourceError,
     Stale,
+    StoreError,
     TvarrError,
 )
 
@@ -45,6 +46,7 @@ STATUS_BY_ERROR: tuple[tuple[type[TvarrError], HTTPStatus], ...] = (
     (ConnectionsTaken, HTTPStatus.SERVICE_UNAVAILABLE),
     (QueueTimeout, HTTPStatus.GATEWAY_TIMEOUT),
     (JobError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 """The first row that fits; what has none is 500."""
 
@@ -76,6 +78,9 @@ def answer_for(error: TvarrError) -> web.Response:
         return problem(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
     if isinstance(error, JobError) and error.code in SOURCE_IS_TO_BLAME:
         status = HTTPStatus.BAD_GATEWAY
+    if isinstance(error, StoreError):
+        log.error("a request failed: %s", error)
+        status = HTTPStatus.INSUFFICIENT_STORAGE if error.full else status
     reasons: tuple[str, ...] = ()
     retry_after_s = RETRY_AFTER_S
     if isinstance(error, NoPlacement | ConnectionsTaken):

@@ -47,6 +47,7 @@ class Route:
     query: tuple[str, ...] = ()
     paged: bool = False  # a list of which a part may be asked for: `page_of`
     versioned: bool = False  # takes `If-Match`
+    keeps: bool = False  # changes what is kept on disk, which may fail
     other_body: str = ""  # a media type that is taken besides JSON
     open: bool = False  # needs no password
     errors: tuple[int, ...] = ()
@@ -150,7 +151,8 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     parameters += [IF_MATCH] if route.versioned else []
     operation: dict[str, Any] = {"summary": route.summary, "responses": {str(route.status): _success(route)}}
     bad = (400,) if route.body or route.paged else ()
-    errors = sorted({*route.errors, *(() if route.open else (401, 429)), *bad})
+    disk = (503, 507) if route.keeps else ()
+    errors = sorted({*route.errors, *(() if route.open else (401, 429)), *bad, *disk})
     for status in errors:
         operation["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,
