@@ -99,6 +99,7 @@ class Channel:
         while True:
             ticks = PICTURE * self.pictures
             self.ring.append(Sample(VIDEO.id, ticks, ticks, b"picture", self.pictures % GOP == 0))
+            self.ring.let_go(self.keeper.needed_seq)  # at once, which a relay does now and then
             self.changed.set()
             self.pictures += 1
             await asyncio.sleep(began + self.pictures / 25 - loop.time())
@@ -192,6 +193,22 @@ async def test_a_job_that_must_leave_is_taken_over_where_its_successor_never_mee
         (ending,) = channel.keeper.endings
         assert (ending.code, ending.daemon_name) == ("moved", "old")
         assert (channel.keeper.moves, channel.keeper.takeovers) == (1, 0)
+
+
+async def test_the_source_is_kept_while_it_may_be_needed(site: Site) -> None:
+    def kept() -> int:
+        return len(channel.ring)
+
+    async with AsyncExitStack() as later:
+        async with AsyncExitStack() as first:
+            await first.enter_async_context(site.daemon("first", echo()))
+            channel = await later.enter_async_context(site.channel())
+            await until(lambda: channel.pictures > 4 * GOP)
+            assert kept() < 2 * GOP
+        await until(lambda: kept() > 3 * GOP)
+        async with site.daemon("second", echo()):
+            await until(lambda: on(channel) == "second" and kept() < 2 * GOP)
+            await later.aclose()
 
 
 async def test_viewers_of_a_lost_job_wait_for_a_daemon_to_come(site: Site) -> None:

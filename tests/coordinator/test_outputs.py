@@ -85,6 +85,20 @@ async def test_nothing_comes_before_the_first_media(output: TsOutput, silence_s:
     assert is_null(await within(late.read()))
 
 
+async def test_what_everybody_has_is_let_go_but_not_what_a_new_viewer_gets(output: TsOutput) -> None:
+    slow, quick = join(output), join(output)
+    for number in range(10):
+        output.push(pictures(number, 1))
+        assert await within(quick.read())
+        output.let_go()
+    behind = slow.behind_bytes
+    assert output.chunks.bytes_since(0) == behind > 0
+    assert len(await within(slow.read())) == behind
+    output.let_go()
+    assert len(output.chunks) == 1
+    assert await within(join(output).read())
+
+
 async def test_who_reads_nothing_is_owed_nothing(output: TsOutput, silence_s: float) -> None:
     output.push(pictures(0, 5))
     viewer = join(output)

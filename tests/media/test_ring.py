@@ -124,6 +124,21 @@ def test_an_evicted_keyframe_is_not_found() -> None:
     assert ring.join_seq() == ring.first_seq
 
 
+def test_what_nobody_needs_is_let_go() -> None:
+    ring = ring_of(BOTH, *(video(n, key=n % 5 == 0) for n in range(20)))
+    assert (ring.start_seq(4), ring.start_seq(5), ring.start_seq(20)) == (16, 11, None)
+    ring.let_go(11)
+    ring.validate()
+    assert (ring.first_seq, ring.next_seq, ring.bytes) == (11, 21, 10 * (10 + ITEM_OVERHEAD_BYTES))
+    assert ring.keyframe_at_or_before(9) is None
+    assert ring.keyframe_at_or_before(14) == 11
+    assert ring.tracks_at(11) == BOTH
+    ring.let_go(5)
+    assert ring.first_seq == 11
+    ring.let_go(100)
+    assert len(ring) == 1
+
+
 def test_chunks_are_joined_at_a_random_access_point() -> None:
     ring = ChunkRing(ROOM)
     assert ring.append(Chunk(b"a")) == 0
@@ -159,13 +174,24 @@ events_of_a_stream = st.lists(
 )
 
 
-@given(events=events_of_a_stream, max_bytes=st.integers(1, 4000), asked=st.integers(0, 500))
-def test_what_is_held_is_the_end_of_what_was_appended(events: list[Event], max_bytes: int, asked: int) -> None:
+@given(
+    events=events_of_a_stream,
+    max_bytes=st.integers(1, 4000),
+    asked=st.integers(0, 500),
+    needed=st.none() | st.integers(0, 40),
+)
+def test_what_is_held_is_the_end_of_what_was_appended(
+    events: list[Event], max_bytes: int, asked: int, needed: int | None
+) -> None:
+    """`needed`: so many of the newest events are, and the others let go."""
     ring = Ring(max_bytes)
     in_force: list[Tracks | None] = []
     for event in events:
         ring.append(event)
         in_force.append(event if isinstance(event, Tracks) else in_force[-1] if in_force else None)
+        if needed is not None:
+            ring.let_go(ring.next_seq - needed)
+            assert len(ring) <= max(needed, 1)
         ring.validate()
         assert ring.keyframe_at_or_before(asked) is None or ring.keyframe_at_or_before(asked) >= ring.first_seq
     assert ring.next_seq == len(events)

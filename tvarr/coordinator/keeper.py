@@ -128,6 +128,17 @@ class Keeper:
         """The job that shall take over, while one is moved."""
         return self._move.run if self._move is not None else None
 
+    @property
+    def needed_seq(self) -> int:
+        """What lies before it in the source's ring is read by no job, and would not be by one that took over now."""
+        if self.run is None:
+            return self._start_seq
+        restart, gap = self._restart_seq(self.run)
+        if gap:
+            return self._feed.source.first_seq
+        runs = (self.run, self.successor)
+        return min(restart, self.feed_seq, *(run.next_seq for run in runs if run is not None))
+
     async def keep(self) -> None:
         """Returns when the source has ended and all of it is done; raises what no other daemon can help."""
         await self._picture_size()

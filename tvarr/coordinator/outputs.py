@@ -188,6 +188,10 @@ class StreamOutput:
             self._stop_listening()
         self.drained.set()
 
+    def let_go(self) -> None:
+        """Frees what every viewer has read, and a new one would not begin with."""
+        self.chunks.let_go(min([self.chunks.join_seq(), *(viewer.seq for viewer in self.viewers)]))
+
     def room(self) -> bool:
         """Whether the slowest viewer could take more without being in danger of falling behind."""
         return all(viewer.behind_bytes < OUTPUT_RING_BYTES // 4 for viewer in self.viewers)

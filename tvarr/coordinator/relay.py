@@ -16,7 +16,7 @@ from tvarr.coordinator.endings import MAX_ENDINGS, Ending
 from tvarr.coordinator.ingest import Ingest
 from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.signals import Signal
-from tvarr.coordinator.variant import Variant, VariantLimits
+from tvarr.coordinator.variant import HEAD_START_TICKS, Variant, VariantLimits
 from tvarr.errors import SourceError, TvarrError
 from tvarr.media.model import TICKS_PER_SECOND, Event
 from tvarr.media.ring import Ring
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 class Relay:
     """Reads a channel's source into a ring and gives each variant what comes.
 
-    Overflow: the ring drops its oldest samples. The source never waits for a viewer, unless it is a file read as fast
-    as possible, which waits for the slowest.
+    The ring holds what may be needed still. Overflow: it drops its oldest samples. The source never waits for a viewer,
+    unless it is a file read as fast as possible, which waits for the slowest.
     """
 
     def __init__(
@@ -100,6 +100,15 @@ class Relay:
             daemons=self._daemons,
             limits=self._limits,
         )
+
+    def let_go(self) -> None:
+        """Frees what neither jobs, those that would take over included, nor outputs that may start later need."""
+        start = self.ring.start_seq(HEAD_START_TICKS)
+        if start is not None:
+            needed = (variant.needed_seq for variant in self.variants.values())
+            self.ring.let_go(min([start, *(seq for seq in needed if seq is not None)]))
+        for variant in self.variants.values():
+            variant.let_go()
 
     async def drop(self, variant: Variant, reason: str) -> None:
         """Ends a variant that nobody watches any more."""

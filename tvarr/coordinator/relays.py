@@ -23,7 +23,7 @@ from tvarr.errors import ConnectionsTaken, NoPlacement, NotFound
 
 log = logging.getLogger(__name__)
 
-SWEEP_S = 0.5  # how often unwatched relays are looked for
+SWEEP_S = 0.5  # how often unwatched relays, and what nobody needs of the others, are looked for
 MAX_SESSIONS = 10_000  # of players of segments; each request for a playlist may begin one
 
 
@@ -209,7 +209,9 @@ class Relays:
                         await relay.drop(variant, "nobody watches")
                     elif variant.watched:
                         variant.end_unwatched(now, self._idle_linger_s)
-                if not relay.variants:
+                if relay.variants:
+                    relay.let_go()
+                else:
                     await self.stop(relay, "nobody watches")
 
     def _end_sessions(self, now: float) -> None:

@@ -127,7 +127,7 @@ class Variant:
         output = self._outputs.get(kind)
         if output is None:
             output = self._outputs[kind] = make()
-            back = self._samples.keyframe_at_or_before(self._samples.newest_ticks - back_ticks) if back_ticks else None
+            back = self._samples.start_seq(back_ticks) if back_ticks else None
             seq = self._samples.join_seq() if back is None else back
             if tracks := self._samples.tracks_at(seq):
                 output.push([tracks])
@@ -154,6 +154,21 @@ class Variant:
             elif now - self._unwatched.setdefault(kind, now) >= after_s:
                 del self._outputs[kind], self._unwatched[kind]
                 output.end()
+
+    @property
+    def needed_seq(self) -> int | None:
+        """From where on its jobs need the source's ring; None: they need none of it."""
+        if self.state in {"ended", "failed"} or (self._plan is not None and not self._plan.targets):
+            return None
+        return self.keeper.needed_seq
+
+    def let_go(self) -> None:
+        """Frees what no output has use for, those that may start later included."""
+        if self._samples is not self._source and (start := self._samples.start_seq(HEAD_START_TICKS)) is not None:
+            self._samples.let_go(start)
+        for output in self._outputs.values():
+            if isinstance(output, StreamOutput):
+                output.let_go()
 
     def room(self) -> bool:
         """Whether a source that can wait should go on: neither a viewer nor the job is far behind."""

@@ -129,6 +129,11 @@ class _BytesRing(Generic[T]):
             return 0
         return self._appended - self._ends[seq] + self._size(self._items[seq])
 
+    def let_go(self, seq: int) -> None:
+        """Evicts what lies before `seq`, for which nobody has use any more; the newest item stays."""
+        while self.first_seq < seq and len(self._items) > 1:
+            self._evict()
+
     def _push(self, item: T) -> int:
         size = self._size(item)
         self._appended += size
@@ -206,11 +211,18 @@ class Ring(_BytesRing[Event]):
                 self._keyframes.append(seq, max(greatest, event.pts_ticks))
             if self.max_ticks is not None:
                 self._evict_before(event.dts_ticks - self.max_ticks)
+        self._forget_evicted()
+        return seq
+
+    def let_go(self, seq: int) -> None:
+        super().let_go(seq)
+        self._forget_evicted()
+
+    def _forget_evicted(self) -> None:
         first = self.first_seq
         while len(self._tracks) > 1 and self._tracks[1][0] <= first:
             del self._tracks[0]
         self._keyframes.evict_below(first)
-        return seq
 
     def _evict_before(self, dts_ticks: int) -> None:
         while len(self._items) > 1:
@@ -223,6 +235,10 @@ class Ring(_BytesRing[Event]):
         """The tracks in force at `seq`, also where their own event was evicted; None before the first ones."""
         at = bisect_right(self._tracks, seq, key=lambda entry: entry[0])
         return self._tracks[at - 1][1] if at else None
+
+    def start_seq(self, back_ticks: int) -> int | None:
+        """The last held keyframe that is so far behind the newest sample, or None."""
+        return self.keyframe_at_or_before(self.newest_ticks - back_ticks)
 
     def join_seq(self) -> int:
         """Where a new viewer starts.
