@@ -158,7 +158,8 @@ class Variant:
     @property
     def needed_seq(self) -> int | None:
         """From where on its jobs need the source's ring; None: they need none of it."""
-        if self.state in {"ended", "failed"} or (self._plan is not None and not self._plan.targets):
+        done = self._samples is self._source or self.state in {"ended", "failed"}
+        if done or (self._plan is not None and not self._plan.targets):
             return None
         return self.keeper.needed_seq
 
