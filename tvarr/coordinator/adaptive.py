@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import time
 from typing import cast
 from urllib.parse import quote, urlencode
 
@@ -108,7 +107,7 @@ class Adaptive:
             base=f"dash/{quote(profile.name, safe='')}/{session.token}/",
             query=_query(request),
             epoch_s=output.epoch_s,
-            now_s=time.time(),
+            now_s=output.now_s,
             ended=output.ended,
         )
         return _text(text, DASH_TYPE)

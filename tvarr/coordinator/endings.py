@@ -34,6 +34,7 @@ class PastJob:
     name: str  # the channel's slug and the profile: "news/h264"
     encoder: str
     began_at: float  # wall clock
+    took_s: float
     ending: Ending
     frames: int
     command: str

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Sequence
 from uuid import uuid4
 
 from tvarr.background import log_ids
 from tvarr.coordinator import metrics
+from tvarr.coordinator.clock import Since
 from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.endings import MAX_ENDINGS, Ending
 from tvarr.coordinator.ingest import Ingest
@@ -48,7 +48,7 @@ class Relay:
         self.ring = Ring(retention_bytes, None if ingest.full_speed else round(retention_s * TICKS_PER_SECOND))
         self.variants: dict[str, Variant] = {}
         self.endings: deque[Ending] = deque(maxlen=MAX_ENDINGS)
-        self.started_at = time.time()
+        self.began = Since()
         self.ended = False
         self.failure: TvarrError | None = None
         self._daemons = daemons

@@ -233,9 +233,9 @@ class Relays:
 
 def _taken(group: str, limit: int, users: Iterable[Relay]) -> ConnectionsTaken:
     reasons = []
-    for relay in sorted(users, key=lambda relay: relay.started_at):
+    for relay in sorted(users, key=lambda relay: -relay.began.age_s):
         viewers = sum(len(output.viewers) for variant in relay.variants.values() for output in variant.outputs)
-        minutes = (time.time() - relay.started_at) / 60
+        minutes = relay.began.age_s / 60
         reasons.append(f"{relay.channel.name}: {viewers} viewer{'s' * (viewers != 1)}, for {minutes:.0f} min")
     most = "1 connection" if limit == 1 else f"{limit} connections"
     names = ", ".join(reason.rpartition(":")[0] for reason in reasons[:5]) + ", …" * (len(reasons) > 5)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tvarr.coordinator import metrics
+from tvarr.coordinator.clock import Since
 from tvarr.coordinator.profiles import carried
 from tvarr.coordinator.signals import Signal
 from tvarr.errors import MediaError, SourceError, TvarrError
@@ -26,6 +27,7 @@ LATE_PICTURE_SEGMENTS = 3  # of sound alone are made before pictures that were a
 REACH = 20  # segments: a rendition that lies further behind another one of the same player is not read any more
 
 _ids = itertools.count(1)
+_STARTED = Since()
 
 
 @dataclass(slots=True, eq=False)
@@ -91,21 +93,27 @@ class SegmentOutput:
         self.ended = False
         self.failure: TvarrError | None = None
         self.dropped = 0  # nobody ever is
-        self.window = Window(first_number=int(time.time()))  # so that numbers grow when an output is made anew
+        self.window = Window(first_number=int(_STARTED.now_s))  # so that numbers grow when an output is made anew
         self._carrier = "ts" if container == "ts" else "mp4"
         self._segmenter = Segmenter(None if container == "ts" else _configuration)
         self._packer = TsPacker(service_name) if container == "ts" else CmafPacker()
         self._full_speed = full_speed
         self._shows = False  # pictures are announced
         self.renditions = self._packer.renditions
+        self._clock = Since()
         self._epoch_s: float | None = None
 
     @property
     def epoch_s(self) -> float:
         """When time 0 of the timeline was, in seconds since 1970: fixed when it is asked for first."""
         if self._epoch_s is None:
-            self._epoch_s = time.time() - self.window.end_ticks / TICKS_PER_SECOND
+            self._epoch_s = self.now_s - self.window.end_ticks / TICKS_PER_SECOND
         return self._epoch_s
+
+    @property
+    def now_s(self) -> float:
+        """What players reckon `epoch_s` against: a clock that is set meanwhile does not move their live edge."""
+        return self._clock.now_s
 
     def push(self, events: Iterable[Event]) -> None:
         """Takes samples and changes of tracks in stream order; tracks that the container can't hold are left out."""

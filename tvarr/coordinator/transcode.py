@@ -15,6 +15,7 @@ from tvarr.background import log_ids
 from tvarr.cluster.model import JobSpec, MoveKind, Need, Placement
 from tvarr.cluster.waiting import Waiting
 from tvarr.coordinator import metrics
+from tvarr.coordinator.clock import Since
 from tvarr.coordinator.daemons import Daemons, JobSlot
 from tvarr.coordinator.endings import STDERR_LINES, Ending, PastJob
 from tvarr.coordinator.pace import Pace
@@ -107,7 +108,7 @@ class JobRun:
         self.plan = plan
         self.need = need
         self.next_seq = start_seq  # of the first event that the job has not taken
-        self.started_at = time.time()
+        self.began = Since()
         self.state = "placing"
         self.placement: Placement | None = None
         self.waited_s = 0.0  # in the queue, once it is over
@@ -218,7 +219,8 @@ class JobRun:
             self.id,
             self.name,
             (ack.encoder if ack else "") or (encoder.name if encoder else ""),
-            self.started_at,
+            self.began.at,
+            self.began.age_s,
             Ending(code, reason, job_id=self.id, daemon_name=self.daemon_name),
             stats.frames if stats else 0,
             ack.command if ack else "",

@@ -106,7 +106,7 @@ def _past_job(past: PastJob) -> View:
         "name": past.name,
         "encoder": past.encoder,
         "began_at": when(past.began_at),
-        "took_s": round(past.ending.at - past.began_at, 1),
+        "took_s": round(past.took_s, 1),
         "frames": past.frames,
         "ending": _ending(past.ending),
         "failed": past.ending.is_failure,
@@ -223,7 +223,7 @@ def relay(relay: Relay) -> View:
             "group": relay.channel.group,
         },
         "state": "ended" if relay.ended else status.state,
-        "started_at": when(relay.started_at),
+        "started_at": when(relay.began.at),
         "source": {
             "url": redact(relay.channel.url),
             "state": status.state,
@@ -280,7 +280,7 @@ def job(run: Run) -> View:
     return {
         "id": run.id,
         "state": "queued" if waiting else run.state,
-        "age_s": round(time.time() - run.started_at, 1),
+        "age_s": round(run.began.age_s, 1),
         "queue_position": run.queue_position,
         "waited_s": round(time.monotonic() - waiting.since if waiting else run.waited_s, 1),
         "daemon_id": place.daemon_id if place else "",

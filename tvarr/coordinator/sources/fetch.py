@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from uuid import uuid4
 from tvarr.background import log_ids
 from tvarr.cluster.model import JobSpec, MoveKind, Need, Placement, Source
 from tvarr.cluster.waiting import Waiting
+from tvarr.coordinator.clock import Since
 from tvarr.coordinator.daemons import Daemons, JobSlot
 from tvarr.coordinator.endings import STDERR_LINES, Ending, PastJob
 from tvarr.coordinator.source import SourceFailure, SourceSpec
@@ -39,7 +39,7 @@ class FetchRun:
     def __init__(self, name: str, daemons: Daemons) -> None:
         self.id = uuid4().hex[:12]
         self.name = name
-        self.started_at = time.time()
+        self.began = Since()
         self.state = "placing"
         self.placement: Placement | None = None
         self.waited_s = 0.0
@@ -81,7 +81,8 @@ class FetchRun:
             self.id,
             self.name,
             "",
-            self.started_at,
+            self.began.at,
+            self.began.age_s,
             Ending(code, reason, job_id=self.id, daemon_name=self.daemon_name),
             0,
             self.ack.command if self.ack else "",
