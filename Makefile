@@ -50,8 +50,8 @@ format: $(VENV)/.installed-dev  ## format the code
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(VENV)/.installed-dev  ## measure, and print the numbers
-	$(BIN)/python -m tests.bench
+bench: $(VENV)/.installed-dev  ## measure, and print the numbers: in 5 minutes, or thoroughly with FULL=1
+	$(BIN)/python -m tests.bench $(if $(FULL),--full)
 
 bench-faults: $(VENV)/.installed-dev  ## kill, stop and cut off daemons under viewers, count what they lose
 	$(BIN)/python -m tests.bench.faults

@@ -1,37 +1,91 @@
-"""`python -m tests.bench [NAME ...]`: measures, prints a table, and writes build/bench.json."""
+"""`python -m tests.bench [--full] [CASE ...]`: measures, prints a table, and writes build/bench.json.
+
+Ends with 1 where something could not be measured, and with --strict also where an aim is missed.
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
-from tests.bench import choose, clients, daemons, dashboard, main_job, mp4, ts_demux, ts_mux, viewers, wire_codec
+import pytest
+
+from tests.bench import (
+    choose,
+    clients,
+    cpu,
+    daemons,
+    dashboard,
+    mp4,
+    pipeline,
+    starts,
+    ts_demux,
+    ts_mux,
+    viewers,
+    wire_codec,
+)
+from tests.bench.bench import Bench
 from tests.bench.report import Report
 
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    title: str
+    run: Callable[[Bench], None]
+    only_full: bool = False
+
+
 CASES = {
-    "codec": wire_codec.run,
-    "demux": ts_demux.run,
-    "mux": ts_mux.run,
-    "mp4": mp4.run,
-    "choose": choose.run,
-    "daemons": daemons.run,
-    "dashboard": dashboard.run,
-    "clients": clients.run,
-    "viewers": viewers.run,
-    "job": main_job.run,
+    "pipeline": Case("A file as fast as it goes, against ffmpeg alone", pipeline.run),
+    "cpu": Case("Our own CPU for one live stream of 8 Mb/s", cpu.run),
+    "starts": Case("From a request to the first keyframe", starts.run),
+    "viewers": Case("Viewers of one relay", viewers.run),
+    "daemons": Case("Daemons that are registered", daemons.run),
+    "choose": Case("The choice of a daemon", choose.run),
+    "demux": Case("Reading MPEG-TS", ts_demux.run),
+    "mux": Case("Writing MPEG-TS", ts_mux.run),
+    "mp4": Case("Reading and writing MP4", mp4.run),
+    "codec": Case("Batches on the wire", wire_codec.run),
+    "dashboard": Case("The dashboard with 200 daemons", dashboard.run, only_full=True),
+    "clients": Case("Clients of a daemon, in other languages too", clients.run, only_full=True),
 }
 
 
 def main() -> int:
-    names = sys.argv[1:] or list(CASES)
-    if unknown := set(names) - set(CASES):
-        print(f"no bench {', '.join(sorted(unknown))}; there are {', '.join(CASES)}", file=sys.stderr)
-        return 2
-    report = Report()
-    for name in names:
-        CASES[name](report)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)} (default: all)")
+    parser.add_argument(
+        "--full", action="store_true", help="longer, larger, and the cases that the quick form leaves out"
+    )
+    parser.add_argument("--strict", action="store_true", help="end with 1 where an aim is missed")
+    options = parser.parse_args()
+    if unknown := set(options.cases) - set(CASES):
+        parser.error(f"no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
+    names = options.cases or [name for name, case in CASES.items() if options.full or not case.only_full]
+    report = measured(names, full=options.full)
     report.show()
     print(f"written to {report.save()}")
-    return 0
+    return int(bool(report.failures or (options.strict and report.missed())))
+
+
+def measured(names: list[str], *, full: bool) -> Report:
+    report = Report()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(report, full, Path(folder))
+        for name in names:
+            report.case = name
+            print(f"{name}: {CASES[name].title}", flush=True)
+            try:
+                CASES[name].run(bench)
+            except (Exception, pytest.skip.Exception) as error:
+                traceback.print_exc()
+                report.failures[name] = f"{type(error).__name__}: {error}"
+    return report
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ import random
 import time
 from collections.abc import Callable
 
-from tests.bench.report import Report
+from tests.bench.bench import Bench
+from tests.bench.measure import quantile
+from tests.bench.report import Aim, at_most
 from tests.cluster.build import attached, capabilities, need
 from tvarr.cluster.events import HeartbeatCame, JobAcked, JobEnded, JobSeen, JobWanted, PoolSeen, Start
 from tvarr.cluster.ledger import Ledger
@@ -66,7 +68,7 @@ def new_need(source: int) -> Need:
 
 
 def milliseconds(ledger: Ledger, needs: Callable[[int], Need], between: Callable[[int], None]) -> list[float]:
-    """Of each choice, in order of length."""
+    """Of each choice."""
     took = []
     for i in range(ROUNDS):
         between(i)
@@ -74,7 +76,7 @@ def milliseconds(ledger: Ledger, needs: Callable[[int], Need], between: Callable
         started = time.thread_time()
         choose(ledger.cluster, wanted, 3.0)
         took.append((time.thread_time() - started) * 1_000)
-    return sorted(took)
+    return took
 
 
 def heartbeat_us(ledger: Ledger) -> float:
@@ -91,7 +93,7 @@ def heartbeat_us(ledger: Ledger) -> float:
     return (time.thread_time() - started) / len(beats) * 1e6
 
 
-def run(report: Report) -> None:
+def run(bench: Bench) -> None:
     ledger, running = cluster()
     rng = random.Random(2)
 
@@ -110,15 +112,15 @@ def run(report: Report) -> None:
     def common(i: int) -> Need:
         return common_need(rng, i)
 
-    def add(name: str, took: list[float], aim: str = "") -> None:
-        compared = f"median {took[len(took) // 2]:.2f} ms, slowest {took[-1]:.2f}"
-        late = took[len(took) * 99 // 100]
-        report.add(f"choice among {DAEMONS} daemons, {name}: 99 %", late, "ms", compared=compared, aim=aim)
+    def add(name: str, took: list[float], aim: Aim | None = None) -> None:
+        more = f"median {quantile(took, 0.5):.2f}, slowest {max(took):.2f}"
+        late = quantile(took, 0.99)
+        bench.report.add(f"choice among {DAEMONS:,} daemons, {name}, p99", late, "ms", aim=aim, more=more)
 
-    add("warm", milliseconds(ledger, common, one_ends_and_one_starts), "at most 5")
-    add("new need", milliseconds(ledger, new_need, nothing), "at most 5")
+    add("warm", milliseconds(ledger, common, one_ends_and_one_starts), at_most(5))
+    add("new need", milliseconds(ledger, new_need, nothing), at_most(5))
     add("after news", milliseconds(ledger, common, news_of_all))
-    report.add(f"a heartbeat in the ledger, {DAEMONS} daemons", heartbeat_us(ledger), "us")
+    bench.report.add(f"a heartbeat in the ledger, {DAEMONS:,} daemons", heartbeat_us(ledger), "us")
     ledger.validate()
     ledger, running = cluster(kinds=DAEMONS)
     add("new need, all different", milliseconds(ledger, new_need, nothing))

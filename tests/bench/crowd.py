@@ -1,7 +1,8 @@
-"""`python -m tests.bench.crowd PORT PATH COUNT SECONDS [SLOW_BYTES_A_SECOND]`: viewers in a process of their own.
+"""`python -m tests.bench.crowd PORT SECONDS COUNT SLOW PATH...`: viewers in a process of their own.
 
-Opens COUNT connections, waits until all of them get something, and counts what each of them gets in the SECONDS after
-that. One more viewer reads slowly where that is asked for. Prints `begun`, and in the end as JSON what each got.
+Opens COUNT connections for each PATH, waits until all of them get something, and counts what each of them gets in the
+SECONDS after that. Where SLOW is not 0, one more viewer of the first path reads so many bytes a second. Prints `begun`,
+and in the end as JSON what each got, bytes a second.
 """
 
 from __future__ import annotations
@@ -52,10 +53,15 @@ class Slow:
 
 
 def main() -> None:
-    port, path, count, seconds = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-    slow = Slow(port, path, int(sys.argv[5])) if len(sys.argv) > 5 else None
+    port, seconds, count, slow_bytes, paths = (
+        int(sys.argv[1]),
+        float(sys.argv[2]),
+        *map(int, sys.argv[3:5]),
+        sys.argv[5:],
+    )
+    slow = Slow(port, paths[0], slow_bytes) if slow_bytes else None
     ready, counts, buffer = selectors.DefaultSelector(), dict[int, int](), bytearray(BUFFER_BYTES)
-    for _ in range(count):
+    for path in paths * count:
         made = connect(port, path)
         counts[made.fileno()] = 0
         ready.register(made, selectors.EVENT_READ)

@@ -1,5 +1,4 @@
-"""What 1,000 daemons cost a coordinator that has nothing else to do: `python -m tests.bench daemons`, or with a number
-`python -m tests.bench.daemons 200`.
+"""What daemons cost a coordinator that has nothing else to do, up to 1,000 of them: `python -m tests.bench daemons`.
 
 The coordinator is the real role in a process of its own. Each daemon is a connection of its own with a real `Attach`
 stream, which registers and then sends a heartbeat every 5 s; all of them evenly spread, from this process.
@@ -10,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import resource
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -18,11 +16,12 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
-
+from tests.bench.bench import Bench
 from tests.bench.choose import KINDS, machine
-from tests.bench.report import Report
-from tests.harness import TOKEN, cluster
+from tests.bench.cost import Cost, add_growth
+from tests.bench.measure import CpuMeter, own_memory_mb, resident_mb
+from tests.bench.report import at_most
+from tests.harness import TOKEN, Cluster, cluster
 from tvarr.cluster.model import Capabilities, Encoder, Family
 from tvarr.media.model import Codec
 from tvarr.wire import convert, messages
@@ -30,11 +29,9 @@ from tvarr.wire.client import dial_attach
 from tvarr.wire.protocol import PROTOCOL_VERSION, Endpoint
 from tvarr.wire.streams import CoordinatorMessages
 
-DAEMONS = 1_000
 HEARTBEAT_S = 5.0
-REGISTER_S = 60.0  # over which the daemons come
-SETTLE_S = 10.0
-MEASURE_S = 60.0
+COME_A_SECOND = 16
+SETTLE_S = 5.0
 JOBS_EACH = 2
 DECODERS = 530
 
@@ -139,52 +136,46 @@ def heartbeat(number: int, sequence: int, gpus: list[str]) -> messages.Heartbeat
     )
 
 
-async def measure(report: Report, count: int) -> None:
-    with tempfile.TemporaryDirectory() as name, cluster(Path(name)) as running:
-        process = psutil.Process(running.roles["coordinator"].process.pid)
-        alone_bytes = process.memory_info().rss
-        endpoint, counts, started = Endpoint("127.0.0.1", running.grpc_port, TOKEN), Counter[str](), time.monotonic()
-        tasks = [
-            asyncio.create_task(daemon(n, endpoint, started + n * REGISTER_S / count, counts)) for n in range(count)
-        ]
-        while counts["registered"] < count:
+async def measure(bench: Bench, running: Cluster, counts: tuple[int, ...]) -> None:
+    pid = running.roles["coordinator"].process.pid
+    endpoint, seen, tasks = Endpoint("127.0.0.1", running.grpc_port, TOKEN), Counter[str](), list[asyncio.Task[None]]()
+    alone_mb, costs = resident_mb(pid), []
+    for count in counts:
+        began, apart_s = time.monotonic(), 1 / COME_A_SECOND
+        new = range(len(tasks), count)
+        tasks += [asyncio.create_task(daemon(n, endpoint, began + (n - new[0]) * apart_s, seen)) for n in new]
+        while seen["registered"] < count:
             assert not any(task.done() for task in tasks), "a daemon was turned away"
             await asyncio.sleep(0.1)
-        took = time.monotonic() - started
+        took = time.monotonic() - began
         await asyncio.sleep(SETTLE_S)
-        cpu, beats, began = sum(process.cpu_times()[:2]), counts["heartbeats"], time.monotonic()
-        await asyncio.sleep(MEASURE_S)
-        wall = time.monotonic() - began
-        share = 100 * (sum(process.cpu_times()[:2]) - cpu) / wall
-        rate = (counts["heartbeats"] - beats) / wall
-        memory = process.memory_info().rss
-        assert counts["registered"] == count, "a daemon was cut off"
-        seen = len(await asyncio.to_thread(running.get, "/api/v1/transcoders"))
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    assert seen == count, f"the coordinator shows {seen} daemons"
-    compared = f"{rate:.0f} heartbeats a second, registered in {took:.0f} s"
-    report.add(f"coordinator with {count} daemons: CPU", share, "% of a core", compared=compared, aim="at most 25")
-    report.add(
-        f"coordinator with {count} daemons: memory",
-        memory / 1e6,
-        "MB",
-        compared=f"{alone_bytes / 1e6:.0f} without",
-        aim="at most 300",
-    )
+        meter, beats, began = CpuMeter({"coordinator": pid}), seen["heartbeats"], time.monotonic()
+        await asyncio.sleep(bench.pick(10.0, 60.0))
+        percent, rate = meter.percent()["coordinator"], (seen["heartbeats"] - beats) / (time.monotonic() - began)
+        costs.append(Cost(count, percent, own_memory_mb(pid), resident_mb(pid)))
+        assert seen["registered"] == count, "a daemon was cut off"
+        more = f"{rate:.0f} heartbeats a second, the last {len(new)} registered in {took:.0f} s"
+        aim = at_most(25) if count == 1_000 else None
+        bench.report.add(f"{count:,} daemons: CPU", percent, "% of a core", aim=aim, more=more)
+    shown = len(await asyncio.to_thread(running.get, "/api/v1/transcoders"))
+    assert shown == counts[-1], f"the coordinator shows {shown} daemons"
+    add_growth(bench.report, "daemon", costs)
+    against, aim = ("without daemons", alone_mb), at_most(300) if counts[-1] == 1_000 else None
+    name = f"{counts[-1]:,} daemons: memory"
+    bench.report.add(name, costs[-1].resident_mb, "MB", against=against, aim=aim, more="RSS of the coordinator")
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def run(report: Report, count: int = DAEMONS) -> None:
+def run(bench: Bench) -> None:
     """Needs about three file descriptors a daemon, here and in the coordinator."""
+    counts = bench.pick((10, 50, 100), (10, 100, 1_000))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4 * count + 500
+    wanted = 4 * counts[-1] + 500
     if hard != resource.RLIM_INFINITY and hard < wanted:
-        raise SystemExit(f"{count} daemons need {wanted} file descriptors, and {hard} are allowed")
+        raise OSError(f"{counts[-1]} daemons need {wanted} file descriptors, and {hard} are allowed")
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    asyncio.run(measure(report, count))
-
-
-if __name__ == "__main__":
-    run(Report(), int(sys.argv[1]) if len(sys.argv) > 1 else DAEMONS)
+    with tempfile.TemporaryDirectory() as name, cluster(Path(name)) as running:
+        asyncio.run(measure(bench, running, counts))

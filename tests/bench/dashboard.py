@@ -15,11 +15,12 @@ from collections import Counter
 from pathlib import Path
 
 import aiohttp
-import psutil
 from playwright.async_api import async_playwright
 
+from tests.bench.bench import Bench
 from tests.bench.daemons import daemon
-from tests.bench.report import Report
+from tests.bench.measure import CpuMeter
+from tests.bench.report import Report, at_most
 from tests.conftest import program
 from tests.harness import PASSWORD, TOKEN, Cluster, cluster
 from tvarr.wire.protocol import Endpoint
@@ -33,7 +34,7 @@ MEASURE_S = 20.0
 
 async def measure(report: Report, count: int, dashboards: int) -> None:
     with tempfile.TemporaryDirectory() as name, cluster(Path(name)) as running:
-        process = psutil.Process(running.roles["coordinator"].process.pid)
+        pid = running.roles["coordinator"].process.pid
         endpoint, counts, started = Endpoint("127.0.0.1", running.grpc_port, TOKEN), Counter[str](), time.monotonic()
         tasks = [
             asyncio.create_task(daemon(n, endpoint, started + n * REGISTER_S / count, counts)) for n in range(count)
@@ -42,8 +43,8 @@ async def measure(report: Report, count: int, dashboards: int) -> None:
             assert not any(task.done() for task in tasks), "a daemon was turned away"
             await asyncio.sleep(0.1)
         await asyncio.sleep(SETTLE_S)
-        without = await cpu_percent(process)
-        await measure_open(report, running, process, dashboards, without)
+        without = await cpu_percent(pid)
+        await measure_open(report, running, pid, dashboards, without)
         await asyncio.sleep(SETTLE_S)
         await measure_page(report, running, count)
         for task in tasks:
@@ -51,16 +52,14 @@ async def measure(report: Report, count: int, dashboards: int) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def cpu_percent(process: psutil.Process) -> float:
+async def cpu_percent(pid: int) -> float:
     """Of one core, over a while."""
-    cpu, began = sum(process.cpu_times()[:2]), time.monotonic()
+    meter = CpuMeter({"coordinator": pid})
     await asyncio.sleep(MEASURE_S)
-    return 100 * (sum(process.cpu_times()[:2]) - cpu) / (time.monotonic() - began)
+    return meter.percent()["coordinator"]
 
 
-async def measure_open(
-    report: Report, running: Cluster, process: psutil.Process, dashboards: int, without: float
-) -> None:
+async def measure_open(report: Report, running: Cluster, pid: int, dashboards: int, without: float) -> None:
     headers = {"Authorization": f"Bearer {PASSWORD}"}
     received = Counter[str]()
 
@@ -79,7 +78,7 @@ async def measure_open(
         await asyncio.sleep(SETTLE_S)
         assert not any(task.done() for task in looking)
         received.clear()
-        with_them = await cpu_percent(process)
+        with_them = await cpu_percent(pid)
         for task in looking:
             task.cancel()
         await asyncio.gather(*looking, return_exceptions=True)
@@ -88,8 +87,9 @@ async def measure_open(
         f"coordinator, {dashboards} open dashboards: CPU",
         with_them - without,
         "% of a core",
-        compared=f"{without:.1f} without them; {kilobytes / 1000:.0f} kB and {changes:.1f} changes a second to each",
-        aim="at most 10",
+        against=f"{without:.1f} % without them",
+        aim=at_most(10),
+        more=f"{kilobytes / 1000:.0f} kB and {changes:.1f} changes a second to each",
     )
 
 
@@ -127,28 +127,22 @@ async def measure_page(report: Report, running: Cluster, count: int) -> None:
         events, shift = await page.evaluate("events"), await page.evaluate("shift")
         gaps = [gap / 1000 for gap in await page.evaluate("gaps") if gap > 50]
         await browser.close()
-    report.add(f"page with {count} daemons: first render", statistics.median(renders) / 1000, "s", aim="at most 1")
+    report.add(f"page with {count} daemons: first render", statistics.median(renders) / 1000, "s", aim=at_most(1))
     report.add(
         f"page with {count} daemons: script for one event",
         max(events),
         "ms",
-        compared=f"the longest of {len(events)}, median {statistics.median(events):.1f}; layout shift {shift:g}",
-        aim="at most 50",
+        aim=at_most(50),
+        more=f"the longest of {len(events)}, median {statistics.median(events):.1f}; layout shift {shift:g}",
     )
     report.add(
         f"page with {count} daemons: age of figures",
         max(gaps),
         "s",
-        compared=f"the longest between two changes of one daemon's, median {statistics.median(gaps):.1f}",
-        aim="at most 5",
+        aim=at_most(5),
+        more=f"the longest between two changes of one daemon's, median {statistics.median(gaps):.1f}",
     )
 
 
-def run(report: Report, count: int = DAEMONS, dashboards: int = DASHBOARDS) -> None:
-    asyncio.run(measure(report, count, dashboards))
-
-
-if __name__ == "__main__":
-    made = Report()
-    run(made)
-    made.show()
+def run(bench: Bench) -> None:
+    asyncio.run(measure(bench.report, DAEMONS, DASHBOARDS))

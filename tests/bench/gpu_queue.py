@@ -18,8 +18,8 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.bench.main_job import first_keyframe
 from tests.bench.report import machine
+from tests.bench.viewing import first_keyframe
 from tests.clips import make_clip
 from tests.fakes.gpu_host import GpuHost, end_of
 from tests.harness import Cluster, Role, cluster, eventually, watching

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.bench.main_job import first_keyframe
+from tests.bench.viewing import first_keyframe
 from tests.clips import make_clip
 from tests.fakes.gpu_host import GpuHost, Record
 from tests.fakes.network import BadNetwork, bad_network

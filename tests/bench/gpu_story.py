@@ -12,7 +12,7 @@ import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from tests.bench.main_job import first_keyframe, swallow
+from tests.bench.viewing import first_keyframe, swallow
 from tests.clips import make_clip
 from tests.fakes.gpu_host import GpuHost
 from tests.harness import PASSWORD, Cluster, cluster, eventually, watching

@@ -15,80 +15,52 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import psutil
 
-from tests.bench.report import Report
-from tests.clips import make_clip
+from tests.bench.bench import ENCODED_S, Bench
+from tests.bench.cost import Cost, add_growth
+from tests.bench.measure import CpuMeter, own_memory_mb, resident_mb
+from tests.bench.report import at_most
 from tests.harness import Cluster, cluster
 
-COUNTS = (1, 10, 100, 500)
-MEASURE_S = 15.0
 KBPS = 8000
 SLOW_S = 45.0  # by then a viewer that reads a tenth is 16 MiB behind, and what the kernel holds for it
+NGINX = "nginx, from a file"
+AIM_PERCENT = {500: at_most(100)}
 
 
-@dataclass(frozen=True, slots=True)
-class Crowd:
-    """What one crowd of viewers got, and what it cost."""
-
-    cpu: float  # seconds a second
-    least: float  # bytes a second of the viewer who got least
-    let_go_after_s: float | None  # the slow one, by the coordinator's count of viewers
-
-
-def watch(processes: list[psutil.Process], port: int, path: str, count: int) -> Crowd:
-    with crowd(port, path, count, MEASURE_S) as said:
-        before, began = _cpu_s(processes), time.monotonic()
+def watch(pids: Sequence[int], port: int, path: str, count: int, seconds: float) -> tuple[Cost, float]:
+    """What a crowd of viewers costs, and the bytes a second of the one who got least."""
+    with crowd(port, [path], count, seconds) as said:
+        meter = CpuMeter({str(pid): pid for pid in pids})
+        time.sleep(seconds / 2)
+        own, resident = sum(map(own_memory_mb, pids)), sum(map(resident_mb, pids))
         each: list[float] = json.loads(said.readline())
-        return Crowd((_cpu_s(processes) - before) / (time.monotonic() - began), min(each), None)
-
-
-def watch_beside_slow(running: Cluster, path: str, count: int, bytes_a_second: int) -> Crowd:
-    """One more viewer reads so few bytes."""
-    with crowd(running.http_port, path, count, SLOW_S, bytes_a_second) as said:
-        began, let_go = time.monotonic(), None
-        while let_go is None and time.monotonic() < began + SLOW_S - 1:
-            time.sleep(0.5)
-            viewers = [v for relay in running.relays() for variant in relay["variants"] for v in variant["viewers"]]
-            if len(viewers) == count:
-                let_go = time.monotonic() - began
-        return Crowd(0.0, min(json.loads(said.readline())), let_go)
+        return Cost(count, sum(meter.percent().values()), own, resident), min(each)
 
 
 @contextmanager
-def crowd(port: int, path: str, count: int, seconds: float, slow: int = 0) -> Iterator[IO[str]]:
-    """Viewers that have begun; what they say in the end."""
-    command = [sys.executable, "-m", "tests.bench.crowd", str(port), path, str(count), str(seconds)]
-    with subprocess.Popen(command + [str(slow)] * bool(slow), stdout=subprocess.PIPE, text=True) as process:
+def crowd(port: int, paths: Sequence[str], count: int, seconds: float, slow: int = 0) -> Iterator[IO[str]]:
+    """Viewers that have begun, `count` of each path; what they say in the end."""
+    command = [sys.executable, "-m", "tests.bench.crowd", str(port), str(seconds), str(count), str(slow), *paths]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n", f"{count} viewers: they could not begin"
         yield process.stdout
 
 
-def _cpu_s(processes: list[psutil.Process]) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
-
-
-def clip_of(path: Path, kbps: int, seconds: float = 8.0) -> Path:
-    """A small picture whose bits are filled up to the rate."""
-    video = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "50", "-bf", "0", "-x264-params", "nal-hrd=cbr")
-    rate = ("-b:v", f"{kbps}k", "-minrate", f"{kbps}k", "-maxrate", f"{kbps}k", "-bufsize", f"{kbps // 2}k")
-    return make_clip(path, seconds=seconds, size="320x180", video=(*video, *rate))
-
-
 @contextmanager
-def nginx(folder: Path, file: Path, bytes_a_second: int) -> Iterator[tuple[int, list[psutil.Process]]]:
+def nginx(folder: Path, file: Path, bytes_a_second: int, seconds: float) -> Iterator[tuple[int, list[int]]]:
     """Serves the file's bytes again and again at this rate to each connection; its port and processes."""
     port = _free_port()
     with (folder / "long.ts").open("wb") as long:
         data = file.read_bytes()
-        for _ in range(round(bytes_a_second * 2 * MEASURE_S * 3 / len(data)) + 1):
+        for _ in range(round(bytes_a_second * 2 * seconds * 3 / len(data)) + 1):
             long.write(data)
     (folder / "nginx.conf").write_text(
         f"daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;\n"
@@ -99,10 +71,10 @@ def nginx(folder: Path, file: Path, bytes_a_second: int) -> Iterator[tuple[int, 
     process = subprocess.Popen(["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")])
     try:
         deadline = time.monotonic() + 10
-        while len(psutil.Process(process.pid).children()) < 1:
+        while not (workers := psutil.Process(process.pid).children()):
             assert time.monotonic() < deadline, "nginx does not start"
             time.sleep(0.05)
-        yield port, [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
+        yield port, [process.pid, *(worker.pid for worker in workers)]
     finally:
         process.terminate()
         process.wait()
@@ -114,32 +86,58 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _coordinator(running: Cluster) -> list[psutil.Process]:
-    return [psutil.Process(running.roles["coordinator"].process.pid)]
-
-
-def run(report: Report, counts: tuple[int, ...] = COUNTS) -> None:
+def run(bench: Bench) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 4096:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    counts, seconds = bench.pick((1, 100, 500), (1, 10, 100, 500)), bench.pick(5.0, 15.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        file = clip_of(folder / "clip.ts", KBPS - 250)
-        rate = file.stat().st_size / 8.0
-        others: dict[int, Crowd] = {}
+        file = bench.stuffed(KBPS - 250)
+        rate = file.stat().st_size / ENCODED_S
+        others: list[Cost] = []
         if shutil.which("nginx"):
-            with nginx(folder, file, round(rate)) as (port, processes):
-                others = {count: watch(processes, port, "/long.ts", count) for count in counts}
-        with cluster(folder, media_dir=folder) as running:
-            slug = running.add_channel("Watched", "file:clip.ts", loop=True)
+            with nginx(folder, file, round(rate), seconds) as (port, pids):
+                others = [watch(pids, port, "/long.ts", count, seconds)[0] for count in counts]
+        with cluster(folder, media_dir=file.parent) as running:
+            slug = running.add_channel("Watched", f"file:{file.name}", loop=True)
             path = f"/stream/{slug}.ts"
-            for count in counts:
-                got = watch(_coordinator(running), running.http_port, path, count)
-                told = f"nginx {100 * others[count].cpu:.1f} %, " if count in others else ""
-                told += f"least {got.least * 8 / 1e6:.2f} of {rate * 8 / 1e6:.2f} Mb/s, load {os.getloadavg()[0]:.0f}"
-                aim = "at most 100" if count == 500 else ""
-                report.add(f"{count} viewers of 8 Mb/s: CPU", 100 * got.cpu, "% of a core", compared=told, aim=aim)
-            got = watch_beside_slow(running, path, 10, round(rate / 10))
-            gone = -1.0 if got.let_go_after_s is None else got.let_go_after_s
-            told = f"10 others got at least {got.least * 8 / 1e6:.2f} of {rate * 8 / 1e6:.2f} Mb/s"
-            report.add("a viewer that reads a tenth is let go after", gone, "s", compared=told)
+            measure(bench, running, path, counts, seconds, rate, others)
+            if bench.full:
+                slow(bench, running, path, rate)
+
+
+def measure(
+    bench: Bench,
+    running: Cluster,
+    path: str,
+    counts: Sequence[int],
+    seconds: float,
+    rate: float,
+    others: list[Cost],
+) -> None:
+    pid, ours, shares = running.roles["coordinator"].process.pid, [], {o.count: (NGINX, o.percent) for o in others}
+    for count in counts:
+        cost, least = watch([pid], running.http_port, path, count, seconds)
+        ours.append(cost)
+        more = f"least {least * 8 / 1e6:.2f} of {rate * 8 / 1e6:.2f} Mb/s, load {os.getloadavg()[0]:.0f}"
+        against = shares.get(count, "nginx is not installed")
+        name, aim = f"{count} viewers: CPU", AIM_PERCENT.get(count)
+        bench.report.add(name, cost.percent, "% of a core", against=against, aim=aim, more=more)
+    add_growth(bench.report, "viewer", ours, others, NGINX)
+
+
+def slow(bench: Bench, running: Cluster, path: str, rate: float) -> None:
+    """One more viewer beside ten reads a tenth of the bytes."""
+    let_go_s = -1.0
+    with crowd(running.http_port, [path], 10, SLOW_S, round(rate / 10)) as said:
+        began = time.monotonic()
+        while let_go_s < 0 and time.monotonic() < began + SLOW_S - 1:
+            time.sleep(0.5)
+            viewers = [v for relay in running.relays() for variant in relay["variants"] for v in variant["viewers"]]
+            if len(viewers) == 10:
+                let_go_s = time.monotonic() - began
+        least = min(json.loads(said.readline()))
+    assert let_go_s >= 0, "the slow viewer was not let go"
+    more = f"10 others got at least {least * 8 / 1e6:.2f} of {rate * 8 / 1e6:.2f} Mb/s"
+    bench.report.add("a viewer that reads a tenth is let go after", let_go_s, "s", more=more)
