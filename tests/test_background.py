@@ -162,6 +162,30 @@ def ending(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return code, process.stdout.read(), process.stderr.read()
 
 
+WITHOUT_MEMORY = """
+import asyncio, resource, sys
+from tvarr import background
+
+background.SHORT_FOR_S = background.LOOK_EACH_S = 0.1
+
+async def main() -> int:
+    resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]) << 20, resource.RLIM_INFINITY))
+    await asyncio.sleep(0.5)
+    return 0
+
+background.setup_logging()
+sys.exit(background.run(main))
+"""
+
+
+@pytest.mark.parametrize(("limit_mib", "code"), [(4096, 0), (1, 1)])
+def test_a_process_without_memory_ends(limit_mib: int, code: int) -> None:
+    command = [sys.executable, "-c", WITHOUT_MEMORY, str(limit_mib)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == code
+    assert ("there is no memory left" in done.stderr) == bool(code)
+
+
 class TestSignals:
     def test_the_exit_code_of_what_ends_by_itself(self, start: Start) -> None:
         process = start("returns")

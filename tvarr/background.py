@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 STOP_LIMIT_S = 8.8  # a role that has not ended this long after its first signal is ended; `run-roles.sh` kills after 9
 MOST_FILES = 65_536  # descriptors that a role asks for, where it may: each connection is one
 SAME_KEYPRESS_S = 0.5  # another signal than the first this soon after it is the same wish, passed on
+SPARE_BYTES = 8 << 20  # what cannot be had for so long, looked for so often, is no memory:
+SHORT_FOR_S, LOOK_EACH_S = 6.0, 2.0
 SHORTEST_SECRET = 4  # characters; hiding every "a" would hide the log
 
 # user:password@ of a URL, and a bearer token, wherever they come from
@@ -137,6 +140,8 @@ async def run_until_signalled(main: Callable[[], Awaitable[int]]) -> int:
     A second one ends the process at once, in the way that signal does by default. So does the time: `STOP_LIMIT_S`
     after the first signal the process ends with code 1, whatever still hangs. A terminal's Ctrl-C that comes twice,
     as SIGINT to everybody and as SIGTERM from `run-roles.sh`, counts once. SIGHUP stays ignored under `nohup`.
+
+    Under a limit on its memory (`ulimit -v`, RLIMIT_DATA) that is used up for good, the process ends with code 1.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(main())
@@ -162,12 +167,34 @@ async def run_until_signalled(main: Callable[[], Awaitable[int]]) -> int:
 
     for number in watched:
         loop.add_signal_handler(number, hear, number)
+    watch = asyncio.create_task(_watch_memory(), name="watch over memory")
     try:
         return await task
     except asyncio.CancelledError:
         if not heard:
             raise
         return 0
+    finally:
+        watch.cancel()
+
+
+async def _watch_memory() -> None:
+    """Ends a process that would go on by failing at whatever it is asked for, so that it is started anew."""
+    short_s = 0.0
+    while short_s < SHORT_FOR_S:
+        await asyncio.sleep(LOOK_EACH_S)
+        short_s = 0.0 if _has_memory() else short_s + LOOK_EACH_S
+    log.critical("there is no memory left, not %d MiB for %g s: ending at once", SPARE_BYTES >> 20, SHORT_FOR_S)
+    os._exit(1)
+
+
+def _has_memory() -> bool:
+    try:
+        bytearray(SPARE_BYTES)  # zeroed by the kernel when it is touched, which it is not
+    except MemoryError:
+        gc.collect()
+        return False
+    return True
 
 
 def _end_now() -> None:

@@ -173,7 +173,10 @@ printable = st.text(st.characters(exclude_categories=("C", "Z")), max_size=30)
 
 
 @given(
-    names, names.filter(lambda text: not {"'", '"'} <= set(text)), printable, st.dictionaries(header_names, printable)
+    names,
+    names.filter(lambda text: not {"'", '"'} <= set(text)),
+    printable,
+    st.dictionaries(header_names, printable, max_size=32),
 )
 def test_sources_that_are_written_can_be_read(name: str, group: str, agent: str, headers: dict[str, str]) -> None:
     agent, headers = agent.strip('"'), {key: value for key, value in headers.items() if value}

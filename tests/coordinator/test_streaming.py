@@ -1,13 +1,16 @@
-"""Viewers of endless streams that take nothing."""
+"""Endless answers that go wrong: viewers that take nothing, handlers that fail."""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tests.coordinator.web_server import serving
 from tvarr.coordinator import streaming
 from tvarr.coordinator.outputs import ViewerTooSlow
 
@@ -34,3 +37,21 @@ async def test_who_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
         async with asyncio.timeout(10):
             assert await ended == "took nothing for 0.2 s"
         writer.transport.abort()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError])
+async def test_an_answer_that_fails_half_way_is_cut(tmp_path: Path, error: type[Exception]) -> None:
+    async def stream(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"the beginning")
+        raise error
+
+    async with (
+        serving(tmp_path, extra_routes=[web.get("/stream/x.ts", stream)]) as (client, _),
+        client.get("/stream/x.ts") as answer,
+        asyncio.timeout(10),
+    ):
+        assert await answer.content.readexactly(13) == b"the beginning"
+        with pytest.raises(aiohttp.ClientError):
+            await answer.content.read()

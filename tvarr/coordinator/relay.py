@@ -17,7 +17,7 @@ from tvarr.coordinator.ingest import Ingest
 from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.signals import Signal
 from tvarr.coordinator.variant import HEAD_START_TICKS, Variant, VariantLimits
-from tvarr.errors import SourceError, TvarrError
+from tvarr.errors import ErrorCode, JobError, SourceError, TvarrError
 from tvarr.media.model import TICKS_PER_SECOND, Event
 from tvarr.media.ring import Ring
 
@@ -132,6 +132,9 @@ class Relay:
             await self.ingest.run(self._take, self._room)
         except TvarrError as error:
             self._end(Ending("source", str(error)), error)
+        except MemoryError:
+            words = "the coordinator has no memory left for it"
+            self._end(Ending("out_of_memory", words), JobError(ErrorCode.OUT_OF_MEMORY, words))
         except Exception as error:
             log.exception("%s: the relay ended by a defect", self.channel.slug)
             self._end(

@@ -243,6 +243,8 @@ class Variant:
             await self.keeper.keep()
         except (JobError, NoPlacement, QueueTimeout) as error:
             self._finish(error)
+        except MemoryError:
+            self._finish(JobError(ErrorCode.OUT_OF_MEMORY, "the coordinator has no memory left for it"))
         except Exception as error:
             log.exception("%s: the variant ended by a defect", self.name)
             self._finish(JobError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}"))

@@ -95,6 +95,12 @@ def answer_for(error: TvarrError) -> web.Response:
     return problem(status, str(error), headers=headers, reasons=reasons)
 
 
+def _end_what_began(request: web.Request) -> None:
+    """Breaks the connection of an answer that has begun, which can't become another one any more."""
+    if request.writer.output_size and request.transport is not None:
+        request.transport.abort()
+
+
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The root of every request: whatever goes wrong becomes an answer, and nothing of a traceback leaves."""
@@ -112,6 +118,12 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return answer_for(error)
     except ConnectionResetError:
         raise  # the client left while it was answered
+    except MemoryError:
+        log.error("%s %s failed: no memory is left", request.method, request.path)
+        _end_what_began(request)
+        headers = {"Retry-After": str(RETRY_AFTER_S)}
+        return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the coordinator has no memory left", headers=headers)
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
+        _end_what_began(request)
         return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "a defect of the coordinator; its log has the details")
