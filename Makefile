@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 SOURCES := tvarr tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test images test-images lock check format bench bench-faults fuzz soak examples generate docs \
+.PHONY: help venv run demo test images test-images lock check format bench bench-docs bench-faults fuzz soak examples generate docs \
     release-protocol clean
 .DELETE_ON_ERROR:
 
@@ -52,6 +52,9 @@ format: $(VENV)/.installed-dev  ## format the code
 
 bench: $(VENV)/.installed-dev  ## measure, and print the numbers: in 5 minutes, or thoroughly with FULL=1
 	$(BIN)/python -m tests.bench $(if $(FULL),--full)
+
+bench-docs: $(VENV)/.installed-dev  ## measure thoroughly on a quiet machine, and write docs/benchmarks.md
+	$(BIN)/python -m tests.bench --full --write-docs
 
 bench-faults: $(VENV)/.installed-dev  ## kill, stop and cut off daemons under viewers, count what they lose
 	$(BIN)/python -m tests.bench.faults

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from tests.bench import (
     cpu,
     daemons,
     dashboard,
+    docs,
     mp4,
     pipeline,
+    relays,
     starts,
     ts_demux,
     ts_mux,
@@ -45,6 +48,7 @@ CASES = {
     "cpu": Case("Our own CPU for one live stream of 8 Mb/s", cpu.run),
     "starts": Case("From a request to the first keyframe", starts.run),
     "viewers": Case("Viewers of one relay", viewers.run),
+    "relays": Case("Relays and live jobs", relays.run),
     "daemons": Case("Daemons that are registered", daemons.run),
     "choose": Case("The choice of a daemon", choose.run),
     "demux": Case("Reading MPEG-TS", ts_demux.run),
@@ -62,14 +66,19 @@ def main() -> int:
     parser.add_argument(
         "--full", action="store_true", help="longer, larger, and the cases that the quick form leaves out"
     )
+    parser.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md; with --full and all cases")
     parser.add_argument("--strict", action="store_true", help="end with 1 where an aim is missed")
     options = parser.parse_args()
     if unknown := set(options.cases) - set(CASES):
         parser.error(f"no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
+    if options.write_docs and (options.cases or not options.full):
+        parser.error("--write-docs goes with --full and all cases")
     names = options.cases or [name for name, case in CASES.items() if options.full or not case.only_full]
     report = measured(names, full=options.full)
     report.show()
     print(f"written to {report.save()}")
+    if options.write_docs and not report.failures:
+        print(f"written to {docs.write(report, {name: case.title for name, case in CASES.items()})}")
     return int(bool(report.failures or (options.strict and report.missed())))
 
 
@@ -80,9 +89,11 @@ def measured(names: list[str], *, full: bool) -> Report:
         for name in names:
             report.case = name
             print(f"{name}: {CASES[name].title}", flush=True)
+            began = time.monotonic()
             try:
                 CASES[name].run(bench)
-            except (Exception, pytest.skip.Exception) as error:
+                print(f"  ({time.monotonic() - began:.0f} s)", flush=True)
+            except (Exception, pytest.skip.Exception, pytest.fail.Exception) as error:
                 traceback.print_exc()
                 report.failures[name] = f"{type(error).__name__}: {error}"
     return report

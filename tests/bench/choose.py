@@ -26,7 +26,6 @@ from tvarr.media.model import Codec, Track
 
 DAEMONS = 1_000
 KINDS = 20
-ROUNDS = 1_000
 JOBS = 1_500
 
 
@@ -67,10 +66,12 @@ def new_need(source: int) -> Need:
     return need(track=Track(1, Codec.H264, width=640 + source, height=720, fps=25.0), source=f"channel {source % 300}")
 
 
-def milliseconds(ledger: Ledger, needs: Callable[[int], Need], between: Callable[[int], None]) -> list[float]:
+def milliseconds(
+    ledger: Ledger, needs: Callable[[int], Need], between: Callable[[int], None], rounds: int
+) -> list[float]:
     """Of each choice."""
     took = []
-    for i in range(ROUNDS):
+    for i in range(rounds):
         between(i)
         wanted = needs(i)
         started = time.thread_time()
@@ -95,7 +96,7 @@ def heartbeat_us(ledger: Ledger) -> float:
 
 def run(bench: Bench) -> None:
     ledger, running = cluster()
-    rng = random.Random(2)
+    rng, rounds = random.Random(2), bench.pick(200, 1_000)
 
     def nothing(i: int) -> None:
         pass
@@ -117,10 +118,10 @@ def run(bench: Bench) -> None:
         late = quantile(took, 0.99)
         bench.report.add(f"choice among {DAEMONS:,} daemons, {name}, p99", late, "ms", aim=aim, more=more)
 
-    add("warm", milliseconds(ledger, common, one_ends_and_one_starts), at_most(5))
-    add("new need", milliseconds(ledger, new_need, nothing), at_most(5))
-    add("after news", milliseconds(ledger, common, news_of_all))
+    add("warm", milliseconds(ledger, common, one_ends_and_one_starts, rounds), at_most(5))
+    add("new need", milliseconds(ledger, new_need, nothing, rounds), at_most(5))
+    add("after news", milliseconds(ledger, common, news_of_all, rounds))
     bench.report.add(f"a heartbeat in the ledger, {DAEMONS:,} daemons", heartbeat_us(ledger), "us")
     ledger.validate()
     ledger, running = cluster(kinds=DAEMONS)
-    add("new need, all different", milliseconds(ledger, new_need, nothing))
+    add("new need, all different", milliseconds(ledger, new_need, nothing, rounds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,15 +22,35 @@ class Cost:
     resident_mb: float
 
 
-def add_growth(report: Report, what: str, costs: Sequence[Cost], others: Sequence[Cost] = (), other: str = "") -> None:
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What there is more and more of, and whose cost that is: `Counted("relay", "coordinator", " passed through")`."""
+
+    noun: str
+    who: str
+    how: str = ""
+
+    def name(self, count: int) -> str:
+        return f"{count:,} {self.noun}{'' if count == 1 else 's'}{self.how}: {self.who}'s CPU"
+
+    def each(self, what: str) -> str:
+        return f"each more {self.noun}{self.how}: {self.who}'s {what}"
+
+
+def add_growth(
+    report: Report, counted: Counted, costs: Sequence[Cost], others: Sequence[Cost] = (), other: str = ""
+) -> None:
     """What each more costs (`measure.growth`), `others` being what something else costs with as many."""
     each, flat = growth([(cost.count, cost.percent) for cost in costs])
     against = (other, growth([(cost.count, cost.percent) for cost in others])[0]) if others else ""
-    report.add(f"each more {what}: CPU", each, "% of a core", against=against)
+    report.add(counted.each("CPU"), each, "% of a core", against=against)
     first, before_last, last = costs[0], costs[-2], costs[-1]
-    name = f"one more {what} between {before_last.count} and {last.count}: CPU"
-    than = f"one more between {first.count} and {before_last.count}"
-    report.add(name, flat, "x", against=than, aim=at_most(MOST_DEARER))
+    if not math.isfinite(flat):
+        print(f"  {counted.each('CPU')}: up to {before_last.count} there is none that could be told from noise")
+    else:
+        name = f"{counted.each('CPU')}, from {before_last.count:,} to {last.count:,}"
+        than = f"from {first.count:,} to {before_last.count:,}"
+        report.add(name, flat, "x", against=than, aim=at_most(MOST_DEARER))
     span = last.count - first.count
     own, resident = ((b - a) / span for a, b in ((first.own_mb, last.own_mb), (first.resident_mb, last.resident_mb)))
-    report.add(f"each more {what}: memory", 1000 * own, "kB", more=f"USS; RSS {1000 * resident:,.0f} kB")
+    report.add(counted.each("memory"), 1000 * own, "kB", more=f"USS; RSS {1000 * resident:,.0f} kB")

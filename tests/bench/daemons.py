@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.bench.bench import Bench
 from tests.bench.choose import KINDS, machine
-from tests.bench.cost import Cost, add_growth
+from tests.bench.cost import Cost, Counted, add_growth
 from tests.bench.measure import CpuMeter, own_memory_mb, resident_mb
 from tests.bench.report import at_most
 from tests.harness import TOKEN, Cluster, cluster
@@ -29,6 +29,7 @@ from tvarr.wire.client import dial_attach
 from tvarr.wire.protocol import PROTOCOL_VERSION, Endpoint
 from tvarr.wire.streams import CoordinatorMessages
 
+DAEMONS = Counted("daemon", "coordinator")
 HEARTBEAT_S = 5.0
 COME_A_SECOND = 16
 SETTLE_S = 5.0
@@ -150,19 +151,19 @@ async def measure(bench: Bench, running: Cluster, counts: tuple[int, ...]) -> No
         took = time.monotonic() - began
         await asyncio.sleep(SETTLE_S)
         meter, beats, began = CpuMeter({"coordinator": pid}), seen["heartbeats"], time.monotonic()
-        await asyncio.sleep(bench.pick(10.0, 60.0))
+        await asyncio.sleep(bench.pick(10.0, 30.0))
         percent, rate = meter.percent()["coordinator"], (seen["heartbeats"] - beats) / (time.monotonic() - began)
         costs.append(Cost(count, percent, own_memory_mb(pid), resident_mb(pid)))
         assert seen["registered"] == count, "a daemon was cut off"
         more = f"{rate:.0f} heartbeats a second, the last {len(new)} registered in {took:.0f} s"
         aim = at_most(25) if count == 1_000 else None
-        bench.report.add(f"{count:,} daemons: CPU", percent, "% of a core", aim=aim, more=more)
+        bench.report.add(DAEMONS.name(count), percent, "% of a core", aim=aim, more=more)
     shown = len(await asyncio.to_thread(running.get, "/api/v1/transcoders"))
     assert shown == counts[-1], f"the coordinator shows {shown} daemons"
-    add_growth(bench.report, "daemon", costs)
+    add_growth(bench.report, DAEMONS, costs)
     against, aim = ("without daemons", alone_mb), at_most(300) if counts[-1] == 1_000 else None
-    name = f"{counts[-1]:,} daemons: memory"
-    bench.report.add(name, costs[-1].resident_mb, "MB", against=against, aim=aim, more="RSS of the coordinator")
+    name = f"{counts[-1]:,} daemons: coordinator's memory"
+    bench.report.add(name, costs[-1].resident_mb, "MB", against=against, aim=aim, more="RSS")
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -23,8 +23,8 @@ def growth(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
 
     One more: the slope between the smallest and the largest count, so that what is there once (a source, an idle
     process) does not count. Flat: the slope of the last step over that of all steps before it; 1 where each costs as
-    much as those before, above 1 where a crowd makes each dearer. Cost by count would fall with the count whatever
-    happens, as it shares out what is there once.
+    much as those before, above 1 where a crowd makes each dearer, infinite where nothing was seen of those before.
+    Cost by count would fall with the count whatever happens, as it shares out what is there once.
     """
     first, before_last, last = points[0], points[-2], points[-1]
     earlier = _slope(first, before_last)

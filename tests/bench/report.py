@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,13 @@ class Figure:
             self.more,
         )
 
+    def __str__(self) -> str:
+        """On one line, without what there is not."""
+        name, value, other, ratio, aim, met, more = self.cells()
+        compared = f", {ratio} of {other}" if ratio else f", compared with {other}" if other else ""
+        aimed = f", {aim}: {met or 'unknown'}" if aim else ""
+        return f"{name}: {value}{compared}{aimed}{f' ({more})' if more else ''}"
+
     def plain(self) -> dict[str, Any]:
         names = ("case", "name", "value", "unit", "compared_with", "compared_value", "ratio", "more")
         aim = "" if self.aim is None else str(self.aim)
@@ -123,7 +130,7 @@ class Report:
             ratio = value / other
         figure = Figure(self.case, name, value, unit, words, other, ratio, aim, more)
         self.figures.append(figure)
-        print("  " + ", ".join(f"{what} {text}" if at > 1 else text for at, what, text in _said(figure)), flush=True)
+        print(f"  {figure}", flush=True)
 
     def missed(self) -> list[Figure]:
         return [figure for figure in self.figures if figure.met is False]
@@ -150,23 +157,17 @@ class Report:
         path.write_text(json.dumps(document, indent=2) + "\n")
         return path
 
-    def markdown(self, titles: dict[str, str]) -> Iterator[str]:
+    def markdown(self, titles: Mapping[str, str]) -> Iterator[str]:
         """Lines: a heading and a table for each case. `titles`: by case."""
         case = ""
         for figure in self.figures:
             if figure.case != case:
                 case = figure.case
-                yield from (f"\n## {titles[case]}\n", _row(COLUMNS), _row("---" for _ in COLUMNS))
-            yield _row(figure.cells())
+                yield from (f"\n## {titles[case]}\n", row(COLUMNS), row("---" for _ in COLUMNS))
+            yield row(figure.cells())
 
 
-def _said(figure: Figure) -> Iterator[tuple[int, str, str]]:
-    for at, (what, text) in enumerate(zip(COLUMNS, figure.cells(), strict=True)):
-        if text:
-            yield at, what, text
-
-
-def _row(cells: Any) -> str:
+def row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

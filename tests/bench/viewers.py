@@ -23,13 +23,14 @@ from typing import IO
 import psutil
 
 from tests.bench.bench import ENCODED_S, Bench
-from tests.bench.cost import Cost, add_growth
+from tests.bench.cost import Cost, Counted, add_growth
 from tests.bench.measure import CpuMeter, own_memory_mb, resident_mb
 from tests.bench.report import at_most
 from tests.harness import Cluster, cluster
 
 KBPS = 8000
 SLOW_S = 45.0  # by then a viewer that reads a tenth is 16 MiB behind, and what the kernel holds for it
+VIEWERS = Counted("viewer", "coordinator")
 NGINX = "nginx, from a file"
 AIM_PERCENT = {500: at_most(100)}
 
@@ -122,9 +123,9 @@ def measure(
         ours.append(cost)
         more = f"least {least * 8 / 1e6:.2f} of {rate * 8 / 1e6:.2f} Mb/s, load {os.getloadavg()[0]:.0f}"
         against = shares.get(count, "nginx is not installed")
-        name, aim = f"{count} viewers: CPU", AIM_PERCENT.get(count)
-        bench.report.add(name, cost.percent, "% of a core", against=against, aim=aim, more=more)
-    add_growth(bench.report, "viewer", ours, others, NGINX)
+        aim = AIM_PERCENT.get(count)
+        bench.report.add(VIEWERS.name(count), cost.percent, "% of a core", against=against, aim=aim, more=more)
+    add_growth(bench.report, VIEWERS, ours, others, NGINX)
 
 
 def slow(bench: Bench, running: Cluster, path: str, rate: float) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.faults.rounds import Tally, quantile
+from tests.bench.faults.rounds import Tally
+from tests.bench.measure import quantile
 from tests.bench.report import BUILD, machine
 
 COUNTED = (

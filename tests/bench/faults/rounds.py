@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from collections import Counter
@@ -169,9 +168,3 @@ class Tally:
     @property
     def codes(self) -> Counter[str]:
         return Counter(code for r in self.rounds for code in r.codes)
-
-
-def quantile(values: list[float], share: float) -> float:
-    """The smallest value that this share of all values does not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0

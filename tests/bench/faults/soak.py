@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from tests.bench.faults.rounds import go_on, quantile
+from tests.bench.faults.rounds import go_on
 from tests.bench.faults.stage import Stage, stage
 from tests.bench.faults.strikes import STRIKES
 from tests.bench.faults.verdict import judge
 from tests.bench.faults.viewers import Watched, watched
+from tests.bench.measure import quantile
 from tests.harness import eventually
 
 DAEMONS = ("one", "two", "steady")
