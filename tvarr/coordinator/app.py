@@ -24,7 +24,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from tvarr import __version__
 from tvarr.background import redact as log_redact
 from tvarr.cluster.state import Settings
-from tvarr.coordinator import views
+from tvarr.coordinator import streaming, views
 from tvarr.coordinator.adaptive import Adaptive
 from tvarr.coordinator.auth import Auth
 from tvarr.coordinator.daemons import Daemons
@@ -357,6 +357,8 @@ async def _serve_http(stack: AsyncExitStack, coordinator: Coordinator, certifica
         reason = error.strerror or str(error)
         raise StartError(f"--http-port {options.http_port} on {options.host} can't be used: {reason}") from error
     stack.callback(listening.close)
+    for one in listening.sockets:  # and so for what it accepts: who vanished is known by what it does not acknowledge
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(streaming.STUCK_S * 1000))
     return int(listening.sockets[0].getsockname()[1])
 
 
