@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import pairwise
+from dataclasses import replace
+from itertools import chain, pairwise, repeat
 
 import pytest
 
@@ -56,6 +57,21 @@ def echo(speed: float = 0.0, keyframes: bool = True) -> Treat:
     return treat
 
 
+def echo_once() -> Treat:
+    """Echoes the first job, and gives back nothing of others."""
+
+    async def swallow(work: Work) -> None:
+        async for _ in work.batches():
+            pass
+
+    treats = chain([echo()], repeat(swallow))
+
+    async def treat(work: Work) -> None:
+        await next(treats)(work)
+
+    return treat
+
+
 class Channel:
     """A source of 25 pictures a second and a keeper of its one variant."""
 
@@ -65,6 +81,7 @@ class Channel:
         self.changed = Signal()
         self.got: list[Sample] = []
         self.pictures = 0
+        self._group = 0  # the number of a picture with which a group begins
         self._ended = False
         feed = Feed(self.ring, self.changed, lambda: self._ended, False, 0.02, 1 << 18)
         self.keeper = Keeper(
@@ -98,11 +115,18 @@ class Channel:
         began = loop.time()
         while True:
             ticks = PICTURE * self.pictures
-            self.ring.append(Sample(VIDEO.id, ticks, ticks, b"picture", self.pictures % GOP == 0))
+            self.ring.append(Sample(VIDEO.id, ticks, ticks, b"picture", (self.pictures - self._group) % GOP == 0))
             self.ring.let_go(self.keeper.needed_seq)  # at once, which a relay does now and then
             self.changed.set()
             self.pictures += 1
             await asyncio.sleep(began + self.pictures / 25 - loop.time())
+
+    def become(self, width: int) -> int:
+        """From the next picture on, a keyframe, the source has this width. Returns the change's number in the ring."""
+        self._group = self.pictures
+        tracks = Tracks((replace(VIDEO, width=width),))
+        self.keeper.current_plan = plan(PASSED, tracks)
+        return self.ring.append(tracks)
 
     def end(self) -> None:
         self._ended = True
@@ -208,6 +232,20 @@ async def test_the_source_is_kept_while_it_may_be_needed(site: Site) -> None:
         await until(lambda: kept() > 3 * GOP)
         async with site.daemon("second", echo()):
             await until(lambda: on(channel) == "second" and kept() < 2 * GOP)
+            await later.aclose()
+
+
+async def test_a_job_that_is_lost_where_the_picture_changed_lacks_nothing(site: Site) -> None:
+    """Its successor can't use the keyframe before the change, which is let go."""
+    async with AsyncExitStack() as later:
+        async with AsyncExitStack() as first:
+            await first.enter_async_context(site.daemon("first", echo_once()))
+            channel = await later.enter_async_context(site.channel())
+            await until(lambda: len(channel.got) > GOP)
+            change = channel.become(width=640)
+            await until(lambda: channel.ring.first_seq == change and channel.ring.next_seq > change + 2 * GOP)
+        async with site.daemon("second", echo()):
+            await until(lambda: on(channel) == "second")
             await later.aclose()
 
 

@@ -377,7 +377,9 @@ class Keeper:
         seq = source.keyframe_at_or_before(ticks)
         if seq is not None and seq < start and not self._same_picture(run.plan, seq):
             return start, False
-        return (source.resume_seq(), True) if seq is None else (seq, False)
+        if seq is not None:
+            return seq, False
+        return (start, False) if start == self._start_seq else (source.resume_seq(), True)
 
     def _same_picture(self, current: Plan, seq: int) -> bool:
         tracks = self._feed.source.tracks_at(seq)
