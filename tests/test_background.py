@@ -14,9 +14,10 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
+import psutil
 import pytest
 
-from tvarr.background import JsonFormatter, Redactor, TextFormatter, log_ids, redact
+from tvarr.background import JsonFormatter, Redactor, TextFormatter, give_back_memory, log_ids, redact
 
 LIMIT_S = 20.0
 Log = tuple[logging.Logger, io.StringIO, logging.Handler]
@@ -280,3 +281,15 @@ def test_a_role_may_open_as_many_files_as_the_system_lets_it() -> None:
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert int(done.stdout) >= 1000
+
+
+def test_freed_memory_is_given_back_to_the_system() -> None:
+    """What lies below something that is still in use stays with glibc until it is asked."""
+    process = psutil.Process()
+    freed = [b"x" * 60_000 for _ in range(1000)]
+    above = b"x" * 60_000
+    del freed
+    before = process.memory_info().rss
+    give_back_memory()
+    assert process.memory_info().rss < before - 40_000_000
+    assert above

@@ -69,3 +69,12 @@ async def test_it_keeps_what_a_job_has_yet_to_read(relay: Relay) -> None:
         relay.ring.append(keyframe._replace(pts_ticks=ticks, dts_ticks=ticks))
     relay.let_go()
     assert relay.ring.first_seq == begins
+
+
+async def test_when_it_is_closed_nothing_is_held_for_the_collector(relay: Relay) -> None:
+    output = relay.variant(BUILTIN_PROFILES["passthrough"]).ts()
+    variant = relay.variant(BUILTIN_PROFILES["aac"])
+    await relay.close("nobody watches")
+    assert len(relay.ring) == 1
+    assert (variant.state, list(variant.outputs)) == ("ended", [])
+    assert output.ended

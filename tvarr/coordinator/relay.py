@@ -125,6 +125,7 @@ class Relay:
             log.info("%s: the relay ends: %s", self.channel.slug, reason, extra={"relay_id": self.id})
         self.ended = True
         await asyncio.gather(*(self.drop(variant, reason) for variant in list(self.variants.values())))
+        self.ring.let_go(self.ring.next_seq)  # not when the collector comes by
 
     async def _run(self) -> None:
         log.info("%s: the relay starts", self.channel.slug)

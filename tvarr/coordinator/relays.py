@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
-from tvarr.background import log_ids
+from tvarr.background import give_back_memory, log_ids
 from tvarr.coordinator import metrics
 from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.ingest import Ingest
@@ -137,6 +137,7 @@ class Relays:
         if self.running.get(relay.channel.id) is relay:
             del self.running[relay.channel.id]
         await relay.close(reason)
+        await asyncio.to_thread(give_back_memory)
 
     async def stop_channel(self, channel_id: str, reason: str) -> None:
         """Ends a channel's relay, if it runs: the channel was changed or deleted."""

@@ -211,10 +211,13 @@ class Variant:
             self._finish(None)
 
     async def close(self, reason: str) -> None:
-        """`end`, and waits until the job is cancelled."""
+        """`end`, and waits until the job is cancelled. Nothing is held any more but what viewers have yet to read."""
         self.end(reason)
         if self._jobs is not None:
             await asyncio.gather(self._jobs, return_exceptions=True)
+        self._outputs.clear()
+        if self._samples is not self._source:
+            self._samples.let_go(self._samples.next_seq)
 
     def _catch_up(self) -> None:
         """A variant of a relay that already runs begins at its latest keyframe."""
