@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.faults.rounds import Tally
+from tests.bench.faults.use import COUNTED
 from tests.bench.measure import quantile
 from tests.bench.report import BUILD, machine
 
-COUNTED = (
+LOSSES = (
     ("missing", "missing"),
     ("repeated", "repeated"),
     ("invented", "invented"),
@@ -41,7 +42,7 @@ def figures(tally: Tally) -> dict[str, Any]:
         "fault": case.name,
         "relays_watched": len(tally.rounds),
         "pictures": tally.sum_of("pictures"),
-        **{name: tally.sum_of(name) for name, _ in COUNTED},
+        **{name: tally.sum_of(name) for name, _ in LOSSES},
         "without_output_s": {words: round(quantile(pauses, share), 3) for share, words in SHARES},
         "source_without_output_s": round(max((r.verdict.source_pause_s for r in tally.rounds), default=0.0), 3),
         "aims_s": {"median": case.most_median_s, "p95": case.most_p95_s, "max": case.most_s},
@@ -68,7 +69,7 @@ def show(tallies: list[Tally], title: str) -> None:
         "fault",
         "rounds",
         "pictures",
-        *(words for _, words in COUNTED),
+        *(words for _, words in LOSSES),
         *(words for _, words in SHARES),
         "source max",
     ):
@@ -78,7 +79,7 @@ def show(tallies: list[Tally], title: str) -> None:
             tally.case.name,
             str(len(tally.rounds)),
             str(tally.sum_of("pictures")),
-            *(str(tally.sum_of(name)) for name, _ in COUNTED),
+            *(str(tally.sum_of(name)) for name, _ in LOSSES),
             *(f"{quantile(tally.pauses_s, share):.2f} s" for share, _ in SHARES),
             f"{max((r.verdict.source_pause_s for r in tally.rounds), default=0.0):.2f} s",
         )
@@ -90,14 +91,21 @@ def show(tallies: list[Tally], title: str) -> None:
 
 def show_soak(found: dict[str, Any]) -> None:
     faults = ", ".join(f"{count} {name}" for name, count in found["faults"].items())
-    print(f"{found['minutes']:g} minutes, {found['pictures']} pictures; {faults}")
+    print(f"{found['minutes']:g} minutes, {found['pictures']} pictures, {found['missing']} missing; {faults}")
     print(f"longest time without output {found['longest_without_output_s']:.2f} s")
-    for name, use in found["use"].items():
-        before, after = use["rss_bytes"]
-        counted = (f"{use[what][0]:g} to {use[what][1]:g} {what}" for what in ("fds", "threads", "tasks"))
-        print(f"{name}: {before / 1e6:.1f} to {after / 1e6:.1f} MB, {', '.join(counted)}")
+    for name in found["judged"]:
+        use = found["use"][name]
+        first, last = use["rss_bytes"]
+        counted = (f"{use[what][0]:.3g} to {use[what][1]:.3g} {what}" for what in COUNTED)
+        print(f"{name}: {first / 1e6:.1f} to {last / 1e6:.1f} MB, {', '.join(counted)}")
+        before, after = use["before"], use["after"]
+        print(
+            f"{name} without viewers: {before['rss_bytes'] / 1e6:.1f} MB before, {after['rss_bytes'] / 1e6:.1f} after, "
+            + ", ".join(f"{before[what]} and {after[what]} {what}" for what in COUNTED)
+        )
     for complaint in found["complaints"]:
         print(complaint)
+    print("not level, or something was lost" if found["complaints"] else "level, and nothing was lost")
 
 
 def plot(found: dict[str, Any]) -> None:
@@ -112,7 +120,13 @@ def plot(found: dict[str, Any]) -> None:
     for (what, (words, unit)), axis in zip(PLOTTED.items(), axes, strict=True):
         for name, use in found["use"].items():
             samples = use["samples"]
-            axis.plot([s["at_s"] / 60 for s in samples], [s[what] / unit for s in samples], label=name)
+            judged = name in found["judged"]
+            axis.plot(
+                [s["at_s"] / 60 for s in samples],
+                [s[what] / unit for s in samples],
+                label=name if judged else f"{name}, which begins anew",
+                linewidth=1.8 if judged else 0.7,
+            )
         axis.set_ylabel(words)
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)

@@ -9,56 +9,50 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 
 from tests.bench.faults.rounds import go_on
 from tests.bench.faults.stage import Stage, stage
 from tests.bench.faults.strikes import STRIKES
+from tests.bench.faults.use import COORDINATOR, Use, sample
 from tests.bench.faults.verdict import judge
 from tests.bench.faults.viewers import Watched, watched
-from tests.bench.measure import quantile
 from tests.harness import eventually
 
 DAEMONS = ("one", "two", "steady")
 STEADY = "steady"  # loses its ffmpeg and its jobs, never itself: what it keeps shows
+LIVE_THROUGH = (COORDINATOR, STEADY)  # these are judged; the others begin anew again and again
 SPARES_THE_DAEMON = ("kill-ffmpeg", "stop-ffmpeg", "drain")
 ALL = ("kill-daemon", "stop-daemon", "terminate", *SPARES_THE_DAEMON)
 RELAYS = 8
 PAUSE_S = (2.0, 8.0)  # between a recovery and the next fault
-FLAGS = ("--max-takeovers", "1000000", "--retention-mb", "8")
+FLAGS = ("--max-takeovers", "1000000")
 DAEMON_FLAGS = ("--metrics-listen", "127.0.0.1:0")
 WATCHED_EVERY_S = 10.0
-WARM_S = 600.0  # rings fill up meanwhile; growth is judged after it only
-MAY_GROW = {"rss_bytes": 1.10, "fds": 1.0, "threads": 1.0, "tasks": 1.0}  # from the first to the last quarter after it
-MOST_MORE = 3  # of what is counted in ones
 BAD_WORDS = ("Traceback (most recent call last)", "by a defect", "ledger is inconsistent")
 
 
-class Sample(NamedTuple):
-    """What a process used at one moment."""
-
-    at_s: float
-    rss_bytes: int
-    fds: int
-    threads: int
-    tasks: int  # of its event loop
-    ffmpegs: int  # processes that it has started, whatever became of their parents
-
-
 @dataclass(slots=True)
-class Use:
-    """What a process used over time."""
+class _Seen:
+    """What a run showed so far."""
 
-    samples: list[Sample] = field(default_factory=list)
+    uses: dict[str, Use] = field(default_factory=lambda: {name: Use(name) for name in (COORDINATOR, *DAEMONS)})
+    faults: Counter[str] = field(default_factory=Counter)
+    struck_at: list[float] = field(default_factory=list)
+    most_ffmpeg: int = 0
+    complaints: list[str] = field(default_factory=list)
 
-    def quarters(self, what: str) -> tuple[float, float]:
-        """Medians of the first and the last quarter of what was seen when all was warm."""
-        warm = [getattr(sample, what) for sample in self.samples if sample.at_s >= WARM_S]
-        warm = warm or [getattr(sample, what) for sample in self.samples[-1:]]
-        quarter = max(1, len(warm) // 4)
-        return quantile(warm[:quarter], 0.5), quantile(warm[-quarter:], 0.5)
+    def look(self, made: Stage, at_s: float) -> None:
+        """Samples every process that is there."""
+        for name, use in self.uses.items():
+            with contextlib.suppress(*(() if name in LIVE_THROUGH else (psutil.NoSuchProcess, OSError, LookupError))):
+                use.samples.append(sample(made, name, at_s))
+        self.most_ffmpeg = max(self.most_ffmpeg, self.uses[COORDINATOR].samples[-1].ffmpegs)
+
+    def now(self) -> str:
+        return "; ".join(self.uses[name].now() for name in LIVE_THROUGH)
 
 
 async def soak(folder: Path, clips: Path, minutes: float, seed: int, relays: int = RELAYS) -> dict[str, Any]:
@@ -66,58 +60,57 @@ async def soak(folder: Path, clips: Path, minutes: float, seed: int, relays: int
     place = folder / "soak"
     place.mkdir(exist_ok=True)
     rng = random.Random(seed)
-    uses = {name: Use() for name in ("coordinator", STEADY)}
-    done: Counter[str] = Counter()
+    seen = _Seen()
     with stage(place, clips, daemons=DAEMONS, flags=FLAGS, daemon_flags=DAEMON_FLAGS) as made:
         await asyncio.to_thread(made.start_missing)
         await asyncio.to_thread(made.all_connected)
+        for name in LIVE_THROUGH:
+            seen.uses[name].before = await asyncio.to_thread(sample, made, name, 0.0)
         slugs = [made.new_channel() for _ in range(relays)]
-        struck: list[float] = []
-        most_ffmpeg = 0
         async with watched(made.running, slugs, "h264") as them:
-            began = looked = time.monotonic()
-            while time.monotonic() - began < minutes * 60 and not any(one.trouble for one in them):
-                await asyncio.sleep(rng.uniform(*PAUSE_S))
-                struck.append(asyncio.get_running_loop().time())
-                done[await _strike(made, them, rng)] += 1
-                if time.monotonic() - looked > WATCHED_EVERY_S:
-                    looked = time.monotonic()
-                    most_ffmpeg = max(most_ffmpeg, len(made.all_ffmpeg()))
-                    await asyncio.to_thread(_sample, made, uses, looked - began)
-                    print(f"{looked - began:.0f} s: {sum(done.values())} faults, {_now(uses)}", flush=True)
-        complaints = [f"{one.slug}: {one.trouble}" for one in them if one.trouble]
-        try:
-            await asyncio.to_thread(eventually, lambda: not made.all_ffmpeg(), "no ffmpeg is left")
-        except AssertionError as error:
-            complaints.append(str(error))
+            await _strike_on(made, them, rng, minutes * 60, seen)
+        seen.complaints += [f"{one.slug}: {one.trouble}" for one in them if one.trouble]
+        await asyncio.to_thread(_afterwards, made, seen)
         verdicts = [
             await asyncio.to_thread(
-                judge, one.transcode.received, one.source.received, place, struck_at=struck, trouble=one.trouble
+                judge, one.transcode.received, one.source.received, place, struck_at=seen.struck_at, trouble=one.trouble
             )
             for one in them
         ]
-    complaints += [f"{one.slug}: {v.words()}" for one, v in zip(them, verdicts, strict=True) if v.lost]
-    complaints += _growth(uses)
+    seen.complaints += [f"{one.slug}: {v.words()}" for one, v in zip(them, verdicts, strict=True) if v.lost]
+    for name in LIVE_THROUGH:
+        seen.complaints += seen.uses[name].growth()
     for log in sorted(place.glob("*.log")):
         text = log.read_text(errors="replace")
-        complaints += [f"{log.name} says {words!r}" for words in BAD_WORDS if words in text]
+        seen.complaints += [f"{log.name} says {words!r}" for words in BAD_WORDS if words in text]
     return {
         "minutes": minutes,
         "relays": relays,
         "seed": seed,
-        "faults": dict(done),
+        "faults": dict(seen.faults),
         "pictures": sum(v.pictures for v in verdicts),
-        "most_ffmpeg_processes": most_ffmpeg,
+        "missing": sum(len(v.missing) for v in verdicts),
+        "repeated": sum(len(v.repeated) for v in verdicts),
+        "audio_gaps": sum(v.audio_gaps for v in verdicts),
+        "most_ffmpeg_processes": seen.most_ffmpeg,
         "longest_without_output_s": round(max(v.pause_s for v in verdicts), 3),
-        "use": {
-            name: {
-                **{what: use.quarters(what) for what in MAY_GROW},
-                "samples": [sample._asdict() for sample in use.samples],
-            }
-            for name, use in uses.items()
-        },
-        "complaints": complaints,
+        "judged": LIVE_THROUGH,
+        "use": {name: use.figures() for name, use in seen.uses.items()},
+        "complaints": seen.complaints,
     }
+
+
+async def _strike_on(made: Stage, them: list[Watched], rng: random.Random, seconds: float, seen: _Seen) -> None:
+    """Fault after fault, for so long or until a viewer is lost."""
+    began = looked = time.monotonic()
+    while time.monotonic() - began < seconds and not any(one.trouble for one in them):
+        await asyncio.sleep(rng.uniform(*PAUSE_S))
+        seen.struck_at.append(asyncio.get_running_loop().time())
+        seen.faults[await _strike(made, them, rng)] += 1
+        if time.monotonic() - looked > WATCHED_EVERY_S:
+            looked = time.monotonic()
+            await asyncio.to_thread(seen.look, made, looked - began)
+            print(f"{looked - began:.0f} s: {seen.faults.total()} faults, {seen.now()}", flush=True)
 
 
 async def _strike(made: Stage, them: list[Watched], rng: random.Random) -> str:
@@ -137,35 +130,17 @@ async def _strike(made: Stage, them: list[Watched], rng: random.Random) -> str:
     return fault
 
 
-def _sample(made: Stage, uses: dict[str, Use], at_s: float) -> None:
-    for name, use in uses.items():
-        process = psutil.Process(made.running.roles[name].process.pid)
-        metrics = made.running.metrics() if name == "coordinator" else made.metrics_of(name)
-        use.samples.append(
-            Sample(
-                at_s=round(at_s, 1),
-                rss_bytes=process.memory_info().rss,
-                fds=process.num_fds(),
-                threads=process.num_threads(),
-                tasks=int(metrics["tvarr_event_loop_tasks"]),
-                ffmpegs=len(made.all_ffmpeg() if name == "coordinator" else made.ffmpeg_of(name)),
-            )
-        )
+def _afterwards(made: Stage, seen: _Seen) -> None:
+    """Everybody has left: what was there for them goes."""
 
+    def level() -> bool:
+        for name in LIVE_THROUGH:
+            seen.uses[name].after = sample(made, name, 0.0)
+        return not any(seen.uses[name].left_behind() for name in LIVE_THROUGH)
 
-def _now(uses: dict[str, Use]) -> str:
-    latest = [(name, use.samples[-1]) for name, use in uses.items()]
-    return ", ".join(
-        f"{name} {s.rss_bytes / 1e6:.0f} MB, {s.fds} descriptors, {s.threads} threads, {s.tasks} tasks"
-        for name, s in latest
-    )
-
-
-def _growth(uses: dict[str, Use]) -> list[str]:
-    complaints = []
-    for name, use in uses.items():
-        for what, factor in MAY_GROW.items() if use.samples else ():
-            first, last = use.quarters(what)
-            if last > first * factor + MOST_MORE:
-                complaints.append(f"{what} of {name} grew from {first:g} to {last:g}")
-    return complaints
+    try:
+        eventually(lambda: not made.all_ffmpeg() and not made.running.relays(), "neither ffmpeg nor relay is left")
+    except AssertionError as error:
+        seen.complaints.append(str(error))
+    with contextlib.suppress(AssertionError):  # `growth` says what is left
+        eventually(level, "descriptors, threads and tasks are as before")
