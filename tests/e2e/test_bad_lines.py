@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.clips import probe_bytes
-from tests.conftest import program
 from tests.fakes.line import Line, line
-from tests.harness import Cluster, cluster, eventually, read_for, recorded, watching
+from tests.fakes.names import name_server
+from tests.fakes.sources import ScriptedServer, answer
+from tests.harness import Cluster, cluster, eventually, read_all, read_for, recorded, watching
 
-SILENT = "127.0.53.1"  # where a name server listens that does not answer
 PICTURE_TICKS = 3600
 
 
@@ -77,32 +75,35 @@ async def test_a_worker_whose_address_changes_comes_back(far: tuple[Cluster, Lin
     assert longest_step(pts) < 2 * PICTURE_TICKS
 
 
-@contextlib.asynccontextmanager
-async def without_names(folder: Path, clips: Path) -> AsyncIterator[Cluster]:
-    """A coordinator whose only name server takes questions and never answers."""
-    resolv = folder / "resolv.conf"
-    resolv.write_text(f"nameserver {SILENT}\n")
-    in_its_place = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
-    prefix = (program("unshare"), "--mount", "sh", "-c", in_its_place, str(resolv))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind((SILENT, 53))
-        with cluster(folder, media_dir=clips, prefix=prefix) as running:
-            yield running
-
-
-async def test_a_dead_name_server_holds_up_nobody_else(tmp_path: Path, clips: Path) -> None:
-    async with without_names(tmp_path, clips) as running:
-        lost = [running.add_channel(f"lost {n}", f"http://tv{n}.example/live.ts") for n in range(40)]
-        clip = running.add_channel("clip", "file:clip.ts", loop=True)
-        waiting = [asyncio.create_task(status_of(running.stream_url(slug))) for slug in lost]
-        data = await read_for(running.stream_url(clip), 3.0)
-        assert len((await asyncio.to_thread(probe_bytes, data, tmp_path)).pts("video")) > 50
-        assert not any(task.done() for task in waiting)  # a source that is not there is known in time by another test
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-
-
 async def status_of(url: str) -> int:
     async with watching(url) as response:
         return response.status
+
+
+async def test_slow_and_dead_names_hold_up_nobody_else(tmp_path: Path, clips: Path) -> None:
+    delays = {"quick": 0.0, "slow": 3.0, "slower": 7.0}  # seconds; of other names: for ever
+    async with (
+        name_server(tmp_path, lambda name: delays.get(name.partition(".")[0])) as prefix,
+        ScriptedServer(answer((clips / "clip.ts").read_bytes())) as server,
+    ):
+        with cluster(tmp_path, media_dir=clips, prefix=prefix) as running:
+
+            def url(name: str) -> str:
+                slug = running.add_channel(name, f"http://{name}.example:{server.port}/live.ts", pace="fast")
+                return running.stream_url(slug)
+
+            dead = [asyncio.create_task(status_of(url(f"dead-{number}"))) for number in range(40)]
+            late = [asyncio.create_task(status_of(url(name))) for name in ("slow", "slower")]
+            await asyncio.sleep(0)
+            data = await read_all(url("quick"))
+            assert not any(task.done() for task in (*dead, *late))
+            assert len((await asyncio.to_thread(probe_bytes, data, tmp_path)).pts("video")) == 200
+            assert await asyncio.gather(*late) == [200, 200]
+            assert set(await asyncio.gather(*dead)) == {502}
+            again = asyncio.create_task(status_of(url("dead-again")))
+            role = running.roles["coordinator"]
+            await asyncio.to_thread(
+                eventually, lambda: "dead-again: the relay starts" in role.text(), "it is looked up"
+            )
+            assert await asyncio.to_thread(role.stop) == 0
+            await asyncio.gather(again, return_exceptions=True)

@@ -15,6 +15,7 @@ from yarl import URL
 
 from tvarr import __version__
 from tvarr.coordinator.source import NETWORK_SCHEMES, IngestLimits, SourceFailure, SourceSpec
+from tvarr.coordinator.sources.names import Names
 
 BUFFER_BYTES = 512 * 1024  # aiohttp holds up to twice this before it stops reading
 SMALL_BYTES = 128 * 1024  # reads below this are worth gathering: the network is slower than we are
@@ -29,7 +30,7 @@ _NO_ROUTE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 def client_session() -> aiohttp.ClientSession:
     """The one session for all sources: any number of endless connections, none kept idle, no cookies shared."""
-    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    connector = aiohttp.TCPConnector(limit=0, force_close=True, resolver=Names())
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
 
 

@@ -13,6 +13,7 @@ from yarl import URL
 
 from tvarr.coordinator import m3u
 from tvarr.coordinator.models import Channel, ChannelCreate, Profile, ProfileCreate, parse
+from tvarr.coordinator.sources.names import Names
 from tvarr.coordinator.store import Versions
 from tvarr.coordinator.web.editing import one, versions_in
 from tvarr.coordinator.web.routes import Route, json_answer, json_body, json_object, page_of
@@ -138,7 +139,9 @@ async def fetch_list(url: str) -> bytes:
         raise InvalidRequest("url: takes an http or https URL")
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=FETCH_TIMEOUT_S)) as session,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(resolver=Names()), timeout=aiohttp.ClientTimeout(total=FETCH_TIMEOUT_S)
+            ) as session,
             session.get(URL(url)) as response,
         ):
             if response.status != 200:
