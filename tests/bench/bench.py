@@ -26,16 +26,16 @@ class Bench:
     def pick(self, quick: T, full: T) -> T:
         return full if self.full else quick
 
-    def camera(self, size: str = "1920x1080", repeats: int = 1) -> Path:
-        """30 pictures a second at about 8 Mb/s, 8 s and so many times that: H.264 with AAC.
+    def camera(self, size: str = "1920x1080", *, seconds: float = ENCODED_S, repeats: int = 1) -> Path:
+        """30 pictures a second at about 8 Mb/s, H.264 with B-frames and AAC. It has noise, so that its bits are real.
 
-        It moves and has noise, so that its bits are real ones.
+        `repeats`: that many times in a row. ffmpeg loses pictures where it decodes such a join: for copying alone.
         """
-        once = self.folder / f"camera-{size}.ts"
+        once = self.folder / f"camera-{size}-{seconds:g}.ts"
         if not once.exists():
             video = ("-vf", "noise=alls=12:allf=t", "-c:v", "libx264", "-preset", "veryfast", "-g", "60", "-bf", "2")
-            make_clip(once, seconds=ENCODED_S, size=size, fps="30", video=(*video, *constant(8000, 8000)))
-        return self._repeated(once, repeats)
+            make_clip(once, seconds=seconds, size=size, fps="30", video=(*video, *constant(8000, 8000)))
+        return once if repeats == 1 else self._repeated(once, repeats)
 
     def stuffed(self, kbps: int, seconds: float = ENCODED_S, size: str = "320x180") -> Path:
         """A small picture whose bits are filled up to the rate."""
@@ -47,7 +47,7 @@ class Bench:
 
     def _repeated(self, clip: Path, times: int) -> Path:
         """The clip so many times in a row, on one timeline."""
-        path = clip.with_stem(f"{clip.stem}-{times}")
+        path = clip.with_stem(f"{clip.stem}-{times}-times")
         if not path.exists():
             command = [program("ffmpeg"), "-v", "error", "-nostdin", "-y", "-stream_loop", str(times - 1)]
             command += ["-i", str(clip), "-map", "0", "-c", "copy", "-f", "mpegts", str(path)]

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench.bench import Bench
+from tests.bench.bench import ENCODED_S, Bench
 from tests.bench.measure import cpu_s
 from tests.bench.report import Aim, at_most, ratio_at_most
 from tests.clips import probe
@@ -66,7 +66,7 @@ def run(bench: Bench) -> None:
 
 def encode(bench: Bench, running: Cluster, folder: Path, size: str, preset: str) -> int:
     """How many pictures are missing or have another PTS."""
-    clip = bench.camera(size, bench.pick(1, 3))
+    clip = bench.camera(size, seconds=bench.pick(ENCODED_S, 24.0))
     later = shifted(clip, folder / "shifted.ts")
     slug = running.add_channel(f"{size} {preset}", f"file:{clip.name}", pace="fast")
     command: list[str] = []
