@@ -3,6 +3,7 @@
 VENV ?= .venv
 JOBS ?= $(shell expr 2 '*' $$(nproc))# two a core: most tests wait for media in real time
 PYTEST_ARGS ?=
+FULL ?=# 1: the long form of `make bench`
 MINUTES ?=# of `make fuzz` (10) and `make soak` (30)
 BIN := $(VENV)/bin
 SOURCES := tvarr tests examples

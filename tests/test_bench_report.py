@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from tests.bench.__main__ import Case, exit_code, measured
+from tests.bench.bench import Bench
 from tests.bench.cost import Cost, Counted, add_growth
 from tests.bench.docs import page
 from tests.bench.live import paced
@@ -128,6 +130,22 @@ def test_figures_are_saved_with_what_was_compared() -> None:
         "more": "",
     }
     assert str(made.figures[0]) == "wall time: 3 s, 1.20 of alone: 2.5 s, at most 2: NO"
+
+
+def test_a_case_that_fails_leaves_the_others_alone() -> None:
+    def too_slow(bench: Bench) -> None:
+        bench.report.add("speed", bench.pick(1.0, 2.0), "MB/s", aim=at_least(3))
+
+    def broken(bench: Bench) -> None:
+        assert (bench.folder / "clip").exists(), "there is no clip"
+
+    good, bad = Case("One", too_slow), Case("Two", broken)
+    made = measured({"bad": bad, "good": good}, full=True)
+    assert "there is no clip" in made.failures["bad"]
+    assert [(figure.case, figure.value) for figure in made.figures] == [("good", 2.0)]
+    assert exit_code(made, strict=False) == 1
+    only_slow = measured({"good": good}, full=False)
+    assert (exit_code(only_slow, strict=False), exit_code(only_slow, strict=True)) == (0, 1)
 
 
 def test_what_each_more_costs_is_said_in_words() -> None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,29 +74,34 @@ def main() -> int:
     if options.write_docs and (options.cases or not options.full):
         parser.error("--write-docs goes with --full and all cases")
     names = options.cases or [name for name, case in CASES.items() if options.full or not case.only_full]
-    report = measured(names, full=options.full)
+    report = measured({name: CASES[name] for name in names}, full=options.full)
     report.show()
     print(f"written to {report.save()}")
     if options.write_docs and not report.failures:
         print(f"written to {docs.write(report, {name: case.title for name, case in CASES.items()})}")
-    return int(bool(report.failures or (options.strict and report.missed())))
+    return exit_code(report, strict=options.strict)
 
 
-def measured(names: list[str], *, full: bool) -> Report:
+def measured(cases: Mapping[str, Case], *, full: bool) -> Report:
+    """Runs them one after the other; one that fails leaves the others alone."""
     report = Report()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(report, full, Path(folder))
-        for name in names:
+        for name, case in cases.items():
             report.case = name
-            print(f"{name}: {CASES[name].title}", flush=True)
+            print(f"{name}: {case.title}", flush=True)
             began = time.monotonic()
             try:
-                CASES[name].run(bench)
+                case.run(bench)
                 print(f"  ({time.monotonic() - began:.0f} s)", flush=True)
             except (Exception, pytest.skip.Exception, pytest.fail.Exception) as error:
                 traceback.print_exc()
                 report.failures[name] = f"{type(error).__name__}: {error}"
     return report
+
+
+def exit_code(report: Report, *, strict: bool) -> int:
+    return int(bool(report.failures or (strict and report.missed())))
 
 
 if __name__ == "__main__":

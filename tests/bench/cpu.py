@@ -12,8 +12,7 @@ from tests.bench.report import at_most
 from tests.bench.viewing import swallow
 from tests.harness import Cluster, cluster, watching
 
-WARM_UP_S = 5.0
-IDLE_S = 5.0
+WARM_UP_S = 4.0
 
 
 def run(bench: Bench) -> None:
@@ -27,9 +26,9 @@ def run(bench: Bench) -> None:
 async def measure(bench: Bench, running: Cluster, slug: str) -> None:
     pids = {name: running.roles[name].process.pid for name in ("coordinator", "daemon")}
     idle = CpuMeter(pids)
-    await asyncio.sleep(IDLE_S)
+    await asyncio.sleep(bench.pick(3.0, 10.0))
     resting = idle.percent()
-    seconds = bench.pick(12.0, 40.0)
+    seconds = bench.pick(10.0, 40.0)
     for how, profile in (("passed through", "passthrough"), ("transcoded", "h264-low")):
         async with watching(running.stream_url(slug, profile), timeout_s=300) as response:
             reader = asyncio.create_task(swallow(response))

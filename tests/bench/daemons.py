@@ -32,7 +32,6 @@ from tvarr.wire.streams import CoordinatorMessages
 DAEMONS = Counted("daemon", "coordinator")
 HEARTBEAT_S = 5.0
 COME_A_SECOND = 16
-SETTLE_S = 5.0
 JOBS_EACH = 2
 DECODERS = 530
 
@@ -149,7 +148,7 @@ async def measure(bench: Bench, running: Cluster, counts: tuple[int, ...]) -> No
             assert not any(task.done() for task in tasks), "a daemon was turned away"
             await asyncio.sleep(0.1)
         took = time.monotonic() - began
-        await asyncio.sleep(SETTLE_S)
+        await asyncio.sleep(bench.pick(2.0, 5.0))
         meter, beats, began = CpuMeter({"coordinator": pid}), seen["heartbeats"], time.monotonic()
         await asyncio.sleep(bench.pick(10.0, 30.0))
         percent, rate = meter.percent()["coordinator"], (seen["heartbeats"] - beats) / (time.monotonic() - began)

@@ -37,7 +37,7 @@ FLAGS = ("--max-jobs", "64", "--max-cpu-jobs", "64")
 
 
 def run(bench: Bench) -> None:
-    counts, seconds = bench.pick((1, 4, 16), (1, 4, 16, 32)), bench.pick(5.0, 15.0)
+    counts, seconds = bench.pick((1, 4, 16), (1, 4, 16, 32)), bench.pick(4.0, 15.0)
     clip = bench.stuffed(KBPS - 130, seconds=60)
     settings = {"media_dir": clip.parent, "coordinator_flags": ("--idle-linger", "0")}
     with tempfile.TemporaryDirectory() as name, cluster(Path(name), **settings) as running:

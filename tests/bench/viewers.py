@@ -91,7 +91,7 @@ def run(bench: Bench) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 4096:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
-    counts, seconds = bench.pick((1, 100, 500), (1, 10, 100, 500)), bench.pick(5.0, 15.0)
+    counts, seconds = bench.pick((1, 100, 500), (1, 10, 100, 500)), bench.pick(4.0, 15.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         file = bench.stuffed(KBPS - 250)
