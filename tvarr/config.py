@@ -138,10 +138,10 @@ def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
     return parse
 
 
-def _seconds(least: float) -> Callable[[str], float]:
+def _seconds(least: float, most: float = math.inf) -> Callable[[str], float]:
     def parse(text: str) -> float:
         value = float(text)
-        if not math.isfinite(value) or value < least:
+        if not math.isfinite(value) or not least <= value <= most:
             raise ValueError
         return value
 
@@ -214,6 +214,7 @@ def _listen(text: str) -> tuple[str, int]:
 PORT = Takes("PORT", "a port from 0 (any free one) to 65535", _whole(0, 65535))
 SECONDS = Takes("SECONDS", "a number of seconds, 0 or more", _seconds(0))
 SOME_SECONDS = Takes("SECONDS", "a number of seconds, 0.1 or more", _seconds(0.1))
+BATCH_SECONDS = Takes("SECONDS", "a number of seconds from 0.04 to 2", _seconds(0.04, 2.0))
 COUNT = Takes("N", "a whole number, 0 or more", _whole(0))
 TUNERS = Takes("N", "a whole number from 1 to 255", _whole(1, 255))
 MEGABYTES = Takes("MB", "a whole number of megabytes, 1 or more", _whole(1))
@@ -314,6 +315,15 @@ class CoordinatorConfig:
     retention_mb: Annotated[int, Setting(MEGABYTES, "Most memory of a relay's ring", 64)]
     retention_time_s: Annotated[
         float, Setting(SOME_SECONDS, "Most media time in a relay's ring, from which lost jobs go on", 60.0, "60")
+    ]
+    batch_time_s: Annotated[
+        float,
+        Setting(
+            BATCH_SECONDS,
+            "How long media of a running stream gather before they go on: more costs delay, less CPU",
+            0.5,
+            "0.5",
+        ),
     ]
     media_dir: Annotated[Path | None, Setting(EXISTING_FOLDER, "Folder that file: channels may read", None, "none")]
     tuner_count: Annotated[

@@ -301,7 +301,7 @@ class Watched:
             plan=plan(BUILTIN_PROFILES["h264"], Tracks((VIDEO,))),
             serves=lambda tracks: True,
             need=need(track=VIDEO),
-            feed=Feed(source, Signal(), lambda: True, True, 0.0, 1 << 20),
+            feed=Feed(source, Signal(), lambda: True, True, 0.0, 0.0, 1 << 20),
             start_seq=0,
         )
         self.task = asyncio.create_task(self.run.go())

@@ -83,7 +83,7 @@ class Channel:
         self.pictures = 0
         self._group = 0  # the number of a picture with which a group begins
         self._ended = False
-        feed = Feed(self.ring, self.changed, lambda: self._ended, False, 0.02, 1 << 18)
+        feed = Feed(self.ring, self.changed, lambda: self._ended, False, 0.02, 0.02, 1 << 18)
         self.keeper = Keeper(
             name="channel/h264",
             profile=PASSED,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tvarr.coordinator.source import SourceFailure, SourceSpec
-from tvarr.coordinator.sources.file import PACED_READ_BYTES, open_file
+from tvarr.coordinator.sources.file import READ_BYTES, open_file
 
 
 @pytest.fixture
@@ -81,5 +81,5 @@ async def test_without_a_folder_there_are_no_files() -> None:
 
 
 async def test_a_big_file_comes_in_pieces(folder: Path) -> None:
-    (folder / "a.ts").write_bytes(os.urandom(PACED_READ_BYTES * 2 + 5))
+    (folder / "a.ts").write_bytes(os.urandom(READ_BYTES * 2 + 5))
     assert await content("file:a.ts", folder) == (folder / "a.ts").read_bytes()

@@ -97,6 +97,23 @@ def test_small_reads_are_gathered(new_loop: Callable[[], asyncio.AbstractEventLo
         assert runner.run(count_reads()) < len(pieces) / 4
 
 
+async def test_gathering_never_makes_the_sender_wait(session: aiohttp.ClientSession) -> None:
+    """However long it may be: no more gathers than the kernel has room for."""
+    size = 4 << 20
+    limits = replace(LIMITS, slice_s=5.0)
+    reads = 0
+    pieces = pieces_of(bytes(size), 32 << 10)
+    async with (
+        ScriptedServer(endless(pieces, pause_s=0.004)) as server,
+        open_http(SourceSpec.parse(server.url), session, limits) as stream,
+    ):
+        while data := await stream.read():
+            size -= len(data)
+            reads += 1
+    assert size == 0
+    assert reads > 6, "half a megabyte may gather"
+
+
 class TestRedirects:
     @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
     async def test_followed(self, status: str, session: aiohttp.ClientSession) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tvarr.coordinator.sources.pacing import CLOCK_TOLERANCE, HOLE_S, JUMP_S, LATE_S, Pacer, Smoother, Throttle
+from tvarr.media.batching import Rhythm
 from tvarr.media.model import Codec, Event, Sample, Track, Tracks
 
 VIDEO, AUDIO, SUBTITLE = 256, 257, 258
@@ -16,6 +17,10 @@ TRACKS = Tracks((Track(VIDEO, Codec.H264), Track(AUDIO, Codec.AAC), Track(SUBTIT
 
 
 SLICE_S = 0.05
+
+
+def slices() -> Rhythm:
+    return Rhythm(SLICE_S, SLICE_S)
 
 
 def sample(at_s: float, track: int = VIDEO) -> Sample:
@@ -34,21 +39,21 @@ def delivered(pacer: Pacer, start: float, until: float = 1e9) -> list[tuple[floa
 
 
 def test_the_preroll_comes_at_once_and_the_rest_when_due() -> None:
-    pacer = Pacer(1.0, SLICE_S)
+    pacer = Pacer(1.0, slices())
     pacer.push([TRACKS, *(sample(10 + i * 0.5) for i in range(7))])
     times = [at for at, event in delivered(pacer, start=100.0) if event is not TRACKS]
     assert times == pytest.approx([100, 100, 100, 100.5, 101, 101.5, 102])
 
 
 def test_subtitles_go_with_what_stands_before_them() -> None:
-    pacer = Pacer(0.0, SLICE_S)
+    pacer = Pacer(0.0, slices())
     early, late = sample(0, SUBTITLE), sample(900, SUBTITLE)
     pacer.push([TRACKS, sample(50), early, late, sample(50.5)])
     assert [at for at, _ in delivered(pacer, start=7.0)] == pytest.approx([7, 7, 7, 7, 7.5])
 
 
 def test_nothing_wakes_up_more_often_than_the_slice() -> None:
-    pacer = Pacer(0.0, SLICE_S)
+    pacer = Pacer(0.0, slices())
     pacer.push([TRACKS, *(sample(i * 0.001) for i in range(1000))])
     wakes = sorted({at for at, _ in delivered(pacer, start=0.0)})
     assert min(b - a for a, b in pairwise(wakes)) >= SLICE_S - 1e-9
@@ -56,7 +61,7 @@ def test_nothing_wakes_up_more_often_than_the_slice() -> None:
 
 
 def test_after_a_suspension_time_is_let_go() -> None:
-    pacer = Pacer(1.0, SLICE_S)
+    pacer = Pacer(1.0, slices())
     pacer.push([TRACKS, *(sample(float(i)) for i in range(100))])
     before = delivered(pacer, start=0.0, until=5.0)
     woken = pacer.take(3600.0)
@@ -66,13 +71,13 @@ def test_after_a_suspension_time_is_let_go() -> None:
 
 
 def test_a_jump_of_time_stamps_holds_nothing_up() -> None:
-    pacer = Pacer(0.0, SLICE_S)
+    pacer = Pacer(0.0, slices())
     pacer.push([TRACKS, sample(0), sample(1), sample(50_000), sample(50_001)])
     assert [at for at, _ in delivered(pacer, start=0.0)][1:] == pytest.approx([0, 1, 1, 2], abs=SLICE_S + 1e-9)
 
 
 def test_an_empty_pacer_has_no_deadline() -> None:
-    pacer = Pacer()
+    pacer = Pacer(1.0, slices())
     assert pacer.deadline() is None
     assert pacer.take(5.0) == []
 
@@ -91,7 +96,7 @@ def test_nothing_is_lost_reordered_early_or_burst(
     for track, step_s in steps:
         at_s += step_s if track != SUBTITLE else 0.0
         events.append(sample(100 + at_s, track))
-    pacer, now, nap = Pacer(preroll_s, SLICE_S), 50.0, iter(naps)
+    pacer, now, nap = Pacer(preroll_s, slices()), 50.0, iter(naps)
     out: list[tuple[float, Event]] = []
     for part in (events[:cut], events[cut:]):  # two reads of a source
         pacer.push(part)
@@ -113,21 +118,21 @@ def test_nothing_is_lost_reordered_early_or_burst(
 
 class TestThrottle:
     def test_what_comes_at_once_goes_on_at_real_time(self) -> None:
-        throttle = Throttle(15.0, SLICE_S)
+        throttle = Throttle(15.0, slices())
         throttle.push([TRACKS, *(sample(500 + i * 0.5) for i in range(61))])
         times = [at for at, event in delivered(throttle, start=100.0) if event is not TRACKS]
         assert times[:31] == [100.0] * 31
         assert times[31:] == pytest.approx([100 + i * 0.5 for i in range(1, 31)], abs=SLICE_S)
 
     def test_a_stall_earns_no_credit(self) -> None:
-        throttle = Throttle(15.0, SLICE_S)
+        throttle = Throttle(15.0, slices())
         throttle.push([TRACKS, sample(0.0)])
         assert len(throttle.take(0.0)) == 2
         throttle.push(sample(i * 0.5) for i in range(1, 241))
         assert len(throttle.take(1000.0)) == 31
 
     def test_a_live_source_with_a_fast_clock_is_never_held_up(self) -> None:
-        throttle = Throttle(0.5, SLICE_S)
+        throttle = Throttle(0.5, slices())
         throttle.push([TRACKS])
         for i in range(100_000):
             throttle.push([sample(i * (1 + 50e-6))])
@@ -135,7 +140,7 @@ class TestThrottle:
             assert not len(throttle)
 
     def test_holes_hold_nothing_up(self) -> None:
-        throttle = Throttle(2.0, SLICE_S)
+        throttle = Throttle(2.0, slices())
         throttle.push([TRACKS, *(sample(i * (HOLE_S + 0.1)) for i in range(20_000))])
         assert len(throttle.take(5.0)) == 20_001
 
@@ -154,7 +159,7 @@ class TestThrottle:
     def test_it_holds_no_more_and_no_longer_than_it_must(
         self, reads: list[tuple[float, list[tuple[int, float]]]], ahead_s: float
     ) -> None:
-        throttle, now, at_s = Throttle(ahead_s, SLICE_S), 50.0, 100.0
+        throttle, now, at_s = Throttle(ahead_s, slices()), 50.0, 100.0
         given_events: list[Event] = [TRACKS]
         out: list[tuple[float, float, Event]] = []  # when it came, when it went
         throttle.push([TRACKS])
@@ -187,7 +192,7 @@ class TestThrottle:
 
 
 def test_bursts_are_spread_over_the_time_that_they_last() -> None:
-    pacer = Smoother(1.0, SLICE_S)
+    pacer = Smoother(1.0, slices())
     times: list[float] = []
     for burst in range(5):
         pacer.push([TRACKS, *(sample(burst * 4 + i * 0.04) for i in range(100))])
@@ -198,7 +203,7 @@ def test_bursts_are_spread_over_the_time_that_they_last() -> None:
 
 
 def test_a_clock_that_is_fast_within_the_standard_does_not_get_ahead() -> None:
-    pacer = Smoother(1.0, SLICE_S)
+    pacer = Smoother(1.0, slices())
     day_s = 86400
     pacer.push([TRACKS, *(sample(at * (1 + 30e-6)) for at in range(0, day_s, 5))])
     at = delivered(pacer, start=0.0)[-1][0]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvarr.media.batching import Batcher
+from tvarr.media.batching import SETTLE_S, Batcher, Rhythm
 from tvarr.media.model import Sample
 
 
@@ -60,3 +60,15 @@ def test_nothing_is_lost_reordered_or_late(arrivals: list[tuple[int, float]], ma
     assert all(left - came <= batcher.max_age_s + 1e-9 for (_, left), (_, came) in zip(delivered, pushed, strict=True))
     assert all(len(batch) <= 1 or sum(len(s.data) for s in batch) <= max_bytes for batch, _ in sent)
     assert batcher.deadline() is None
+
+
+def test_what_is_young_goes_on_quickly() -> None:
+    rhythm = Rhythm(0.04, 0.5)
+    assert rhythm.pause_s(100.0) == 0.04
+    assert rhythm.pause_s(100.0 + SETTLE_S - 0.1) == 0.04
+    assert rhythm.pause_s(100.0 + SETTLE_S) == 0.5
+
+
+def test_what_is_old_never_goes_on_more_often_than_what_is_young() -> None:
+    rhythm = Rhythm(0.08, 0.04)
+    assert [rhythm.pause_s(0.0), rhythm.pause_s(2 * SETTLE_S)] == [0.08, 0.08]

@@ -76,6 +76,7 @@ class CoordinatorOptions:
     max_takeovers: int
     retention_mb: int
     retention_time_s: float
+    batch_time_s: float
     media_dir: Path | None
     tuner_count: int
     no_tuner_discovery: bool
@@ -129,7 +130,9 @@ class Coordinator:
             retention_bytes=options.retention_mb * 1024 * 1024,
             retention_s=options.retention_time_s,
             idle_linger_s=options.idle_linger_s,
-            limits=VariantLimits(options.max_takeovers, options.exhausted_policy, options.queue_timeout_s),
+            limits=VariantLimits(
+                options.max_takeovers, options.exhausted_policy, options.queue_timeout_s, options.batch_time_s
+            ),
         )
         self.streaming = Streaming(store, self.relays_running)
         self.adaptive = Adaptive(store, self.relays_running)
@@ -270,7 +273,13 @@ class Coordinator:
             max_kbps=channel.max_kbps,
             audio_languages=channel.audio_languages,
         )
-        fetcher = Fetcher(self.daemons, name=channel.slug, source_id=channel.id, policy=self.options.exhausted_policy)
+        fetcher = Fetcher(
+            self.daemons,
+            name=channel.slug,
+            source_id=channel.id,
+            policy=self.options.exhausted_policy,
+            batch_age_s=self.options.batch_time_s,
+        )
         return Ingest(spec, self._limits, self._session, self._random, fetcher)
 
 
@@ -292,7 +301,7 @@ async def run(options: CoordinatorOptions, *, limits: IngestLimits | None = None
             token=token,
             device_id=await _stored_device_id(store),
             session=session,
-            limits=limits or IngestLimits(),
+            limits=limits or IngestLimits(settled_slice_s=options.batch_time_s),
         )
         stack.enter_context(coordinator.log_tail.listening())
         stack.callback(coordinator.daemons.close)

@@ -90,7 +90,7 @@ class Ingest:
         self._intake = Intake(spec.program, spec.audio_languages)
         self._live = spec.effective_pace == "live"
         self._pacer: Pacer = (
-            Throttle(limits.live_ahead_s, limits.slice_s) if self._live else Pacer(limits.preroll_s, limits.slice_s)
+            Throttle(limits.live_ahead_s, limits.rhythm()) if self._live else Pacer(limits.preroll_s, limits.rhythm())
         )
         self._bookmark: Bookmark | None = None  # where an HLS source goes on
         self._fetcher = fetcher
@@ -305,7 +305,7 @@ class Ingest:
     async def _hls(self, body: bytes, url: str, sink: Sink, room: Room) -> None:
         """Plays what a playlist names to its end."""
         if self._live and not isinstance(self._pacer, Smoother):
-            self._pacer = Smoother(self._limits.preroll_s, self._limits.slice_s)
+            self._pacer = Smoother(self._limits.preroll_s, self._limits.rhythm())
         opening = open_hls(self._spec, self._limits, body, url, on_bytes=self._count, bookmark=self._bookmark)
         async with AsyncExitStack() as stack:
             try:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from tvarr.cluster.schemes import FETCHED_SCHEMES
 from tvarr.errors import InvalidRequest, SourceError, TvarrError
+from tvarr.media.batching import Rhythm
 
 NETWORK_SCHEMES = frozenset({"http", "https"})  # that are read here
 SCHEMES = NETWORK_SCHEMES | {"file"} | FETCHED_SCHEMES
@@ -141,9 +142,14 @@ class IngestLimits:
     healthy_s: float = 30.0  # media flowed this long on one connection: delays start small again
     give_up_s: float = 60.0  # without media for this long, after there had been some
     max_redirects: int = 10
-    slice_s: float = 0.08  # media come in slices of this: at 8 Mb/s each wake-up costs as much as its 80 kB
+    slice_s: float = 0.08  # media come in slices of this while a stream is young,
+    settled_slice_s: float = 0.5  # and of this later
     live_ahead_s: float = 15.0  # a network's media come at most so far ahead of real time: then reading waits
     preroll_s: float = 1.0  # at real time: this much media is sent at once, for players to start on
+
+    def rhythm(self) -> Rhythm:
+        """Of one stream's slices."""
+        return Rhythm(self.slice_s, self.settled_slice_s)
 
 
 class Stream(Protocol):

@@ -47,6 +47,7 @@ class Feed:
     changed: Signal  # new events in the ring, or the source's end
     ended: Callable[[], bool]
     full_speed: bool
+    output_age_s: float  # the daemon may gather a settled job's output for so long
     batch_age_s: float
     batch_bytes: int
 
@@ -237,7 +238,7 @@ class JobRun:
             device=encoder.device if encoder else "",
             hw_accel=self.need.hw_accel,
             first_keyframe_ticks=begin.first_keyframe_ticks,
-            batch_age_s=self._feed.batch_age_s,
+            batch_age_s=self._feed.output_age_s,
             batch_bytes=self._feed.batch_bytes,
             full_speed=self._feed.full_speed,
         )

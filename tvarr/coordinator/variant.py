@@ -20,6 +20,7 @@ from tvarr.coordinator.segmented import Container, SegmentOutput
 from tvarr.coordinator.signals import Signal
 from tvarr.coordinator.transcode import Feed
 from tvarr.errors import ErrorCode, JobError, NoPlacement, QueueTimeout, TvarrError
+from tvarr.media.batching import QUICK_S
 from tvarr.media.interleave import Interleaver
 from tvarr.media.model import Event, Sample, Tracks
 from tvarr.media.ring import Ring
@@ -40,7 +41,8 @@ class VariantLimits:
     max_takeovers: int
     exhausted_policy: str  # for profiles that name none
     patience_s: float  # of viewers whose job nobody can take over
-    batch_age_s: float = 0.040
+    batch_time_s: float = 0.5  # for so long a settled job's output may be gathered
+    batch_age_s: float = QUICK_S  # so long a job's input at most
     batch_bytes: int = 256 * 1024
 
 
@@ -88,6 +90,7 @@ class Variant:
                 source_changed,
                 lambda: self._source_ended,
                 full_speed,
+                limits.batch_time_s,
                 limits.batch_age_s,
                 limits.batch_bytes,
             ),

@@ -27,7 +27,7 @@ from tvarr.ffmpeg.fetch_errors import classify_fetch
 from tvarr.ffmpeg.locate import FfmpegBinary
 from tvarr.ffmpeg.process import PIPE_BYTES, FfmpegProcess
 from tvarr.ffmpegd.job import FULL_SPEED_PAUSE_S, STATS_S, JobStream
-from tvarr.media.batching import Batcher
+from tvarr.media.batching import QUICK_S, Batcher, Rhythm
 from tvarr.media.decode_times import DecodeTimes
 from tvarr.media.model import Event, Kind, Sample, Tracks
 from tvarr.media.mpegts.demux import Demuxer
@@ -131,7 +131,7 @@ class FetchJob:
         process = await self._start(way, reported, complete)
         demuxer, batcher = Demuxer(program=self.source.program), Batcher(max_bytes=self._spec.batch_bytes)
         began_at = time.monotonic()
-        pause_s = FULL_SPEED_PAUSE_S if self._spec.full_speed else self._spec.batch_age_s
+        rhythm = Rhythm(QUICK_S, self._spec.batch_age_s)
         while data := await self._read(process):
             self._bytes += len(data)
             if not way.raw and not complete.is_set():
@@ -153,7 +153,7 @@ class FetchJob:
             if not self._samples and time.monotonic() - began_at > self._first_sample_s:
                 raise self._without_samples(demuxer)
             if self._samples and len(data) < PIPE_BYTES // 2:
-                await asyncio.sleep(pause_s)
+                await asyncio.sleep(FULL_SPEED_PAUSE_S if self._spec.full_speed else rhythm.pause_s(time.monotonic()))
         await self._send(demuxer.flush(), batcher)
         for times in self._times.values():
             await self._send_batches([times.flush()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shlex
 import time
@@ -19,7 +20,7 @@ from tvarr.ffmpeg.errors import Failure, classify
 from tvarr.ffmpeg.locate import FfmpegBinary
 from tvarr.ffmpeg.process import PIPE_BYTES, FfmpegProcess
 from tvarr.ffmpegd.feed import Inlet, Opening, Outlet, output_tracks
-from tvarr.media.batching import Batcher
+from tvarr.media.batching import QUICK_S, Batcher, Rhythm
 from tvarr.media.model import Kind, Sample, Track, Tracks
 from tvarr.wire import convert, messages
 from tvarr.wire.codec import Batch, JobInputItem, JobOutputItem
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 STALL_S = 10.0  # input flows and nothing comes out for so long
 PAUSE_S = 2.0  # input that stays away for so long is a pause of the source
 STATS_S = 1.0
-FULL_SPEED_PAUSE_S = 0.080  # between two reads of ffmpeg's output, in which it gathers; live: the age of a batch
+FULL_SPEED_PAUSE_S = 0.080  # between two reads of ffmpeg's output, in which it gathers; live: see `_gather`
 REPLAY_BYTES = 16 * 1024 * 1024
 """Input kept until the first output, so that a second way of decoding can be tried; with more, there is none."""
 
@@ -85,6 +86,7 @@ class Job:
         self._watch = _Watch(stall_s)
         self._opening = Opening(spec)
         self._run: _Run | None = None
+        self._fed = asyncio.Event()  # input came
         self._begun = asyncio.Event()  # there is a run, or never will be
         self._missing: set[int] = set()  # tracks that ffmpeg was started without
         self._complete = False  # the input is
@@ -174,6 +176,7 @@ class Job:
                 raise _changed(f"track {min(late)} began after the job had started without it")
             await self._run.give(samples)
             self._watch.input_taken(time.monotonic())
+            self._fed.set()
             return
         self._opening.push(samples)
         if self._opening.ready:
@@ -187,6 +190,7 @@ class Job:
             self._watch.input_ended(time.monotonic())
             await self._run.give(None)
         self._begun.set()
+        self._fed.set()
 
     async def _change_tracks(self, tracks: Sequence[Track]) -> None:
         """A change that ffmpeg can follow by itself is passed on; any other ends the job, to be started anew."""
@@ -288,12 +292,12 @@ class Job:
     async def _drain_process(self, run: _Run) -> None:
         """Sends what comes out of one process, until its end.
 
-        What was read is sent at once, and then nothing is read for the age that a batch may have: output gathers in
-        the pipe instead of here. Reading each of ffmpeg's writes would wake this process three times as often, and
-        it is wake-ups that a live stream costs. The pipe holds 100 Mb/s for 80 ms; beyond half of it there is no pause.
+        What was read is sent at once, and then nothing is read for a while: output gathers in the pipe instead of
+        here. Reading each of ffmpeg's writes would wake this process far more often, and it is wake-ups that a live
+        stream costs. The pipe holds 100 Mb/s for 80 ms; beyond half of it there is no pause.
         """
         outlet, batcher = Outlet(run.spec, run.start), Batcher(max_bytes=self.spec.batch_bytes)
-        pause_s = FULL_SPEED_PAUSE_S if self.spec.full_speed else self.spec.batch_age_s
+        rhythm = Rhythm(QUICK_S, self.spec.batch_age_s)
         data = b"-"
         while data:
             data = await run.process.read()
@@ -312,7 +316,17 @@ class Job:
                     await self._announce(event)
             await self._send_all([batcher.flush()])
             if self._counts.output_samples and 0 < len(data) < PIPE_BYTES // 2:
-                await asyncio.sleep(pause_s)
+                await self._gather(rhythm.pause_s(time.monotonic()))
+
+    async def _gather(self, at_most_s: float) -> None:
+        """Waits for the next input: what came of the last one is then taken in the same wake-up."""
+        if self.spec.full_speed:
+            await asyncio.sleep(FULL_SPEED_PAUSE_S)
+            return
+        self._fed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                await self._fed.wait()
 
     async def _announce(self, tracks: Tracks) -> None:
         """Tells the tracks' real parameters, once they are known to be others than announced."""

@@ -1,4 +1,4 @@
-"""Groups samples into batches for the wire.
+"""Groups samples into batches for the wire, and says how long media may be gathered.
 
 Pure: no clock and no I/O. The caller passes the time in and arms one timer for `deadline()`.
 """
@@ -8,6 +8,31 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tvarr.media.model import Sample
+
+QUICK_S = 0.040
+SETTLE_S = 5.0  # somebody may wait for a stream's first picture for so long
+
+
+class Rhythm:
+    """For how long media are gathered before they go on: `quick_s` while a stream is young, `settled_s` from then on.
+
+    What a live stream costs is wake-ups more than bytes: each begins on caches that encoders have emptied since the
+    last. Times are seconds; one stream each.
+    """
+
+    __slots__ = ("_began_at", "_quick_s", "_settled_s")
+
+    def __init__(self, quick_s: float, settled_s: float) -> None:
+        """A `settled_s` below `quick_s` counts as that."""
+        self._quick_s = quick_s
+        self._settled_s = max(quick_s, settled_s)
+        self._began_at: float | None = None
+
+    def pause_s(self, now: float) -> float:
+        """How long to gather from `now` (monotonic) on. The stream is as old as the first call."""
+        if self._began_at is None:
+            self._began_at = now
+        return self._quick_s if now - self._began_at < SETTLE_S else self._settled_s
 
 
 @dataclass(slots=True)
@@ -20,7 +45,7 @@ class Batcher:
     """
 
     max_bytes: int = 256 * 1024
-    max_age_s: float = 0.040
+    max_age_s: float = QUICK_S
     _samples: list[Sample] = field(default_factory=list)
     _bytes: int = 0
     _oldest_at: float = 0.0

@@ -18,6 +18,7 @@ from tvarr.coordinator.daemons import Daemons, JobSlot
 from tvarr.coordinator.endings import STDERR_LINES, Ending, PastJob
 from tvarr.coordinator.source import SourceFailure, SourceSpec
 from tvarr.errors import ErrorCode, JobError, NoPlacement, QueueTimeout
+from tvarr.media.batching import QUICK_S
 from tvarr.media.model import Event, Tracks
 from tvarr.media.mpegts.receive import DemuxStats
 from tvarr.wire import convert, messages
@@ -180,13 +181,19 @@ class FetchedSource:
 class Fetcher:
     """Has daemons fetch one relay's source, by one job at a time."""
 
-    def __init__(self, daemons: Daemons, *, name: str, source_id: str, policy: str) -> None:
-        """`name`: the channel's, for people. `policy`: an `ExhaustedPolicy` for when all daemons are busy."""
+    def __init__(
+        self, daemons: Daemons, *, name: str, source_id: str, policy: str, batch_age_s: float = QUICK_S
+    ) -> None:
+        """`name`: the channel's, for people. `policy`: an `ExhaustedPolicy` for when all daemons are busy.
+
+        `batch_age_s`: for so long what comes may be gathered, once the source runs.
+        """
         self.run: FetchRun | None = None  # the present one, or the last
         self._name = f"{name}/source"
         self._daemons = daemons
         self._source_id = source_id
         self._policy = policy
+        self._batch_age_s = batch_age_s
         self._work = uuid4().hex[:12]
         self._avoid: frozenset[str] = frozenset()  # who could not reach the source: others are asked first
 
@@ -210,7 +217,7 @@ class Fetcher:
             source: FetchedSource | None = None
             try:
                 stream = await self._daemons.open(slot)
-                await stream.send(convert.start_to_wire(_job(run.id, spec, full_speed=full_speed)))
+                await stream.send(convert.start_to_wire(_job(run.id, spec, full_speed, self._batch_age_s)))
                 source = FetchedSource(run, self._daemons, slot, stream, on_bytes)
                 yield source
             except JobError as error:
@@ -250,12 +257,13 @@ def failure_of(error: JobError, daemon_name: str) -> SourceFailure:
     return SourceFailure(f"{daemon_name} fetches the source no more: {error}", passing=True, answer=error)
 
 
-def _job(job_id: str, spec: SourceSpec, *, full_speed: bool) -> JobSpec:
+def _job(job_id: str, spec: SourceSpec, full_speed: bool, batch_age_s: float) -> JobSpec:
     url = spec.url.partition("#")[0]
     headers: Mapping[str, str] = spec.headers
     return JobSpec(
         job_id,
         (),
         full_speed=full_speed,
+        batch_age_s=batch_age_s,
         fetch=Source(url, spec.user_agent, tuple(headers.items()), spec.program),
     )

@@ -15,8 +15,7 @@ from urllib.parse import unquote
 
 from tvarr.coordinator.source import SourceFailure, SourceSpec
 
-PACED_READ_BYTES = 256 * 1024
-FAST_READ_BYTES = 1024 * 1024
+READ_BYTES = 1024 * 1024
 THREADS = 4  # read all files; their own, or a share that hangs would hold up the look-ups of host names as well
 
 PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
@@ -74,15 +73,14 @@ class FileStream:
     content_type = ""
     finite = True
 
-    def __init__(self, file: io.BufferedReader, url: str, read_bytes: int) -> None:
+    def __init__(self, file: io.BufferedReader, url: str) -> None:
         self.url = url
         self._file = file
-        self._read_bytes = read_bytes
         self.whole = False
 
     async def read(self) -> bytes:
         try:
-            data = await _in_thread(self._file.read, self._read_bytes)
+            data = await _in_thread(self._file.read, READ_BYTES)
         except OSError as error:
             raise SourceFailure(f"the file can't be read on: {error.strerror}") from error
         self.whole = not data
@@ -112,9 +110,7 @@ async def open_file(spec: SourceSpec) -> AsyncIterator[FileStream]:
     """Opens the source's file. Raises `SourceFailure` with the cause in words."""
     file = await _in_thread(_open, spec)
     try:
-        yield FileStream(
-            file, Path(file.name).as_uri(), FAST_READ_BYTES if spec.effective_pace == "fast" else PACED_READ_BYTES
-        )
+        yield FileStream(file, Path(file.name).as_uri())
     finally:
         # In a thread as well: where the task was cancelled during a read, closing waits for that read's lock.
         _threads.submit(file.close)

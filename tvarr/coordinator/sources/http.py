@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,9 +18,12 @@ from yarl import URL
 from tvarr import __version__
 from tvarr.coordinator.source import NETWORK_SCHEMES, IngestLimits, SourceFailure, SourceSpec
 from tvarr.coordinator.sources.names import Names
+from tvarr.media.batching import Rhythm
 
 BUFFER_BYTES = 512 * 1024  # aiohttp holds up to twice this before it stops reading
-SMALL_BYTES = 128 * 1024  # reads below this are worth gathering: the network is slower than we are
+GATHER_BYTES = 1024 * 1024  # the kernel is asked to have room for so much
+WINDOW_SHARE = 4  # of a receive buffer so much holds data before the sender has to wait; the rest is overhead
+SHORTEST_PAUSE_S = 0.01
 
 _SECRET_HEADERS = ("auth", "cookie", "token", "key", "secret", "pass", "sess", "cred")
 _GONE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
@@ -40,11 +45,13 @@ class HttpStream:
     One without a length or chunks ends where its connection does; aiohttp doesn't tell how that ended.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, url: URL, slice_s: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, url: URL, rhythm: Rhythm) -> None:
         self.url = str(url)  # after redirects
         self._response = response
-        self._slice_s = slice_s
-        self._drained = False  # the last read took all there was, and it was little
+        self._rhythm = rhythm
+        self._room = _widened(response) // WINDOW_SHARE  # bytes that may gather in the kernel
+        self._pause_s = 0.0  # before the next read; 0: the network is faster than we are
+        self._read_at = time.monotonic()
         self._ended = False
 
     @property
@@ -60,7 +67,7 @@ class HttpStream:
         return self._response.content_length is not None
 
     async def read(self) -> bytes:
-        if self._drained:
+        if self._pause_s >= SHORTEST_PAUSE_S:
             await self._gather()
         else:
             await asyncio.sleep(0)  # where data is always there, others would never run
@@ -68,22 +75,47 @@ class HttpStream:
             data = await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise SourceFailure("the connection to the source was cut", passing=True) from error
-        self._drained = len(data) < SMALL_BYTES
         self._ended = not data
+        now = time.monotonic()
+        took_s, self._read_at = now - self._read_at, now
+        self._pause_s = min(self._rhythm.pause_s(now), self._room * took_s / len(data)) if data else 0.0
         return data
 
     async def _gather(self) -> None:
-        """Leaves what comes in the kernel's buffer for a moment: one wake-up instead of one for each packet."""
+        """Leaves what comes in the kernel's buffer for a moment: one wake-up instead of one for each packet.
+
+        As long as it fits there at the rate at which it came, so that the sender never waits for us.
+        """
         connection = self._response.connection
         transport = connection.transport if connection is not None else None
         if transport is None or transport.is_closing():
             return
         transport.pause_reading()
         try:
-            await asyncio.sleep(self._slice_s)
+            await asyncio.sleep(self._pause_s)
         finally:
             if not transport.is_closing():
                 transport.resume_reading()
+
+
+def _widened(response: aiohttp.ClientResponse) -> int:
+    """The size of the connection's receive buffer in bytes, as much wider as the system allows; 0: unknown.
+
+    Asking for a low-water mark makes Linux widen it (tcp_set_rcvlowat, since 4.18), and leaves it free to grow on its
+    own, which SO_RCVBUF does not.
+    """
+    connection = response.connection
+    transport = connection.transport if connection is not None else None
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None:
+        return 0
+    with contextlib.suppress(OSError, AttributeError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, GATHER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+    try:
+        return int(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+    except OSError:
+        return 0
 
 
 @asynccontextmanager
@@ -93,7 +125,7 @@ async def open_http(
     """Connects to the source; its answer is good when this returns. Raises `SourceFailure` with the cause in words."""
     response, url = await request(spec.url, spec, session, limits, {"Connection": "close"})
     try:
-        yield HttpStream(response, url, limits.slice_s)
+        yield HttpStream(response, url, limits.rhythm())
     finally:
         response.close()
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from math import inf
 
+from tvarr.media.batching import Rhythm
 from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Tracks
 
 LATE_S = 3.0  # a pacer further behind than this (the process was suspended, the disk slow), time is let go
@@ -25,8 +26,8 @@ class Pacer:
 
     def __init__(
         self,
-        preroll_s: float = 1.0,
-        slice_s: float = 0.08,
+        preroll_s: float,
+        rhythm: Rhythm,
         late_s: float = LATE_S,
         jump_s: float = JUMP_S,
         tolerance: float = 0.0,
@@ -36,7 +37,7 @@ class Pacer:
         self._late_s = late_s
         self._jump_s = jump_s
         self._rate = 1.0 + tolerance
-        self._slice_s = slice_s  # nothing wakes up more often than this
+        self._rhythm = rhythm  # of slices: nothing wakes up more often
         self._queue: deque[tuple[float, Event]] = deque()  # with its media time in seconds; -inf: due at once
         self._clocks: frozenset[int] = frozenset()  # ids of the tracks that say when
         self._position_s = -inf  # media time of the last event queued
@@ -71,7 +72,7 @@ class Pacer:
         taken = []
         while self._queue and self._queue[0][0] <= self._media_time(self._queue[0][0], now):
             taken.append(self._queue.popleft()[1])
-        self._next_slice_at = now + self._slice_s
+        self._next_slice_at = now + self._rhythm.pause_s(now)
         return taken
 
     def _media_time(self, head_s: float, now: float) -> float:
@@ -99,8 +100,8 @@ class Smoother(Pacer):
     next is no longer to be had.
     """
 
-    def __init__(self, preroll_s: float = 1.0, slice_s: float = 0.08) -> None:
-        super().__init__(preroll_s, slice_s, tolerance=CLOCK_TOLERANCE)
+    def __init__(self, preroll_s: float, rhythm: Rhythm) -> None:
+        super().__init__(preroll_s, rhythm, tolerance=CLOCK_TOLERANCE)
 
 
 class Throttle(Pacer):
@@ -112,8 +113,8 @@ class Throttle(Pacer):
     within days, and then lose what its server can't buffer.
     """
 
-    def __init__(self, ahead_s: float = 15.0, slice_s: float = 0.08) -> None:
-        super().__init__(ahead_s, slice_s, late_s=0.0, jump_s=HOLE_S, tolerance=CLOCK_TOLERANCE)
+    def __init__(self, ahead_s: float, rhythm: Rhythm) -> None:
+        super().__init__(ahead_s, rhythm, late_s=0.0, jump_s=HOLE_S, tolerance=CLOCK_TOLERANCE)
 
     def push(self, events: Iterable[Event]) -> None:
         super().push(events)

@@ -249,7 +249,10 @@ class Muxer:
         return pids
 
     def _packetizer(self, pid: int) -> Packetizer:
-        return self._packetizers.setdefault(pid, Packetizer(pid))
+        packetizer = self._packetizers.get(pid)
+        if packetizer is None:
+            packetizer = self._packetizers[pid] = Packetizer(pid)
+        return packetizer
 
     def _write_tables(self, parts: list[bytes | bytearray], access: bool) -> None:
         now = self._foremost
