@@ -84,6 +84,13 @@ class TestFormats:
         assert len(time_) == len("2026-11-23T12:00:00.123Z")
         assert rest == "INFO relay: has *** job_id=j1 url=http://***@h/\n"
 
+    def test_nobody_writes_lines_of_their_own(self, log: Log) -> None:
+        logger, stream, handler = log
+        handler.setFormatter(TextFormatter())
+        logger.info("asked for %s", "/a\n2026-11-23T12:00:00.123Z INFO fine\x1b[2J")
+        assert stream.getvalue().endswith("asked for /a\\x0a2026-11-23T12:00:00.123Z INFO fine\\x1b[2J\n")
+        assert stream.getvalue().count("\n") == 1
+
     def test_json(self, log: Log) -> None:
         logger, stream, handler = log
         handler.setFormatter(JsonFormatter())

@@ -33,6 +33,7 @@ SHORTEST_SECRET = 4  # characters; hiding every "a" would hide the log
 
 # user:password@ of a URL, and a bearer token, wherever they come from
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@\"']+@|(?<=Bearer )[\w.~+/=-]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # nobody who sends us text writes lines of their own, or moves a cursor
 _PLAIN_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -75,7 +76,8 @@ class TextFormatter(logging.Formatter):
     """`2026-11-23T12:00:00.123Z INFO relay: message key=value`, and a traceback on the lines below."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_utc(record)} {record.levelname} {_short(record.name)}: {record.getMessage()}"
+        message = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", record.getMessage())
+        line = f"{_utc(record)} {record.levelname} {_short(record.name)}: {message}"
         line += "".join(f" {key}={value}" for key, value in _extra(record).items())
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)

@@ -246,6 +246,31 @@ async def test_a_list_by_its_address(served: Served) -> None:
     assert problem["detail"].startswith("the list can't be read: ")
 
 
+async def test_a_list_that_is_elsewhere_is_fetched_there_without_the_password(served: Served) -> None:
+    client, _ = served
+    seen: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("Authorization"))
+        if target := request.query.get("to"):
+            raise web.HTTPFound(target)
+        return web.Response(text=LIST)
+
+    provider, elsewhere = web.Application(), web.Application()
+    for application in (provider, elsewhere):
+        application.router.add_get("/list.m3u", answer)
+    async with TestServer(provider) as first, TestServer(elsewhere) as second:
+        url = first.make_url("/list.m3u").with_user("ann").with_password("sesame")
+        there = str(url.with_query(to=str(second.make_url("/list.m3u"))))
+        await ask(client, "POST", "/api/v1/channels/import", 200, json={"url": there})
+        assert (bool(seen[0]), seen[1]) == (True, None)
+        for target in ("file:///etc/passwd", "ftp://127.0.0.1/list.m3u", "http://[x/"):
+            there = str(url.with_query(to=target))
+            async with client.post("/api/v1/channels/import", json={"url": there}) as refused:
+                assert refused.status in {400, 502}
+                assert "sesame" not in await refused.text()
+
+
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "http://", "http://[x/", "ftp://h/"])
 async def test_addresses_that_no_list_has(served: Served, url: str) -> None:
     client, _ = served

@@ -14,6 +14,7 @@ import pytest
 
 from tests.clips import make_clip
 from tests.fakes.senders import RtspServer, free_port, sending
+from tests.fakes.sources import ScriptedServer, answer
 from tests.ffmpeg.support import FFMPEGS, require, wait_until
 from tests.ffmpegd.job_support import Client, binary, capabilities, children
 from tvarr.cluster.model import JobSpec, Source
@@ -164,6 +165,22 @@ async def test_what_can_not_be_fetched(url: str, code: ErrorCode, words: str) ->
     assert raised.value.code is code
     assert "sesame" not in "".join([str(raised.value), *raised.value.stderr])
     await client.stream.close()
+
+
+@pytest.mark.parametrize("name", ["file:{file}", "{file}"])
+@pytest.mark.parametrize("kind", ["ffconcat", "m3u8"])
+async def test_a_source_that_names_files_of_the_worker_does_not_get_them(clip: Path, kind: str, name: str) -> None:
+    named = name.format(file=clip)
+    text = {
+        "ffconcat": f"ffconcat version 1.0\nfile '{named}'\n",
+        "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{named}\n#EXT-X-ENDLIST\n",
+    }[kind]
+    async with ScriptedServer(answer(text.encode())) as server:
+        async with fetching(require(FFMPEGS[0].values[0]), server.url) as (client, task):
+            with pytest.raises(JobError):
+                await asyncio.wait_for(asyncio.shield(task), 20)
+        assert server.requests
+    assert not client.all_of(messages.TracksChanged)
 
 
 async def test_a_camera_that_wants_another_password(clip: Path) -> None:

@@ -1,9 +1,10 @@
-"""`python -m tests.bench.faults [rounds|drain|soak]`: real processes fail under real viewers; exit 1 on any loss."""
+"""`python -m tests.bench.faults [rounds|drain|soak|silent]`: real faults under real viewers; exit 1 on any loss."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import sys
 import tempfile
@@ -14,14 +15,17 @@ from pathlib import Path
 from tests.bench.faults import report
 from tests.bench.faults.drain import drain
 from tests.bench.faults.rounds import CASES, Round, Tally, moments, one_round
+from tests.bench.faults.silent import silent
 from tests.bench.faults.soak import RELAYS, soak
 from tests.bench.faults.stage import make_clips, stage
 from tests.bench.faults.verdict import Verdict
 
+WHAT = ("rounds", "drain", "soak", "silent")
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.faults", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("rounds", "drain", "soak"), help="default: rounds, then drain")
+    parser.add_argument("what", nargs="?", choices=WHAT, help="default: rounds, then drain")
     parser.add_argument("--rounds", type=int, help="of each fault (default: each has its own number)")
     parser.add_argument("--only", action="append", choices=sorted(CASES), help="this fault alone; may be repeated")
     parser.add_argument("--seed", type=int, default=1)
@@ -48,6 +52,11 @@ def main() -> int:
             report.plot(found)
             report.show_soak(found)
             good &= not found["complaints"]
+        if options.what == "silent":
+            found = asyncio.run(silent(folder, clips))
+            report.save("silent", found)
+            print(json.dumps(found, indent=2))
+            good &= found["good"]
     return 0 if good else 1
 
 

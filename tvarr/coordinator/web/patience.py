@@ -20,7 +20,7 @@ from tvarr.coordinator.web.problems import Handler
 REQUEST_WITHIN_S = 10.0  # from the connection to the end of the first request's head
 BODY_WITHIN_S = 30.0
 KEEP_ALIVE_S = 75.0  # between two requests; browsers and proxies reckon with about a minute
-LOOK_EACH_S = 5.0
+LOOK_EACH_S = 1.0
 OWN_FILES = 64  # descriptors that clients never get, or a fourth where there are few: sources and workers need them
 MAX_OPEN_BODY_BYTES = 16 * 1024  # of a request by somebody who isn't known: a login
 
