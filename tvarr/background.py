@@ -199,7 +199,7 @@ async def _watch_memory() -> None:
 
 def _has_memory() -> bool:
     try:
-        bytearray(SPARE_BYTES)  # zeroed by the kernel when it is touched, which it is not
+        bytes(SPARE_BYTES)
     except MemoryError:
         gc.collect()
         return False
