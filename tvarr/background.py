@@ -7,6 +7,7 @@ import ctypes
 import gc
 import json
 import logging
+import mmap
 import os
 import re
 import resource
@@ -198,6 +199,10 @@ async def _watch_memory() -> None:
 
 
 def _has_memory() -> bool:
+    """Asks the kernel first and touches nothing: glibc would keep what it is asked for, and more of what is freed."""
+    with suppress(OSError):
+        mmap.mmap(-1, SPARE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        return True
     try:
         bytes(SPARE_BYTES)
     except MemoryError:
