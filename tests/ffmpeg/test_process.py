@@ -68,6 +68,26 @@ async def test_writing_waits_for_a_reader_that_does_not_read() -> None:
         assert await writing is False
 
 
+async def test_a_full_pipe_is_filled_again_in_few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a reader that takes 4 KiB at a time the kernel tells each time."""
+    pieces: list[int] = []
+    write = os.write
+
+    def counted(fd: int, data: bytes) -> int:
+        pieces.append(write(fd, data))
+        return pieces[-1]
+
+    size = 16 * PIPE_BYTES
+    async with running(script("import os, time\nwhile os.read(0, 4096): time.sleep(0.0001)")) as process:
+        monkeypatch.setattr(os, "write", counted)
+        assert await process.write(bytes(size))
+        process.close_stdin()
+        assert await process.wait() == 0
+    written = [piece for piece in pieces if piece > 1]
+    assert sum(written) == size
+    assert len(written) < size / 4096 / 8
+
+
 async def test_writing_to_one_that_has_ended() -> None:
     async with running(script("pass")) as process:
         assert await process.wait() == 0

@@ -43,7 +43,7 @@ class VariantLimits:
     patience_s: float  # of viewers whose job nobody can take over
     batch_time_s: float = 0.5  # for so long a settled job's output may be gathered
     batch_age_s: float = QUICK_S  # so long a job's input at most
-    batch_bytes: int = 256 * 1024
+    batch_bytes: int = 1024 * 1024
 
 
 class Variant:

@@ -8,6 +8,7 @@ import fcntl
 import os
 import signal
 import sys
+import termios
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from tvarr.ffmpeg.progress import Progress, ProgressParser
 PIPE_BYTES = 1024 * 1024  # of stdin and of stdout, where the kernel grants it (fs.pipe-max-size)
 MAX_LINE_BYTES = 1000  # of a line of stderr; the rest of it is cut off
 READ_BYTES = 1024 * 1024  # at most for one read of stdout
+FIRST_NAP_S, LONGEST_NAP_S = 0.004, 0.1  # while ffmpeg empties a pipe that was full
 TERMINATE_S = 1.0  # from SIGTERM to SIGKILL
 
 # Runs the command that follows its own parent's process id, with SIGKILL as its fate when that parent dies: prctl's
@@ -84,9 +86,11 @@ class _PipeEnd:
         self.fd = fd
         self._waiter: asyncio.Future[None] | None = None
         os.set_blocking(fd, False)
+        self._size = 0  # in bytes; 0: unknown
+        self._nap_s = FIRST_NAP_S
         if sys.platform.startswith("linux"):
             with contextlib.suppress(OSError):  # the user has too many large pipes: the default size will do
-                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+                self._size = fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     @property
     def closed(self) -> bool:
@@ -99,6 +103,23 @@ class _PipeEnd:
     async def writable(self) -> None:
         loop = asyncio.get_running_loop()
         await self._wait(loop.add_writer, loop.remove_writer)
+
+    async def roomy(self) -> None:
+        """Waits until a good part of a full pipe is free again, for as long as that took the last times.
+
+        It counts as writable with each page that is read: whoever wrote then would be woken for every 4 KiB.
+        """
+        await self.writable()
+        if self.closed or not self._size:
+            return
+        await asyncio.sleep(self._nap_s)
+        if self.closed:
+            return
+        left = int.from_bytes(fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+        if left < self._size // 4:
+            self._nap_s /= 2
+        elif left > self._size // 2:
+            self._nap_s = min(2 * self._nap_s, LONGEST_NAP_S)
 
     async def _wait(self, add: Callable[[int, Callable[[], None]], None], remove: Callable[[int], bool]) -> None:
         fd, self._waiter = self.fd, asyncio.get_running_loop().create_future()
@@ -224,7 +245,7 @@ class FfmpegProcess:
             try:
                 view = view[os.write(self._stdin.fd, view) :]
             except BlockingIOError:
-                await self._stdin.writable()
+                await self._stdin.roomy()
             except BrokenPipeError:
                 self.ended = True
                 return False

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 STALL_S = 10.0  # input flows and nothing comes out for so long
 PAUSE_S = 2.0  # input that stays away for so long is a pause of the source
 STATS_S = 1.0
-FULL_SPEED_PAUSE_S = 0.080  # between two reads of ffmpeg's output, in which it gathers; live: see `_gather`
+FULL_SPEED_PAUSE_S = 0.250  # between two reads of ffmpeg's output, in which it gathers; live: see `_gather`
 REPLAY_BYTES = 16 * 1024 * 1024
 """Input kept until the first output, so that a second way of decoding can be tried; with more, there is none."""
 
@@ -321,7 +321,7 @@ class Job:
     async def _gather(self, at_most_s: float) -> None:
         """Waits for the next input: what came of the last one is then taken in the same wake-up."""
         if self.spec.full_speed:
-            await asyncio.sleep(FULL_SPEED_PAUSE_S)
+            await asyncio.sleep(QUICK_S if self._complete else FULL_SPEED_PAUSE_S)
             return
         self._fed.clear()
         with contextlib.suppress(TimeoutError):
