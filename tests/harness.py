@@ -86,6 +86,7 @@ class Cluster:
     media_dir: Path | None = None
     prefix: tuple[str, ...] = ()  # put before each command: ("ip", "netns", "exec", "x")
     coordinator_flags: tuple[str, ...] = ()
+    log_level: str = "debug"  # at which a coordinator recounts its ledger after every event: not for what is timed
     roles: dict[str, Role] = field(default_factory=dict)
     http_port: int = 0
     grpc_port: int = 0
@@ -116,7 +117,7 @@ class Cluster:
     def start_coordinator(self, **environment: str) -> Role:
         """Starts the coordinator and waits until it is ready."""
         flags = ["--http-port", str(self.http_port), "--grpc-port", str(self.grpc_port), "--host", self.host]
-        flags += ["--data-dir", str(self.folder / "data"), "--log-level", "debug", *self.coordinator_flags]
+        flags += ["--data-dir", str(self.folder / "data"), "--log-level", self.log_level, *self.coordinator_flags]
         if self.media_dir:
             flags += ["--media-dir", str(self.media_dir)]
         secrets = {"TVARR_ADMIN_PASSWORD": PASSWORD, "TVARR_AUTH_TOKEN": TOKEN}
@@ -151,7 +152,7 @@ class Cluster:
             "--work-dir",
             str(self.folder / name),
             "--log-level",
-            "debug",
+            self.log_level,
             *(flags or ("--max-jobs", "16", "--max-cpu-jobs", "16")),
             prefix=prefix,
             **{

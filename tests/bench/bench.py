@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from tests import harness
 from tests.bench.report import Report
 from tests.clips import make_clip
 from tests.conftest import program
 
 T = TypeVar("T")
 ENCODED_S = 8.0
+
+cluster = partial(harness.cluster, log_level="info")
+"""What is measured runs as users run it."""
 
 
 @dataclass(slots=True)

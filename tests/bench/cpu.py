@@ -6,11 +6,11 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from tests.bench.bench import Bench
+from tests.bench.bench import Bench, cluster
 from tests.bench.measure import CpuMeter
 from tests.bench.report import at_most
 from tests.bench.viewing import swallow
-from tests.harness import Cluster, cluster, watching
+from tests.harness import Cluster, watching
 
 WARM_UP_S = 7.0  # by then it has settled
 

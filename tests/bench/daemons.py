@@ -16,12 +16,12 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench.bench import Bench
+from tests.bench.bench import Bench, cluster
 from tests.bench.choose import KINDS, machine
 from tests.bench.cost import Cost, Counted, add_growth
 from tests.bench.measure import CpuMeter, own_memory_mb, resident_mb
 from tests.bench.report import at_most
-from tests.harness import TOKEN, Cluster, cluster
+from tests.harness import TOKEN, Cluster
 from tvarr.cluster.model import Capabilities, Encoder, Family
 from tvarr.media.model import Codec
 from tvarr.wire import convert, messages

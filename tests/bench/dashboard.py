@@ -17,12 +17,12 @@ from pathlib import Path
 import aiohttp
 from playwright.async_api import async_playwright
 
-from tests.bench.bench import Bench
+from tests.bench.bench import Bench, cluster
 from tests.bench.daemons import daemon
 from tests.bench.measure import CpuMeter
 from tests.bench.report import Report, at_most
 from tests.conftest import program
-from tests.harness import PASSWORD, TOKEN, Cluster, cluster
+from tests.harness import PASSWORD, TOKEN, Cluster
 from tvarr.wire.protocol import Endpoint
 
 DAEMONS = 200

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.bench.bench import cluster
 from tests.bench.report import machine
 from tests.bench.viewing import first_keyframe
 from tests.clips import make_clip
 from tests.fakes.gpu_host import GpuHost, end_of
-from tests.harness import Cluster, Role, cluster, eventually, watching
+from tests.harness import Cluster, Role, eventually, watching
 
 SESSIONS = 2
 AIM_S = 0.2

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench.bench import ENCODED_S, Bench
+from tests.bench.bench import ENCODED_S, Bench, cluster
 from tests.bench.measure import cpu_s
 from tests.bench.report import Aim, at_most, ratio_at_most
 from tests.clips import probe
 from tests.conftest import program
-from tests.harness import Cluster, cluster, eventually, read_all
+from tests.harness import Cluster, eventually, read_all
 from tests.listening import listening
 from tvarr.client import TsWriter, connect, copy, read_ts
 

@@ -19,11 +19,11 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench.bench import Bench
+from tests.bench.bench import Bench, cluster
 from tests.bench.cost import Cost, Counted, add_growth
 from tests.bench.measure import CpuMeter, own_memory_mb, resident_mb
 from tests.bench.viewers import crowd
-from tests.harness import Cluster, cluster, eventually
+from tests.harness import Cluster, eventually
 from tests.listening import listening
 from tvarr.client import TICKS_PER_SECOND, Sample, Tracks, connect, copy, read_ts
 

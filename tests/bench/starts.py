@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench.bench import Bench
+from tests.bench.bench import Bench, cluster
 from tests.bench.measure import quantile
 from tests.bench.report import at_most
 from tests.bench.viewing import first_keyframe, swallow
 from tests.clips import make_clip
-from tests.harness import Cluster, cluster, eventually, watching
+from tests.harness import Cluster, eventually, watching
 
 COLD_S, WARM_S = 0.8, 0.15
 

@@ -22,11 +22,11 @@ from typing import IO
 
 import psutil
 
-from tests.bench.bench import ENCODED_S, Bench
+from tests.bench.bench import ENCODED_S, Bench, cluster
 from tests.bench.cost import Cost, Counted, add_growth
 from tests.bench.measure import CpuMeter, own_memory_mb, resident_mb
 from tests.bench.report import at_most
-from tests.harness import Cluster, cluster
+from tests.harness import Cluster
 
 KBPS = 8000
 SLOW_S = 45.0  # by then a viewer that reads a tenth is 16 MiB behind, and what the kernel holds for it
