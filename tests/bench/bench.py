@@ -15,6 +15,7 @@ from tests.conftest import program
 
 T = TypeVar("T")
 ENCODED_S = 8.0
+SETTLED_S = 6.0  # a stream that has run for so long gathers as much as it ever does (tvarr.media.batching.SETTLE_S)
 
 cluster = partial(harness.cluster, log_level="info")
 """What is measured runs as users run it."""

@@ -6,13 +6,11 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from tests.bench.bench import Bench, cluster
+from tests.bench.bench import SETTLED_S, Bench, cluster
 from tests.bench.measure import CpuMeter
 from tests.bench.report import at_most
 from tests.bench.viewing import swallow
 from tests.harness import Cluster, watching
-
-WARM_UP_S = 7.0  # by then it has settled
 
 
 def run(bench: Bench) -> None:
@@ -32,7 +30,7 @@ async def measure(bench: Bench, running: Cluster, slug: str) -> None:
     for how, profile in (("passed through", "passthrough"), ("transcoded", "h264-low")):
         async with watching(running.stream_url(slug, profile), timeout_s=300) as response:
             reader = asyncio.create_task(swallow(response))
-            await asyncio.sleep(WARM_UP_S)
+            await asyncio.sleep(SETTLED_S)
             meter = CpuMeter(pids)
             await asyncio.sleep(seconds)
             busy = meter.percent()

@@ -17,44 +17,47 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tests.bench.bench import Bench, cluster
+from tests.bench.bench import SETTLED_S, Bench, cluster
 from tests.bench.cost import Cost, Counted, add_growth
 from tests.bench.measure import CpuMeter, own_memory_mb, resident_mb
 from tests.bench.viewers import crowd
-from tests.harness import Cluster, eventually
+from tests.harness import eventually
 from tests.listening import listening
 from tvarr.client import TICKS_PER_SECOND, Sample, Tracks, connect, copy, read_ts
 
 KBPS = 1000
-SMALL = {"name": "small", "video_codec": "h264", "width": 160, "height": 90, "preset": "ultrafast"}
-SOUND = {"name": "sound", "video_codec": "copy", "audio_codec": "aac", "audio_bitrate_kbps": 64}
-MOST_TRANSCODED = 16
-WARM_UP_S = 3.0
 STEP_S = 0.02  # in which a source's samples come
 FLAGS = ("--max-jobs", "64", "--max-cpu-jobs", "64")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What relays do, whose cost counts, and up to how many of them."""
+
+    how: str
+    profile: dict[str, Any]
+    costs: tuple[str, ...] = ("coordinator", "daemon")
+    most: int = 32
+
+
+PASSED = Shape(" passed through", {"video_codec": "copy"}, ("coordinator",))
+WITH_SOUND = Shape(" with new sound", {"audio_codec": "aac", "audio_bitrate_kbps": 64})
+TRANSCODED = Shape(" transcoded", {"video_codec": "h264", "width": 160, "height": 90, "preset": "ultrafast"}, most=16)
 
 
 def run(bench: Bench) -> None:
     counts, seconds = bench.pick((1, 4, 16), (1, 4, 16, 32)), bench.pick(4.0, 15.0)
     clip = bench.stuffed(KBPS - 130, seconds=60)
-    settings = {"media_dir": clip.parent, "coordinator_flags": ("--idle-linger", "0")}
-    with tempfile.TemporaryDirectory() as name, cluster(Path(name), **settings) as running:
-        running.start_daemon("daemon", *FLAGS)
-        for fields in (SOUND, SMALL):
-            assert running.request("POST", "/api/v1/profiles", fields)[0] == 201
-        slugs = [running.add_channel(f"Relay {n}", f"file:{clip.name}", loop=True) for n in range(counts[-1])]
-        for how, profile, names, most in (
-            (" passed through", "passthrough", ("coordinator",), counts[-1]),
-            (" with new sound", "sound", ("coordinator", "daemon"), counts[-1]),
-            *bench.pick((), ((" transcoded", "small", ("coordinator", "daemon"), MOST_TRANSCODED),)),
-        ):
-            pids = {name: running.roles[name].process.pid for name in names}
-            paths = [f"/stream/{slug}.ts?profile={profile}" for slug in slugs]
-            found = [relays(running, pids, paths[:count], seconds) for count in counts if count <= most]
-            for who in names:
-                tell(bench, Counted("relay", who, how), [cost[who] for cost in found])
+    shapes: tuple[Shape, ...] = (PASSED, WITH_SOUND, *bench.pick((), (TRANSCODED,)))
+    for shape in shapes:  # each with a coordinator of its own: what one has freed hides what comes next
+        with tempfile.TemporaryDirectory() as name:
+            found = relays(Path(name), clip, shape, [count for count in counts if count <= shape.most], seconds)
+        for who in shape.costs:
+            tell(bench, Counted("relay", who, shape.how), [cost[who] for cost in found])
     with tempfile.TemporaryDirectory() as name, listening(Path(name), *FLAGS) as box, clip.open("rb") as file:
         tracks, samples = read_ts(file)
         everything, pid = list(samples), box.role.process.pid
@@ -68,11 +71,20 @@ def tell(bench: Bench, counted: Counted, costs: Sequence[Cost]) -> None:
     add_growth(bench.report, counted, costs)
 
 
-def relays(running: Cluster, pids: Mapping[str, int], paths: list[str], seconds: float) -> dict[str, Cost]:
-    eventually(lambda: not running.relays(), "the relays before are over")
-    with crowd(running.http_port, paths, 1, seconds + 1.0) as said:
-        found = costs(pids, len(paths), seconds)
-        said.readline()
+def relays(folder: Path, clip: Path, shape: Shape, counts: Sequence[int], seconds: float) -> list[dict[str, Cost]]:
+    """What so many cost, by role, for each number of them."""
+    found = []
+    with cluster(folder, media_dir=clip.parent, coordinator_flags=("--idle-linger", "0")) as running:
+        running.start_daemon("daemon", *FLAGS)
+        assert running.request("POST", "/api/v1/profiles", {"name": "shape", **shape.profile})[0] == 201
+        slugs = [running.add_channel(f"Relay {n}", f"file:{clip.name}", loop=True) for n in range(counts[-1])]
+        pids = {name: running.roles[name].process.pid for name in shape.costs}
+        for count in counts:
+            eventually(lambda: not running.relays(), "the relays before are over")
+            paths = [f"/stream/{slug}.ts?profile=shape" for slug in slugs[:count]]
+            with crowd(running.http_port, paths, 1, seconds + 1.0) as said:
+                found.append(costs(pids, count, seconds))
+                said.readline()
     return found
 
 
@@ -93,7 +105,7 @@ async def jobs(url: str, pid: int, tracks: Tracks, samples: Sequence[Sample], co
                 pass
 
     tasks = [asyncio.create_task(copied()) for _ in range(count)]
-    await asyncio.sleep(WARM_UP_S)
+    await asyncio.sleep(SETTLED_S)
     found = await asyncio.to_thread(costs, {"daemon": pid}, count, seconds)
     assert not any(task.done() for task in tasks), "a job ended"
     for task in tasks:

@@ -22,7 +22,7 @@ from typing import IO
 
 import psutil
 
-from tests.bench.bench import ENCODED_S, Bench, cluster
+from tests.bench.bench import ENCODED_S, SETTLED_S, Bench, cluster
 from tests.bench.cost import Cost, Counted, add_growth
 from tests.bench.measure import CpuMeter, own_memory_mb, resident_mb
 from tests.bench.report import at_most
@@ -117,6 +117,8 @@ def measure(
     rate: float,
     others: list[Cost],
 ) -> None:
+    with crowd(running.http_port, [path], 1, SETTLED_S) as said:
+        said.readline()
     pid, ours, shares = running.roles["coordinator"].process.pid, [], {o.count: (NGINX, o.percent) for o in others}
     for count in counts:
         cost, least = watch([pid], running.http_port, path, count, seconds)
