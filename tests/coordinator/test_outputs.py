@@ -125,3 +125,17 @@ async def test_nobody_to_wake_is_no_timer(output: TsOutput, end: Callable[[TsOut
     assert output._alarm is not None
     end(output, last)
     assert output._alarm is None
+
+
+async def test_who_reads_the_same_is_given_the_same_object(output: TsOutput) -> None:
+    output.push(pictures(0, 5))
+    first, second = join(output), join(output)
+    output.push(pictures(5, 5))  # each a keyframe, and so a chunk of its own
+    given, again = await within(first.read()), await within(second.read())
+    assert given is again
+    framed = output.framed(given)
+    assert framed is output.framed(again)
+    assert framed == f"{len(given):x}\r\n".encode() + given + b"\r\n"
+    output.push(pictures(10, 1))
+    later = await within(first.read())
+    assert output.framed(later).endswith(later + b"\r\n")

@@ -31,6 +31,18 @@ async def test_passthrough_brings_every_packet_with_its_time(tvarr: Cluster, cli
     assert decode_errors(tmp_path / "received.ts") == []
 
 
+async def test_old_players_get_the_bytes_alone(tvarr: Cluster) -> None:
+    """HTTP/1.0 knows no chunks: the body ends where the connection does (RFC 9112, 6.3)."""
+    slug = tvarr.add_channel("Old player", "file:clip.ts", pace="fast")
+    reader, writer = await asyncio.open_connection("127.0.0.1", tvarr.http_port)
+    writer.write(f"GET /stream/{slug}.ts HTTP/1.0\r\n\r\n".encode())
+    async with asyncio.timeout(30):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    assert b"chunked" not in head
+    assert body == await read_all(tvarr.stream_url(slug))
+
+
 @pytest.mark.parametrize(("profile", "codec"), [("h264", "h264"), ("hevc", "hevc")])
 async def test_a_transcode_keeps_every_picture_at_its_time(
     tvarr: Cluster, clips: Path, tmp_path: Path, profile: str, codec: str

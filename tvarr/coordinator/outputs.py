@@ -105,6 +105,8 @@ class StreamOutput:
         self.dropped = 0  # viewers that were too slow
         self.now = asyncio.get_running_loop().time
         self._written_at = self.now()
+        self._joined_of, self._joined = (-1, 0), b""  # what viewers were given last
+        self._framed_of, self._framed = b"", b""
         self._alarm: asyncio.TimerHandle | None = None  # of a silence, while there are viewers
 
     @property
@@ -131,7 +133,22 @@ class StreamOutput:
 
     def joined(self, viewer: Viewer, seq: int, chunks: list[Chunk]) -> bytes:
         """These chunks, numbered from `seq` on, as the viewer gets them."""
-        return chunks[0].data if len(chunks) == 1 else b"".join([chunk.data for chunk in chunks])
+        return self._shared(seq, chunks)
+
+    def _shared(self, seq: int, chunks: list[Chunk]) -> bytes:
+        """The chunks' bytes: the same object for all viewers who come by for the same."""
+        if len(chunks) == 1:
+            return chunks[0].data
+        which = seq, len(chunks)
+        if which != self._joined_of:
+            self._joined_of, self._joined = which, b"".join([chunk.data for chunk in chunks])
+        return self._joined
+
+    def framed(self, data: bytes) -> bytes:
+        """What `joined` gave as a chunk of HTTP/1.1 (RFC 9112, 7.1), made once for all who were given the same."""
+        if data is not self._framed_of:
+            self._framed_of, self._framed = data, b"%x\r\n%b\r\n" % (len(data), data)
+        return self._framed
 
     def _set_tracks(self, tracks: Tracks) -> None:
         """May raise MediaError."""
@@ -226,6 +243,8 @@ class Mp4Output(StreamOutput):
         self._inits: deque[tuple[int, bytes]] = deque()  # each with the first chunk that it is for
 
     def joined(self, viewer: Viewer, seq: int, chunks: list[Chunk]) -> bytes:
+        if viewer.init is self._inits[-1][1] and self._inits[-1][0] <= seq:
+            return self._shared(seq, chunks)
         parts: list[bytes] = []
         for number, chunk in enumerate(chunks, start=seq):
             init = next(init for first, init in reversed(self._inits) if first <= number)

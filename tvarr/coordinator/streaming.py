@@ -7,7 +7,7 @@ import logging
 import time
 from typing import Protocol
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from tvarr.coordinator import metrics
 from tvarr.coordinator.models import Channel, Profile
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 DEFAULT_PROFILE = "passthrough"
 CONTENT_TYPES = {"ts": "video/mp2t", "mp4": "video/mp4"}
 STUCK_S = 120.0  # a viewer that takes nothing at all for so long holds up a relay that nobody watches
+LAST_CHUNK = b"0\r\n\r\n"
 ENDLESS = {"Cache-Control": "no-store", "Accept-Ranges": "none", "Access-Control-Allow-Origin": "*"}
 
 
@@ -44,6 +45,15 @@ async def write(response: web.StreamResponse, data: bytes) -> None:
         raise ViewerTooSlow(f"took nothing for {STUCK_S:g} s") from None
 
 
+class EndlessResponse(web.StreamResponse):
+    """An answer whose chunks are framed by who writes it: once for all viewers of an output.
+
+    aiohttp would copy each chunk for each of them, to put its size in front.
+    """
+
+    _length_check = False  # aiohttp leaves the framing to us, as it does to a WebSocket
+
+
 class Streaming:
     """The handlers of the stream routes."""
 
@@ -62,7 +72,9 @@ class Streaming:
         headers = {"Content-Type": CONTENT_TYPES[container], **ENDLESS}
         if request.method == "HEAD":
             return web.Response(headers=headers)
-        response = web.StreamResponse(headers=headers)
+        chunked = request.version >= HttpVersion11
+        headers |= {"Transfer-Encoding": "chunked"} if chunked else {"Connection": "close"}
+        response = EndlessResponse(headers=headers)
         asked_at = time.monotonic()
         agent = request.headers.get("User-Agent", "")[:200]
         async with self._relays.watch(channel, profile, container, request.remote or "", agent) as viewer:
@@ -72,9 +84,11 @@ class Streaming:
             try:
                 await response.prepare(request)
                 while data:
-                    await write(response, data)
+                    await write(response, viewer.output.framed(data) if chunked else data)
                     sent.inc(len(data))
                     data = await viewer.read()
+                if chunked:
+                    await write(response, LAST_CHUNK)
             except ViewerTooSlow as error:
                 viewer.output.dropped += 1
                 metrics.VIEWER_DROPPED.labels("too_slow").inc()
