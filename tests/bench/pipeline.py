@@ -37,10 +37,8 @@ ENCODES = (
     ("1280x720", "ultrafast"),
     ("1920x1080", "veryfast"),
 )
-RATIO, RATIO_OF_LONGEST = (
-    1.05,
-    1.03,
-)  # at most: the longest encode has the least share of what comes before and after it
+RATIO = 1.05  # at most
+RATIO_OF_LONGEST = 1.03  # what comes before and after it weighs least
 COPY_REPEATS = 9  # 72 s
 SAME = "the same ffmpeg command alone"
 COPY = "ffmpeg -c copy alone"
