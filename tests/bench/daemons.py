@@ -174,7 +174,7 @@ async def measure(bench: Bench, running: Cluster, counts: tuple[int, ...]) -> No
         took = time.monotonic() - began
         await asyncio.sleep(bench.pick(2.0, 5.0))
         meter, beats, began = CpuMeter({"coordinator": pid}), seen["heartbeats"], time.monotonic()
-        await asyncio.sleep(bench.pick(10.0, 30.0))
+        await asyncio.sleep(bench.pick(6.0, 30.0))
         percent, rate = meter.percent()["coordinator"], (seen["heartbeats"] - beats) / (time.monotonic() - began)
         costs.append(Cost(count, percent, own_memory_mb(pid), resident_mb(pid)))
         assert seen["registered"] == count, "a daemon was cut off"
