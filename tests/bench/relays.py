@@ -52,9 +52,8 @@ TRANSCODED = Shape(" transcoded", {"video_codec": "h264", "width": 160, "height"
 def run(bench: Bench) -> None:
     counts, seconds = bench.pick((1, 4, 16), (1, 4, 16, 32)), bench.pick(4.0, 15.0)
     clip = bench.stuffed(KBPS - 130, seconds=60)
-    for shape in bench.pick(
-        (WITH_SOUND,), (PASSED, WITH_SOUND, TRANSCODED)
-    ):  # each with a coordinator of its own: what one has freed hides what comes next
+    shapes = bench.pick((WITH_SOUND,), (PASSED, WITH_SOUND, TRANSCODED))
+    for shape in shapes:  # each with a coordinator of its own: what one has freed hides what comes next
         with tempfile.TemporaryDirectory() as name:
             found = relays(Path(name), clip, shape, [count for count in counts if count <= shape.most], seconds)
         for who in shape.costs:
