@@ -42,7 +42,12 @@ async def test_a_clock_that_is_set_disturbs_nothing(tmp_path: Path, clips: Path)
     jar = aiohttp.CookieJar(unsafe=True)
     try:
         await asyncio.to_thread(running.start_coordinator, **clock.environment)
-        await asyncio.to_thread(running.start_daemon, **clock.environment)
+        try:
+            await asyncio.to_thread(running.start_daemon, **clock.environment)
+        except AssertionError:
+            # Under libfaketime a call of a starting process fails now and then: "ffmpeg can't be run: Invalid argument".
+            assert "Invalid argument" in running.roles["worker"].text()
+            await asyncio.to_thread(running.start_daemon, **clock.environment)
         slug = running.add_channel("clip", "file:clip.ts", loop=True)
         address = f"{running.url}/stream/{slug}/manifest.mpd?profile=h264-low"
         async with (
