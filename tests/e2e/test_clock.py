@@ -45,7 +45,7 @@ async def test_a_clock_that_is_set_disturbs_nothing(tmp_path: Path, clips: Path)
         try:
             await asyncio.to_thread(running.start_daemon, **clock.environment)
         except AssertionError:
-            # libfaketime makes a starting process fail now and then: "ffmpeg can't be run: Invalid argument".
+            # libfaketime: a sleep until a time that has just passed is EINVAL, as in `subprocess.run` with a timeout.
             assert "Invalid argument" in running.roles["worker"].text()
             await asyncio.to_thread(running.start_daemon, **clock.environment)
         slug = running.add_channel("clip", "file:clip.ts", loop=True)
