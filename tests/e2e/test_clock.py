@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
 import time
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -35,6 +36,22 @@ def newest_s(manifest: str) -> float:
     return (int(begin) + int(length)) / 90_000
 
 
+def start_worker(running: Cluster, clock: WallClock) -> None:
+    """Until one runs. In libfaketime a sleep until a time that has just passed is EINVAL, and so sleeps the
+    `subprocess.run` with a timeout by which a worker looks at its FFmpeg.
+    """
+    while True:
+        process = running.start_daemon(wait=False, **clock.environment).process
+
+        def known(process: subprocess.Popen[bytes] = process) -> bool:
+            return process.poll() is not None or running.daemon_state("worker") == "connected"
+
+        eventually(known, "the worker has come up or ended")
+        if process.poll() is None:
+            return
+        assert "Invalid argument" in running.roles["worker"].text()
+
+
 async def test_a_clock_that_is_set_disturbs_nothing(tmp_path: Path, clips: Path) -> None:
     clock = WallClock(tmp_path / "offset")
     clock.set("+0")
@@ -42,12 +59,7 @@ async def test_a_clock_that_is_set_disturbs_nothing(tmp_path: Path, clips: Path)
     jar = aiohttp.CookieJar(unsafe=True)
     try:
         await asyncio.to_thread(running.start_coordinator, **clock.environment)
-        try:
-            await asyncio.to_thread(running.start_daemon, **clock.environment)
-        except AssertionError:
-            # libfaketime: a sleep until a time that has just passed is EINVAL, as in `subprocess.run` with a timeout.
-            assert "Invalid argument" in running.roles["worker"].text()
-            await asyncio.to_thread(running.start_daemon, **clock.environment)
+        await asyncio.to_thread(start_worker, running, clock)
         slug = running.add_channel("clip", "file:clip.ts", loop=True)
         address = f"{running.url}/stream/{slug}/manifest.mpd?profile=h264-low"
         async with (
