@@ -15,14 +15,9 @@ from random import Random
 import aiohttp
 
 from tvarr.cluster.schemes import FETCHED_SCHEMES
-from tvarr.coordinator.source import (
-    IngestLimits,
-    SourceFailure,
-    SourceSpec,
-    Stream,
-    redact,
-)
-from tvarr.coordinator.sources.fetch import FetchedSource, Fetcher, FetchRun
+from tvarr.coordinator.run import Run
+from tvarr.coordinator.source import IngestLimits, SourceFailure, SourceSpec, Stream, redact
+from tvarr.coordinator.sources.fetch import FetchedSource, Fetcher
 from tvarr.coordinator.sources.file import open_file
 from tvarr.coordinator.sources.hls.fetch import fetching
 from tvarr.coordinator.sources.hls.playlist import MAX_PLAYLIST_BYTES, is_hls, is_playlist
@@ -120,7 +115,7 @@ class Ingest:
         return self._spec.is_network
 
     @property
-    def fetch(self) -> FetchRun | None:
+    def fetch(self) -> Run | None:
         """The job by which a daemon fetches the source, the last one where it has ended; None where none does."""
         return self._fetcher.run if self._fetcher is not None else None
 

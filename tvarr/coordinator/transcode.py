@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
-from uuid import uuid4
 
 from tvarr.background import log_ids
-from tvarr.cluster.model import JobSpec, MoveKind, Need, Placement
-from tvarr.cluster.waiting import Waiting
+from tvarr.cluster.model import JobSpec, MoveKind, Need
 from tvarr.coordinator import metrics
-from tvarr.coordinator.clock import Since
 from tvarr.coordinator.daemons import Daemons, JobSlot
-from tvarr.coordinator.endings import STDERR_LINES, Ending, PastJob
 from tvarr.coordinator.pace import Pace
 from tvarr.coordinator.profiles import Plan
+from tvarr.coordinator.run import LARGEST_SAMPLE_BYTES, Run
 from tvarr.coordinator.signals import Signal
 from tvarr.errors import ErrorCode, JobError
 from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Tracks
@@ -32,9 +28,7 @@ log = logging.getLogger(__name__)
 
 LAST_WORDS_S = 1.0  # a stream that breaks while we send often has the daemon's reason still to be read
 BACK_TICKS = TICKS_PER_SECOND  # decode times of sound that step back by more are no encoder's doing
-RATE_OVER = 6  # reports, about one a second
 UNUSABLE_TICKS = 5 * TICKS_PER_SECOND  # so much output of which nothing could be used is no job
-LARGEST_SAMPLE_BYTES = 8 << 20  # no encoder of ours makes a picture of 8 MiB
 _SAMPLES_IN, _SAMPLES_OUT = (metrics.JOB_SAMPLES.labels(direction) for direction in ("in", "out"))
 STRAY_TICKS = 10 * TICKS_PER_SECOND  # output lies at most so far outside the input that was there
 
@@ -80,8 +74,8 @@ class Owner(Protocol):
         """There is, or should be, a better place for it."""
 
 
-class JobRun:
-    """One job's work. `go` returns when the daemon has given back all that was made of the input."""
+class JobRun(Run):
+    """One transcode's work. `go` returns when the daemon has given back all that was made of the input."""
 
     def __init__(
         self,
@@ -104,22 +98,11 @@ class JobRun:
         `replaces`: the job that it shall take over from while that runs on, by a move of the kind `move`, `to` the
         daemon of this id, if one is named.
         """
-        self.id = uuid4().hex[:12]
-        self.name = name
+        super().__init__(name, daemons)
         self.plan = plan
         self.need = need
         self.next_seq = start_seq  # of the first event that the job has not taken
-        self.began = Since()
-        self.state = "placing"
-        self.placement: Placement | None = None
-        self.waited_s = 0.0  # in the queue, once it is over
-        self.daemon_name = ""
-        self.ack: messages.TranscodeAck | None = None
-        self.stats: messages.TranscodeStats | None = None
-        self._sizes: deque[tuple[float, int]] = deque(maxlen=RATE_OVER)  # of the output, and when
-        self.stderr: deque[str] = deque(maxlen=STDERR_LINES)  # ffmpeg's last lines
         self.output_since: float | None = None  # by the monotonic clock
-        self.lost_samples = 0  # evicted before the job could take them
         self.leave_reason = "nobody watches any more"  # told to the daemon where the job is cancelled
         self.leave_code = "closed"
         self.kinds = {target.track.id: target.track.kind for target in plan.targets}
@@ -128,7 +111,6 @@ class JobRun:
         self._to = to
         self._avoid = avoid
         self._owner = owner
-        self._daemons = daemons
         self._work = work
         self._serves = serves
         self._feed = feed
@@ -140,27 +122,8 @@ class JobRun:
         self.leading = next(iter(videos or self.kinds), -1)  # the track that shows whether it lives
 
     @property
-    def waiting(self) -> Waiting | None:
-        """What it waits for in the queue; None where it does not."""
-        return self._daemons.waiting(self.id)
-
-    @property
-    def queue_position(self) -> int:
-        """1 is next; 0: it does not wait."""
-        return self._daemons.ledger.position(self.id)
-
-    @property
     def lag_s(self) -> float:
-        """How much later its output comes than its source."""
         return self._pace.lag_ticks / TICKS_PER_SECOND if self._pace is not None else 0.0
-
-    @property
-    def output_kbps(self) -> float:
-        """What comes back, over the last few seconds."""
-        if len(self._sizes) < 2:
-            return 0.0
-        (since, before), (now, size) = self._sizes[0], self._sizes[-1]
-        return max(0, size - before) * 0.008 / (now - since) if now > since else 0.0
 
     async def go(self) -> None:
         """Places the job, which may wait for that, and runs it to its end.
@@ -186,9 +149,7 @@ class JobRun:
 
     async def _try(self, slot: JobSlot) -> JobError | None:
         """Runs the job where it was placed. Returns the driver's refusal of a session, and raises any other error."""
-        self.placement = slot.placement
-        self.daemon_name = self._daemons.name_of(slot.placement.daemon_id)
-        self.waited_s += slot.waited_s
+        self.placed(slot)
         slot.on_move = lambda kind, reason: self._owner.move(self, kind, reason)
         try:
             stream = await self._daemons.open(slot)
@@ -200,34 +161,18 @@ class JobRun:
             await stream.send(convert.start_to_wire(self._spec(slot, begin)))
             await self._run(slot, stream)
         except JobError as error:
-            self._remember(slot, error.code, str(error), error.stderr)
+            self.remember(slot, error.code, str(error), error.stderr)
             if slot.said and error.code is ErrorCode.SESSION_LIMIT:
                 return error
             self._daemons.failed(slot, error)
             raise
         except BaseException:
-            self._remember(slot, self.leave_code, self.leave_reason)
+            self.remember(slot, self.leave_code, self.leave_reason)
             self._daemons.cancel(slot, self.leave_reason)
             raise
-        self._remember(slot, "finished", "its input was used up")
+        self.remember(slot, "finished", "its input was used up")
         self._daemons.finished(slot)
         return None
-
-    def _remember(self, slot: JobSlot, code: str, reason: str, stderr: Sequence[str] = ()) -> None:
-        encoder = slot.placement.encoder
-        ack, stats = self.ack, self.stats
-        past = PastJob(
-            self.id,
-            self.name,
-            (ack.encoder if ack else "") or (encoder.name if encoder else ""),
-            self.began.at,
-            self.began.age_s,
-            Ending(code, reason, job_id=self.id, daemon_name=self.daemon_name),
-            stats.frames if stats else 0,
-            ack.command if ack else "",
-            tuple(stderr) or tuple(self.stderr),
-        )
-        self._daemons.remember(slot, past)
 
     def _spec(self, slot: JobSlot, begin: Begin) -> JobSpec:
         encoder = slot.placement.encoder
@@ -326,9 +271,7 @@ class JobRun:
                         await self._room()
                 case messages.TranscodeStats():
                     convert.finite(item)
-                    self.stats = item
-                    self._sizes.append((asyncio.get_running_loop().time(), item.output_bytes))
-                    self.stderr.extend(convert.clean(line, 500) for line in item.warnings)
+                    self.reported(item)
                 case messages.TranscodeAck():
                     self.ack = item
                     self._daemons.acked(slot)

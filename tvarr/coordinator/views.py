@@ -16,10 +16,9 @@ from tvarr.coordinator.endings import Ending, PastJob
 from tvarr.coordinator.history import STEP_S
 from tvarr.coordinator.outputs import Viewer
 from tvarr.coordinator.relay import Relay
+from tvarr.coordinator.run import Run
 from tvarr.coordinator.segmented import Session
 from tvarr.coordinator.source import redact
-from tvarr.coordinator.sources.fetch import FetchRun
-from tvarr.coordinator.transcode import JobRun
 from tvarr.coordinator.variant import Variant
 from tvarr.media.model import TICKS_PER_SECOND, Track
 from tvarr.wire import convert, messages
@@ -36,7 +35,6 @@ def when(wall: float) -> str:
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-Run = JobRun | FetchRun
 Runs = dict[str, tuple[Relay, str, Run]]
 """Every job, by its id, and its profile."""
 

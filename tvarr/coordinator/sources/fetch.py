@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
 from tvarr.background import log_ids
-from tvarr.cluster.model import JobSpec, MoveKind, Need, Placement, Source
-from tvarr.cluster.waiting import Waiting
-from tvarr.coordinator.clock import Since
+from tvarr.cluster.model import JobSpec, MoveKind, Need, Source
 from tvarr.coordinator.daemons import Daemons, JobSlot
-from tvarr.coordinator.endings import STDERR_LINES, Ending, PastJob
+from tvarr.coordinator.run import LARGEST_SAMPLE_BYTES, Run
 from tvarr.coordinator.source import SourceFailure, SourceSpec
 from tvarr.errors import ErrorCode, JobError, NoPlacement, QueueTimeout
 from tvarr.media.batching import QUICK_S
@@ -27,75 +24,15 @@ from tvarr.wire.streams import JobOutputs
 
 log = logging.getLogger(__name__)
 
-LARGEST_SAMPLE_BYTES = 8 << 20
-RATE_OVER = 6  # reports, about one a second
-
 _OF_THE_SOURCE = frozenset({ErrorCode.SOURCE_DENIED, ErrorCode.BAD_INPUT, ErrorCode.FFMPEG_EXITED})
 _OF_THE_JOB = frozenset({ErrorCode.UNSUPPORTED, ErrorCode.BAD_REQUEST})
-
-
-class FetchRun:
-    """One job that fetches: what people see of it. The names are those of `JobRun`."""
-
-    def __init__(self, name: str, daemons: Daemons) -> None:
-        self.id = uuid4().hex[:12]
-        self.name = name
-        self.began = Since()
-        self.state = "placing"
-        self.placement: Placement | None = None
-        self.waited_s = 0.0
-        self.daemon_name = ""
-        self.ack: messages.TranscodeAck | None = None
-        self.stats: messages.TranscodeStats | None = None
-        self.stderr: deque[str] = deque(maxlen=STDERR_LINES)
-        self.lost_samples = 0
-        self.lag_s = 0.0
-        self._sizes: deque[tuple[float, int]] = deque(maxlen=RATE_OVER)
-        self._daemons = daemons
-
-    @property
-    def waiting(self) -> Waiting | None:
-        return self._daemons.waiting(self.id)
-
-    @property
-    def queue_position(self) -> int:
-        return self._daemons.ledger.position(self.id)
-
-    @property
-    def output_kbps(self) -> float:
-        if len(self._sizes) < 2:
-            return 0.0
-        (since, before), (now, size) = self._sizes[0], self._sizes[-1]
-        return max(0, size - before) * 0.008 / (now - since) if now > since else 0.0
-
-    def placed(self, slot: JobSlot) -> None:
-        self.state, self.placement, self.waited_s = "starting", slot.placement, slot.waited_s
-        self.daemon_name = self._daemons.name_of(slot.placement.daemon_id)
-
-    def reported(self, stats: messages.TranscodeStats) -> None:
-        self.stats = stats
-        self._sizes.append((asyncio.get_running_loop().time(), stats.output_bytes))
-        self.stderr.extend(convert.clean(line, 500) for line in stats.warnings)
-
-    def past(self, code: str, error: JobError | None, reason: str) -> PastJob:
-        return PastJob(
-            self.id,
-            self.name,
-            "",
-            self.began.at,
-            self.began.age_s,
-            Ending(code, reason, job_id=self.id, daemon_name=self.daemon_name),
-            0,
-            self.ack.command if self.ack else "",
-            (error.stderr if error is not None else ()) or tuple(self.stderr),
-        )
 
 
 class FetchedSource:
     """One connection of a daemon's: a `Media` for the intake."""
 
     def __init__(
-        self, run: FetchRun, daemons: Daemons, slot: JobSlot, stream: JobOutputs, on_bytes: Callable[[int], None]
+        self, run: Run, daemons: Daemons, slot: JobSlot, stream: JobOutputs, on_bytes: Callable[[int], None]
     ) -> None:
         self._run = run
         self._daemons = daemons
@@ -188,7 +125,7 @@ class Fetcher:
 
         `batch_age_s`: for so long what comes may be gathered, once the source runs.
         """
-        self.run: FetchRun | None = None  # the present one, or the last
+        self.run: Run | None = None  # the present one, or the last
         self._name = f"{name}/source"
         self._daemons = daemons
         self._source_id = source_id
@@ -205,7 +142,7 @@ class Fetcher:
 
         `on_bytes` is told the size of what comes. Raises `SourceFailure`, also for a `JobError` of the block.
         """
-        run = self.run = FetchRun(self._name, self._daemons)
+        run = self.run = Run(self._name, self._daemons)
         need = Need((), policy=self._policy, source=self._source_id, protocol=spec.scheme)
         with log_ids(job_id=run.id):
             try:
@@ -214,6 +151,7 @@ class Fetcher:
                 run.state = "ended"
                 raise SourceFailure(f"no daemon fetches the source: {error}", answer=error) from error
             run.placed(slot)
+            run.state = "starting"
             source: FetchedSource | None = None
             try:
                 stream = await self._daemons.open(slot)
@@ -221,7 +159,7 @@ class Fetcher:
                 source = FetchedSource(run, self._daemons, slot, stream, on_bytes)
                 yield source
             except JobError as error:
-                self._daemons.remember(slot, run.past(error.code, error, str(error)))
+                run.remember(slot, error.code, str(error), error.stderr)
                 self._daemons.failed(slot, error)
                 self._avoid = frozenset()
                 if error.code is ErrorCode.SOURCE_UNREACHABLE:
@@ -230,11 +168,11 @@ class Fetcher:
             except BaseException as error:
                 moved = isinstance(error, SourceFailure) and error.at_once
                 reason = str(error) if isinstance(error, SourceFailure) else "nobody watches any more"
-                self._daemons.remember(slot, run.past("moved" if moved else "closed", None, reason))
+                run.remember(slot, "moved" if moved else "closed", reason)
                 self._daemons.cancel(slot, reason)
                 raise
             else:
-                self._daemons.remember(slot, run.past("finished", None, "the source ended"))
+                run.remember(slot, "finished", "the source ended")
                 self._daemons.finished(slot)
                 self._avoid = frozenset()
             finally:
