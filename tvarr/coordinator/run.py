@@ -66,6 +66,7 @@ class Run:
         self.waited_s += slot.waited_s
 
     def reported(self, stats: messages.TranscodeStats) -> None:
+        convert.finite(stats)
         self.stats = stats
         self._sizes.append((asyncio.get_running_loop().time(), stats.output_bytes))
         self.stderr.extend(convert.clean(line, 500) for line in stats.warnings)

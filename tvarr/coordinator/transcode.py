@@ -270,7 +270,6 @@ class JobRun(Run):
                     if self._feed.full_speed:
                         await self._room()
                 case messages.TranscodeStats():
-                    convert.finite(item)
                     self.reported(item)
                 case messages.TranscodeAck():
                     self.ack = item
