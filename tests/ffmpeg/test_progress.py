@@ -22,7 +22,7 @@ progress=continue
 """
 AUDIO_END = b"bitrate=N/A\ntotal_size=N/A\nout_time_us=N/A\nspeed=N/A\nprogress=end\n"
 BLOCKS = [
-    Progress(frames=150, fps=25.03, out_time_us=5_995_000, output_bytes=608_744, speed=1.0, duplicated=1, dropped=2),
+    Progress(frames=150, fps=25.03, out_time_us=5_995_000, speed=1.0),
     Progress(ended=True),
 ]
 

@@ -59,7 +59,7 @@ HTTP_SHUTDOWN_S = 2.0  # open streams are given this long when the coordinator e
 
 @dataclass(frozen=True, kw_only=True)
 class CoordinatorOptions:
-    """What `tvarr coordinator` was told; the fields are those of the command line."""
+    """What the role needs of the command line of `tvarr coordinator`; the fields have the same names."""
 
     host: str
     http_port: int
@@ -85,8 +85,6 @@ class CoordinatorOptions:
     no_http_auth: bool
     tls_cert: Path | None
     tls_key: Path | None
-    log_level: str
-    log_format: str
 
 
 class Coordinator:

@@ -63,8 +63,6 @@ class IngestStatus:
     dropped_samples: int  # of video, between a reconnection and its first keyframe
     demux: DemuxStats  # of all connections and laps, as all counts here
     timeline: TimelineStats
-    connected_at: float | None  # Unix time, seconds
-    last_data_at: float | None
 
 
 class Ingest:
@@ -101,8 +99,6 @@ class Ingest:
         self._laps = 0
         self._bytes = 0
         self._quiet_s = 0.0  # waited for data since the last picture or sound
-        self._connected_at: float | None = None
-        self._last_data_at: float | None = None
 
     @property
     def full_speed(self) -> bool:
@@ -132,8 +128,6 @@ class Ingest:
             dropped_samples=self._intake.dropped_samples,
             demux=self._intake.demux_stats,
             timeline=self._intake.timeline.stats,
-            connected_at=self._connected_at,
-            last_data_at=self._last_data_at,
         )
 
     async def run(self, sink: Sink, room: Room) -> None:
@@ -208,7 +202,6 @@ class Ingest:
         if self._fetcher is None:
             raise SourceFailure(f"nobody is here to fetch {self._spec.scheme}: sources")
         async with self._fetcher.open(self._spec, full_speed=self.full_speed, on_bytes=self._count) as source:
-            self._connected_at = time.time()
             self._intake.begin(media=source)
             self._quiet_s = 0.0
             while (events := await self._fetched_events(source)) is not None:
@@ -230,7 +223,6 @@ class Ingest:
 
     async def _read_here(self, sink: Sink, room: Room) -> None:
         async with self._open() as stream:
-            self._connected_at = time.time()
             self._finite = stream.finite
             self._intake.begin(stream.content_type)
             self._quiet_s = 0.0
@@ -365,7 +357,6 @@ class Ingest:
     def _count(self, size: int) -> None:
         self._bytes += size
         self._meter.add(size, time.monotonic())
-        self._last_data_at = time.time()
 
     def _take(self, data: bytes) -> list[Event]:
         before = self._intake.media_samples

@@ -13,15 +13,12 @@ MAX_BLOCK_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One block. What ffmpeg does not know (`N/A`) or does not say (frames without video) is zero."""
+    """What is of use in one block. What ffmpeg does not know (`N/A`) or does not say (frames without video) is zero."""
 
     frames: int = 0
     fps: float = 0.0
     out_time_us: int = 0  # end of the output so far, under -copyts an absolute time
-    output_bytes: int = 0
     speed: float = 0.0  # media time over wall time
-    duplicated: int = 0
-    dropped: int = 0
     ended: bool = False  # the last block
 
 
@@ -60,10 +57,7 @@ def _progress(block: dict[str, str], *, ended: bool) -> Progress:
         frames=int(_number(block.get("frame", ""))),
         fps=_number(block.get("fps", "")),
         out_time_us=int(_number(block.get("out_time_us", ""))),
-        output_bytes=int(_number(block.get("total_size", ""))),
         speed=_number(block.get("speed", "").removesuffix("x")),
-        duplicated=int(_number(block.get("dup_frames", ""))),
-        dropped=int(_number(block.get("drop_frames", ""))),
         ended=ended,
     )
 
