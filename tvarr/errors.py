@@ -82,15 +82,13 @@ class NoPlacement(TvarrError):
 
 
 class ConnectionsTaken(TvarrError):
-    """A channel group has as many connections to its provider as it may: HTTP 503 with `reasons`, one line for each.
+    """A channel group has as many connections to its provider as it may: HTTP 503 with `reasons`, one line for each."""
 
-    `retry_after_s`: when it is worth another try; nobody knows when a viewer leaves.
-    """
+    retry_after_s = 10.0  # nobody knows when a viewer leaves
 
-    def __init__(self, message: str, reasons: Sequence[str] = (), retry_after_s: float = 10.0) -> None:
+    def __init__(self, message: str, reasons: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.reasons = tuple(reasons)
-        self.retry_after_s = retry_after_s
 
 
 class QueueTimeout(TvarrError):

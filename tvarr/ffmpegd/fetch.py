@@ -29,7 +29,7 @@ from tvarr.ffmpeg.process import PIPE_BYTES, FfmpegProcess
 from tvarr.ffmpegd.job import FULL_SPEED_PAUSE_S, STATS_S, JobStream
 from tvarr.media.batching import QUICK_S, Batcher, Rhythm
 from tvarr.media.decode_times import DecodeTimes
-from tvarr.media.model import Event, Kind, Sample, Tracks
+from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Tracks
 from tvarr.media.mpegts.demux import Demuxer
 from tvarr.media.mpegts.stamp import signed_33
 from tvarr.wire import convert, messages
@@ -41,7 +41,7 @@ SILENCE_S = 10.0  # a source that sends nothing for so long, at first or later, 
 FIRST_SAMPLE_S = 15.0  # and one that sends only what can't be read for so long
 REPORT_WITHIN_S = 2.0  # from ffmpeg's first output to what it says of the input, which it wrote before
 MAX_STREAMS = 64  # of ffmpeg's report
-MAX_REORDER_TICKS = 10 * 90_000  # a PTS further above its DTS is damaged, and the DTS is taken for it
+MAX_REORDER_TICKS = 10 * TICKS_PER_SECOND  # a PTS further above its DTS is damaged, and the DTS is taken for it
 
 
 class FetchJob:
@@ -59,7 +59,6 @@ class FetchJob:
         capabilities: Capabilities,
         *,
         silence_s: float = SILENCE_S,
-        first_sample_s: float = FIRST_SAMPLE_S,
     ) -> None:
         """`spec.fetch` is the source."""
         assert spec.fetch is not None
@@ -69,7 +68,6 @@ class FetchJob:
         self._ffmpeg = ffmpeg
         self._capabilities = capabilities
         self._silence_s = silence_s
-        self._first_sample_s = first_sample_s
         self._started_at = time.monotonic()
         self._process: FfmpegProcess | None = None
         self._tracks = Tracks(())
@@ -150,7 +148,7 @@ class FetchJob:
                 await self._end_process()
                 return Way()
             await self._send(events, batcher)
-            if not self._samples and time.monotonic() - began_at > self._first_sample_s:
+            if not self._samples and time.monotonic() - began_at > FIRST_SAMPLE_S:
                 raise self._without_samples(demuxer)
             if self._samples and len(data) < PIPE_BYTES // 2:
                 await asyncio.sleep(FULL_SPEED_PAUSE_S if self._spec.full_speed else rhythm.pause_s(time.monotonic()))

@@ -30,10 +30,10 @@ class Inventory:
     platform: str = sys.platform
 
 
-def take_inventory(nvml: Nvml | None = None, *, sys_root: Path = drm.SYS, dev_root: Path = drm.DEV) -> Inventory:
+def take_inventory(*, sys_root: Path = drm.SYS, dev_root: Path = drm.DEV) -> Inventory:
     """Looks at the host. Never raises; may block for some 100 ms while a sleeping NVIDIA driver wakes up."""
     nodes = render_nodes(sys_root, dev_root)
-    nvidia = (nvml or Nvml()).gpus()
+    nvidia = Nvml().gpus()
     by_address = {node.address: node for node in nodes}
     gpus = [_nvidia(gpu, nvidia.driver, by_address.pop(gpu.pci_address, None)) for gpu in nvidia.gpus]
     others = list(by_address.values())

@@ -31,13 +31,12 @@ class StatsReader:
         gpus: Sequence[Gpu] = (),
         pools: Sequence[SessionPool] = (),
         *,
-        nvml: Nvml | None = None,
         sys_root: Path = SYS,
         pressure: Path = PRESSURE,
     ) -> None:
         self._gpus = tuple(gpus)
         self._pools = tuple(pools)
-        self._nvml = nvml or Nvml()
+        self._nvml = Nvml()
         self._pci = sys_root / "bus" / "pci" / "devices"
         self._pressure = pressure
         self._process = psutil.Process()

@@ -123,9 +123,7 @@ def _trial(row: FamilyRow, encoder: Encoder, gpu: Gpu | None) -> Trial:
     return Trial(encoder, attempts, environment(encoder), lane=NVIDIA_HOST_POOL if gpu.restricted else gpu.id)
 
 
-async def run_trials(
-    path: str, trials: Sequence[Trial], *, timeout_s: float = TIMEOUT_S, progress: Progress | None = None
-) -> list[Encoder]:
+async def run_trials(path: str, trials: Sequence[Trial], *, progress: Progress | None = None) -> list[Encoder]:
     """Runs all trials, `CONCURRENCY` at a time, and returns the encoders in the same order, as they turned out.
 
     Trials that need one of few sessions wait for each other, so that they don't report each other as a full GPU.
@@ -137,7 +135,7 @@ async def run_trials(
     async def one(trial: Trial) -> Encoder:
         nonlocal done
         async with lanes[trial.lane] if trial.lane else nullcontext(), slots:
-            encoder = await run_trial(path, trial, timeout_s=timeout_s)
+            encoder = await run_trial(path, trial)
         done += 1
         if progress is not None:
             progress(done, len(trials), encoder.name)

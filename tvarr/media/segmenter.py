@@ -59,7 +59,7 @@ class _Open:
 class Segmenter:
     """Events in, cuts out.
 
-    * A segment ends at the first keyframe of the first video track that is `target_ticks` or more (by less than half a
+    * A segment ends at the first keyframe of the first video track that is `TARGET_TICKS` or more (by less than half a
       frame less) behind its start; without pictures, or while they have stopped, at the first frame of the first sound.
       Where tracks change, or a keyframe's configuration, it ends at that keyframe whatever its length, and so it does
       where it had to begin without one.
@@ -68,9 +68,8 @@ class Segmenter:
     * Pictures before the first keyframe are left out.
     """
 
-    def __init__(self, configuration: Configuration | None = None, target_ticks: int = TARGET_TICKS) -> None:
+    def __init__(self, configuration: Configuration | None = None) -> None:
         self._configuration = configuration
-        self._target_ticks = target_ticks
         self._tracks = Tracks(())
         self._first_video: Track | None = None
         self._open = _Open(self._tracks)
@@ -208,7 +207,7 @@ class Segmenter:
             self._changed = self._changed or reconfigured
             return True
         half_ticks = self._frame_ticks.get(sample.track, 0) // 2
-        return length >= self._target_ticks - min(half_ticks, self._target_ticks // 2)
+        return length >= TARGET_TICKS - min(half_ticks, TARGET_TICKS // 2)
 
     def _is_reconfigured(self, track: Track, sample: Sample) -> bool:
         if self._configuration is None or (new := self._configuration(track, sample.data)) is None:

@@ -18,6 +18,8 @@ from tvarr.wire.codec import decode_message, encode_message
 from tvarr.wire.protocol import CHANNEL_OPTIONS, COORDINATOR_SERVICE, FFMPEGD_SERVICE, PROTOCOL_VERSION, Endpoint
 from tvarr.wire.streams import CoordinatorMessages, JobInputs, JobOutputs, MessageStream, connection_lost
 
+ANSWER_WITHIN_S = 10.0  # a unary call
+PROBE_WITHIN_S = 120.0  # one that tries every encoder first
 GOODBYE_S = 1.0  # an ended stream waits this long for the coordinator's status before it is cut
 
 _REFUSALS = {
@@ -81,16 +83,14 @@ AnswerT = TypeVar("AnswerT", bound=betterproto2.Message)
 
 
 class Calls:
-    """The unary calls of `Ffmpegd`, on one connection. Each takes at most `timeout_s`, a probe `probe_timeout_s`.
+    """The unary calls of `Ffmpegd`, on one connection. Each takes at most `ANSWER_WITHIN_S`, a probe `PROBE_WITHIN_S`.
 
     They raise `Refused` (the token, the protocol version, or no daemon that listens), `InvalidRequest`, and `JobError`
     with `CONNECTION_LOST` where the daemon does not answer.
     """
 
-    def __init__(self, endpoint: Endpoint, timeout_s: float = 10.0, probe_timeout_s: float = 120.0) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._timeout_s = timeout_s
-        self._probe_timeout_s = probe_timeout_s
         self._channel = _channel(endpoint)
 
     async def close(self) -> None:
@@ -98,20 +98,20 @@ class Calls:
 
     async def register(self, client_name: str) -> m.RegisterReply:
         request = m.RegisterRequest(protocol_version=PROTOCOL_VERSION, client_name=client_name)
-        return await self._ask("Register", request, m.RegisterReply, self._timeout_s)
+        return await self._ask("Register", request, m.RegisterReply)
 
     async def get_stats(self) -> m.Heartbeat:
-        return await self._ask("GetStats", m.StatsRequest(), m.Heartbeat, self._timeout_s)
+        return await self._ask("GetStats", m.StatsRequest(), m.Heartbeat)
 
     async def probe(self, max_age_s: float) -> m.Capabilities:
-        return await self._ask("Probe", m.ProbeRequest(max_age_s=max_age_s), m.Capabilities, self._probe_timeout_s)
+        return await self._ask("Probe", m.ProbeRequest(max_age_s=max_age_s), m.Capabilities, PROBE_WITHIN_S)
 
     async def _ask(
-        self, method: str, request: betterproto2.Message, answer: type[AnswerT], timeout_s: float
+        self, method: str, request: betterproto2.Message, answer: type[AnswerT], within_s: float = ANSWER_WITHIN_S
     ) -> AnswerT:
         call = self._channel.unary_unary(f"/{FFMPEGD_SERVICE}/{method}")
         try:
-            data = await call(encode_message(request), metadata=_metadata(self._endpoint), timeout=timeout_s)
+            data = await call(encode_message(request), metadata=_metadata(self._endpoint), timeout=within_s)
         except grpc.RpcError as error:
             raise _explain_client(error, self._endpoint) from error
         return decode_message(answer, data)

@@ -39,10 +39,9 @@ class _Shown:
 
 @dataclass(slots=True)
 class Card:
-    """One thing on a board. `css` are its classes."""
+    """One thing on a board."""
 
     key: str
-    css: str
     mark: Hashable = None
     parts: dict[str, _Shown] = field(default_factory=dict)
     version: int = 0  # of the board, when it came
@@ -56,7 +55,7 @@ class Card:
             f'<div id="{escape(self.part_id(name))}" class="part-{name}">{shown.html}</div>'
             for name, shown in self.parts.items()
         )
-        return f'<article id="{escape(self.element)}" class="{self.css}">{inner}</article>'
+        return f'<article id="{escape(self.element)}" class="card">{inner}</article>'
 
     def part_id(self, name: str) -> str:
         return f"{name}-{self.key}"
@@ -66,16 +65,13 @@ class Board:
     """The cards of one page. `refresh` looks what is new; `follow` gives it to one listener as it comes.
 
     `marks` gives each thing's key, in order, and a value that changes when it does (None: it may have changed);
-    `parts` the parts of one; KeyError or LookupError from it: it is gone.
+    `parts` the parts of one; a LookupError from it: it is gone.
     """
 
-    def __init__(
-        self, marks: Callable[[], Mapping[str, Hashable]], parts: Callable[[str], Sequence[Part]], css: str = "card"
-    ) -> None:
+    def __init__(self, marks: Callable[[], Mapping[str, Hashable]], parts: Callable[[str], Sequence[Part]]) -> None:
         self.listeners = 0
         self._marks = marks
         self._parts = parts
-        self._css = css
         self._cards: dict[str, Card] = {}
         self._epoch = secrets.token_hex(4)
         self._version = 0
@@ -103,7 +99,7 @@ class Board:
             cards: dict[str, Card] = {}
             rendered = 0
             for key, mark in self._marks().items():
-                card = self._cards.get(key) or Card(key, self._css, version=version)
+                card = self._cards.get(key) or Card(key, version=version)
                 if card.version == version or mark is None or card.mark != mark:
                     try:
                         changed |= self._render(card, version)
