@@ -136,7 +136,8 @@ async def test_a_wrong_token_is_refused_before_anything_runs(token: str, caplog:
     async with serving(application) as endpoint:
         for _ in range(2):
             async with dial_attach(replace(endpoint, token=token)) as stream:
-                with pytest.raises(Refused, match=f"127.0.0.1:{endpoint.port}: it does not take the token"):
+                words = f"127.0.0.1:{endpoint.port}: it does not take the token; .*auth-token"
+                with pytest.raises(Refused, match=words):
                     await stream.receive()
         async with dial_work(replace(endpoint, token=token)) as job:
             with pytest.raises(JobError) as caught:
@@ -145,6 +146,30 @@ async def test_a_wrong_token_is_refused_before_anything_runs(token: str, caplog:
     warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert "refused a gRPC call from 127.0.0.1" in warnings[0]
+
+
+async def a_web_server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+async def test_a_wrong_port_is_told_in_words() -> None:
+    async with await asyncio.start_server(a_web_server, "127.0.0.1", 0) as there:
+        port = there.sockets[0].getsockname()[1]
+        async with dial_attach(Endpoint("127.0.0.1", port, TOKEN)) as stream:
+            with pytest.raises(JobError, match=rf"127.0.0.1:{port}: a web server answers there; .*--grpc-port"):
+                await stream.receive()
+    async with dial_attach(Endpoint("127.0.0.1", port, TOKEN)) as stream:
+        with pytest.raises(JobError, match=rf"127.0.0.1:{port}: nothing listens there \(connection refused\)$"):
+            await stream.receive()
+
+
+async def test_an_unknown_host_is_told_in_words() -> None:
+    async with dial_attach(Endpoint("coordinator.invalid", 9090, TOKEN)) as stream:
+        with pytest.raises(JobError, match=r"coordinator.invalid:9090: the host is unknown$"):
+            await stream.receive()
 
 
 @asynccontextmanager

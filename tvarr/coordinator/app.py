@@ -362,6 +362,8 @@ async def _serve_http(stack: AsyncExitStack, coordinator: Coordinator, certifica
         )
     except OSError as error:
         reason = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:  # which asyncio says at length
+            reason = "it is in use by another program"
         raise StartError(f"--http-port {options.http_port} on {options.host} can't be used: {reason}") from error
     stack.callback(listening.close)
     for one in listening.sockets:  # and so for what it accepts: who vanished is known by what it does not acknowledge

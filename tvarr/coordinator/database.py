@@ -135,6 +135,8 @@ class Database:
                 self.connection.close()
                 raise
         except (sqlite3.Error, ValidationError) as error:
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY:
+                raise StartError(f"the store {self.path} is locked: another coordinator uses this --data-dir") from None
             words = words_of(error) if isinstance(error, ValidationError) else str(error)
             raise StartError(f"the store {self.path} can't be read: {words}{self._way_out()}") from None
 

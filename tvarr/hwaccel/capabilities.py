@@ -97,7 +97,8 @@ async def _encoders(
     tried = await run_trials(ffmpeg.path, trials, progress=progress)
     for encoder in tried:
         if not encoder.verified:
-            log.info("encoder %s %s: %s", encoder.name, encoder.device, encoder.reason)
+            on = f" on {encoder.device}" if encoder.device else ""
+            log.info("encoder %s%s does not work: %s", encoder.name, on, encoder.reason)
     if tried:
         cache.save(cache_dir, key, [*known, *tried])
     return _in_order([*known, *tried, *plan.settled], inventory)

@@ -39,7 +39,7 @@ async def dial_attach(endpoint: Endpoint) -> AsyncIterator[CoordinatorMessages]:
     """
     channel = _channel(endpoint)
     call = _call(channel, f"/{COORDINATOR_SERVICE}/Attach", endpoint)
-    stream = CoordinatorMessages(call, lambda error: _explain(error, endpoint))
+    stream = CoordinatorMessages(call, lambda error: _explain_attach(error, endpoint))
     try:
         yield stream
     finally:
@@ -159,6 +159,9 @@ async def _end(
 _UNTRUSTED = re.compile(r"handshake failed.*(?:CERTIFICATE_VERIFY_FAILED|BAD_SIGNATURE): ([^:]+)|(Hostname Verif[^.]*)")
 _NO_TLS_THERE = re.compile("handshake failed.*WRONG_VERSION_NUMBER")
 _MAYBE_TLS_THERE = re.compile("failed to connect.*Socket closed")
+_HTTP_THERE = re.compile("Trying to connect an http1|missing selected ALPN property")
+_NOTHING_THERE = re.compile("failed to connect.*Connection refused")
+_HOST_UNKNOWN = re.compile("Domain name not found|DNS resolution failed.*not found", re.IGNORECASE)
 
 
 def _tls_words(details: str, endpoint: Endpoint) -> str:
@@ -170,10 +173,19 @@ def _tls_words(details: str, endpoint: Endpoint) -> str:
     return "it does not speak TLS; use grpc://" if _NO_TLS_THERE.search(details) else ""
 
 
+def _address_words(details: str) -> str:
+    """What is wrong with the address, empty where that is not what went wrong."""
+    if _HTTP_THERE.search(details):
+        return "a web server answers there; workers need the coordinator's --grpc-port, 9090 unless it was set"
+    if _NOTHING_THERE.search(details):
+        return "nothing listens there (connection refused)"
+    return "the host is unknown" if _HOST_UNKNOWN.search(details) else ""
+
+
 def _words(error: grpc.RpcError, endpoint: Endpoint) -> str:
     """`host:port: what went wrong`, on one line."""
     details = " ".join((error.details() or error.code().name.lower().replace("_", " ")).split())
-    return f"{endpoint.target}: {_tls_words(details, endpoint) or details}"
+    return f"{endpoint.target}: {_tls_words(details, endpoint) or _address_words(details) or details}"
 
 
 def _explain(error: grpc.RpcError, endpoint: Endpoint) -> TvarrError:
@@ -183,6 +195,13 @@ def _explain(error: grpc.RpcError, endpoint: Endpoint) -> TvarrError:
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return WireError(_words(error, endpoint))
     return connection_lost(_words(error, endpoint))
+
+
+def _explain_attach(error: grpc.RpcError, endpoint: Endpoint) -> TvarrError:
+    explained = _explain(error, endpoint)
+    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+        return Refused(f"{explained}; it takes the one in its data folder's auth-token, or given as --auth-token there")
+    return explained
 
 
 def _explain_job(error: grpc.RpcError, endpoint: Endpoint) -> TvarrError:
