@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -104,6 +106,24 @@ def test_the_demo_itself() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "pictures of h264 640x360" in done.stdout
     assert "1 daemon, 1 relay, 1 job, 1 viewer" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["TVARR_HTTP_PORT", "TVARR_GRPC_PORT"])
+def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ports = {"TVARR_HTTP_PORT": "0", "TVARR_GRPC_PORT": "0", name: str(port)}
+        done = subprocess.run(
+            [sys.executable, "-m", "tvarr.demo", "run"],
+            env={**os.environ, **ports, "TVARR_HOST": "127.0.0.1", "TVARR_DATA_DIR": str(tmp_path / "data")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == f"demo: port {port} is in use; to take another: {name}={port + 1} make run\n"
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["walk"]])

@@ -7,6 +7,7 @@ profile `h264` for ten seconds, and ends with 0, or with 1 and the reason.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -108,6 +109,8 @@ def run() -> None:
     channel. The coordinator keeps its hash, so later starts need none.
     """
     config = load(CoordinatorConfig, {})
+    for name, port in (("TVARR_HTTP_PORT", config.http_port), ("TVARR_GRPC_PORT", config.grpc_port)):
+        _must_be_free(config, name, port)
     environ = dict(os.environ)
     made = ""
     if not (config.admin_password or config.no_http_auth or (config.data_dir / "tvarr.db").exists()):
@@ -118,11 +121,31 @@ def run() -> None:
     os.execve(RUN_ROLES, [str(RUN_ROLES), "all"], environ)  # noqa: S606 - its shell is in its first line
 
 
+def _api(config: CoordinatorConfig) -> Api:
+    host = "127.0.0.1" if config.host in {"0.0.0.0", "::"} else config.host
+    return Api(f"http://{host}:{config.http_port}", config.admin_password)
+
+
+def _must_be_free(config: CoordinatorConfig, name: str, port: int) -> None:
+    """Raises DemoFailed where a port is taken: `run-roles.sh` would try again and again, and the greeting find another.
+
+    `name` is the environment variable that chooses it.
+    """
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        socket.create_server((config.host, port), family=family).close()
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return  # the role itself says what is wrong
+        here = _api(config)
+        running = f"; tvarr runs here already, at {here.base}/" if here.ready() else ""
+        raise DemoFailed(f"port {port} is in use{running}; to take another: {name}={port + 1} make run") from None
+
+
 def greet(*, first: bool) -> None:
     """Waits for both roles, adds the demo channel where there is no channel, and says where everything is."""
     config = load(CoordinatorConfig, {})
-    host = "127.0.0.1" if config.host in {"0.0.0.0", "::"} else config.host
-    api = Api(f"http://{host}:{config.http_port}", config.admin_password)
+    api = _api(config)
     parent = os.getppid()
 
     def ready() -> bool:
