@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from tvarr import resources
-from tvarr.coordinator.web import catalogue, catalogue_pages, cluster, groups, health, pages, tuner
+from tvarr.coordinator.web import catalogue, catalogue_pages, cluster, groups, health, lists, pages, tuner
 from tvarr.coordinator.web.boards import BoardMaker
 from tvarr.coordinator.web.denials import DENIALS, Denials
 from tvarr.coordinator.web.events import Events
@@ -29,6 +29,7 @@ async def description(request: web.Request) -> web.Response:
 
 ROUTES: tuple[Route, ...] = (
     *catalogue.ROUTES,
+    *lists.ROUTES,
     *groups.ROUTES,
     *cluster.ROUTES,
     *health.ROUTES,

@@ -20,8 +20,9 @@ from tvarr.coordinator.models import (
     parse,
     version_of,
 )
-from tvarr.coordinator.web.catalogue import MAX_LIST_BYTES, delete_channel, edit_channel, fetch_list, import_list
+from tvarr.coordinator.web.catalogue import delete_channel, edit_channel
 from tvarr.coordinator.web.groups import group_views
+from tvarr.coordinator.web.lists import MAX_LIST_BYTES, fetch_list, import_list
 from tvarr.coordinator.web.problems import answer_for
 from tvarr.coordinator.web.rendering import form_of, render
 from tvarr.coordinator.web.services import own_url, services_of
