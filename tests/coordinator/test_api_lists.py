@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from yarl import URL
 
 from tests.coordinator.test_api_catalogue import Served, ask
 from tests.coordinator.web_server import serving
@@ -47,6 +49,8 @@ async def test_a_list_as_the_body(served: Served) -> None:
             "reason": "url: nobody reads gopher:; " + READ,
         }
     ]
+    lacks = await ask(client, "POST", "/api/v1/channels/import", 200, data="#EXTM3U\n#EXTINF:-1,One\n")
+    assert lacks["refused"] == [{"line": 2, "name": "One", "reason": "no URL follows"}]
     again = await ask(client, "POST", "/api/v1/channels/import", 200, data=LIST)
     assert (len(again["added"]), len(again["kept"]), len(again["refused"])) == (0, 2, 1)
     assert len(await ask(client, "GET", "/api/v1/channels", 200)) == 2
@@ -119,10 +123,13 @@ async def test_a_list_by_its_address(served: Served) -> None:
         url = str(server.make_url("/list.m3u"))
         result = await ask(client, "POST", "/api/v1/channels/import", 200, json={"url": url})
         assert len(result["added"]) == 2
+        for kind in ("application/x-www-form-urlencoded", "text/plain"):  # the first is what `curl -d` says
+            body = {"data": json.dumps({"url": url}), "headers": {"Content-Type": kind}}
+            assert len((await ask(client, "POST", "/api/v1/channels/import", 200, **body))["kept"]) == 2
         problem = await ask(client, "POST", "/api/v1/channels/import", 502, json={"url": url[:-1]})
         assert "the server answered 403" in problem["detail"]
     problem = await ask(client, "POST", "/api/v1/channels/import", 502, json={"url": url})
-    assert problem["detail"].startswith("the list can't be read: ")
+    assert problem["detail"] == f"the list can't be read: {URL(url).authority} refuses the connection"
 
 
 async def test_a_list_that_is_elsewhere_is_fetched_there_without_the_password(served: Served) -> None:

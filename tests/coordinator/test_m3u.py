@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tvarr.coordinator import m3u
 from tvarr.coordinator.m3u import Entry, decode, parse, write, write_sources
 from tvarr.coordinator.models import Channel
 from tvarr.errors import InvalidRequest
@@ -89,6 +90,23 @@ def test_a_line_without_end_is_refused_and_the_rest_is_read() -> None:
     long, good = parse("http://h/" + "x" * 20_000 + "\nhttp://h/b")
     assert "more than 16384 characters" in long.error
     assert good.url == "http://h/b"
+
+
+def test_a_channel_without_url_is_refused_and_the_rest_is_read() -> None:
+    text = '#EXTM3U\n#EXTINF:-1,A\n#EXTINF:-1,B\nhttp://h/b\n\n#EXTINF:-1 tvg-name="C"\n#EXTGRP:G\n'
+    assert parse(text) == [
+        Entry(line=2, name="A", url="", error="no URL follows"),
+        Entry(line=4, name="B", url="http://h/b"),
+        Entry(line=6, name="C", url="", error="no URL follows"),
+    ]
+
+
+def test_entries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(m3u, "MAX_ENTRIES", 2)
+    assert len(parse("#EXTINF:-1,A\nhttp://h/b\n#EXTINF:-1,C")) == 2
+    for line in ("http://h/a\n", "#EXTINF:-1,A\n"):
+        with pytest.raises(InvalidRequest, match="more than 2 channels"):
+            parse(line * 3 + "http://h/a")
 
 
 @pytest.mark.parametrize(

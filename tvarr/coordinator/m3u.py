@@ -23,7 +23,7 @@ _VLC_HEADERS = {"http-referrer": "Referer", "http-referer": "Referer", "http-ori
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One channel of a playlist, as it stands there; `line` is that of its URL, from 1."""
+    """One channel of a playlist, as it stands there; `line` is that of its URL, or of what has none, from 1."""
 
     line: int
     name: str
@@ -78,14 +78,18 @@ def parse(text: str) -> list[Entry]:
     pending: dict[str, str] = {}
     headers: dict[str, str] = {}
     group = ""
+    announced = 0  # the line of an `#EXTINF` whose URL has not come yet
     for number, raw in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
         line = raw.strip()
         if not line:
             continue
         if len(line) > MAX_LINE_CHARS:
             entries.append(Entry(number, "", "", error=f"the line has more than {MAX_LINE_CHARS} characters"))
-            pending, headers = {}, {}
+            pending, headers, announced = {}, {}, 0
         elif line.startswith("#EXTINF:"):
+            if announced:
+                entries.append(_without_url(announced, pending))
+            announced = number
             pending = {**_info(line), **({"user_agent": pending["user_agent"]} if "user_agent" in pending else {})}
         elif line.startswith("#EXTGRP:"):
             group = line.partition(":")[2].strip()
@@ -96,10 +100,12 @@ def parse(text: str) -> list[Entry]:
         elif line.startswith(_KODI_HEADERS):
             headers |= dict(parse_qsl(line.partition("=")[2]))
         elif not line.startswith("#"):
-            if len(entries) == MAX_ENTRIES:
-                raise InvalidRequest(f"more than {MAX_ENTRIES} channels")
             entries.append(_entry(number, line, {"group-title": group, **pending}, headers))
-            pending, headers = {}, {}
+            pending, headers, announced = {}, {}, 0
+        if len(entries) > MAX_ENTRIES:
+            raise InvalidRequest(f"more than {MAX_ENTRIES} channels")
+    if announced:
+        entries.append(_without_url(announced, pending))
     if not entries:
         raise InvalidRequest("there is no channel in it")
     return entries
@@ -135,6 +141,10 @@ def _json_headers(text: str) -> dict[str, str]:
     except (ValueError, RecursionError):
         return {}
     return {k: v for k, v in given.items() if isinstance(v, str)} if isinstance(given, dict) else {}
+
+
+def _without_url(number: int, info: dict[str, str]) -> Entry:
+    return Entry(number, info.get("name") or info.get("tvg-name", ""), "", error="no URL follows")
 
 
 def _entry(number: int, line: str, info: dict[str, str], given_headers: dict[str, str]) -> Entry:

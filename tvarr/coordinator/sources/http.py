@@ -229,14 +229,14 @@ async def _request(url: URL, headers: Mapping[str, str], session: aiohttp.Client
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
         )
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise _failure(error, url) from error
+        raise failure(error, url) from error
 
 
 def _host(url: URL) -> str:
     return f"[{url.host}]:{url.port}" if ":" in (url.host or "") else f"{url.host}:{url.port}"
 
 
-def _failure(error: Exception, url: URL) -> SourceFailure:
+def failure(error: Exception, url: URL) -> SourceFailure:
     """Why a request came to nothing, in words that name the host and nothing else of the URL."""
     where = _host(url)
     match error:

@@ -11,9 +11,10 @@ from yarl import URL
 
 from tvarr.coordinator import m3u
 from tvarr.coordinator.models import ChannelCreate, parse
+from tvarr.coordinator.sources.http import failure
 from tvarr.coordinator.sources.names import Names
 from tvarr.coordinator.web.catalogue import tell
-from tvarr.coordinator.web.routes import Route, json_answer, json_body
+from tvarr.coordinator.web.routes import Route, json_answer, json_of
 from tvarr.coordinator.web.schemas import ImportedLine, ImportFrom, ImportResult, RefusedLine
 from tvarr.coordinator.web.services import CoordinatorServices, own_url, services_of
 from tvarr.errors import InvalidRequest, SourceError
@@ -24,10 +25,9 @@ FETCH_TIMEOUT_S = 30.0
 
 
 async def import_channels(request: web.Request) -> web.Response:
-    if request.content_type == "application/json":
-        data = await fetch_list(parse(ImportFrom, await json_body(request)).url)
-    else:
-        data = await _read_capped(request.content)
+    data = await _read_capped(request.content)
+    if request.content_type == "application/json" or data.lstrip()[:1] == b"{":  # which begins no list
+        data = await fetch_list(parse(ImportFrom, json_of(data)).url)
     return json_answer(await import_list(services_of(request), data, own_url(request)))
 
 
@@ -89,6 +89,9 @@ async def fetch_list(url: str) -> bytes:
         raise SourceError(f"the list can't be read: no answer within {FETCH_TIMEOUT_S:g} s") from None
     except (aiohttp.InvalidURL, ValueError):
         raise InvalidRequest("url: is not a URL") from None
+    except aiohttp.ClientConnectorError as error:
+        there = URL.build(scheme="http", host=error.host, port=error.port)  # where a redirect led, perhaps
+        raise SourceError(f"the list can't be read: {failure(error, there)}") from None
     except aiohttp.ClientError as error:
         raise SourceError(f"the list can't be read: {error}") from None
 

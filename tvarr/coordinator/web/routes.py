@@ -65,8 +65,13 @@ def to_aiohttp(routes: Sequence[Route]) -> list[web.RouteDef]:
 
 async def json_body(request: web.Request) -> Any:  # noqa: ANN401 - any JSON value
     """The request's body. Raises `InvalidRequest`."""
+    return json_of(await request.read())
+
+
+def json_of(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
+    """What a body says. Raises `InvalidRequest`."""
     try:
-        return json.loads(await request.read())
+        return json.loads(body)
     except (ValueError, RecursionError) as error:
         words = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise InvalidRequest(f"the body is not JSON: {words}") from None
