@@ -150,6 +150,12 @@ def test_listen(text: str, value: object) -> None:
     assert ffmpegd(TVARR_LISTEN=text).listen == value
 
 
+@pytest.mark.parametrize(("text", "host"), [("tv.example", "tv.example"), ("::1", "::1"), ("[::1]", "::1")])
+def test_hosts(text: str, host: str) -> None:
+    config = coordinator(TVARR_HOST=text, TVARR_PUBLIC_HOST=text)
+    assert (config.host, config.public_host) == (host, host)
+
+
 @pytest.mark.parametrize(
     ("config", "flag", "text"),
     [
@@ -157,6 +163,7 @@ def test_listen(text: str, value: object) -> None:
         (CoordinatorConfig, "http_port", "65536"),
         (CoordinatorConfig, "http_port", "-1"),
         (CoordinatorConfig, "host", "http://x"),
+        (CoordinatorConfig, "host", "[::1"),
         (CoordinatorConfig, "exhausted_policy", "wait"),
         (CoordinatorConfig, "queue_timeout_s", "nan"),
         (CoordinatorConfig, "queue_timeout_s", "inf"),

@@ -211,6 +211,13 @@ def _listen(text: str) -> tuple[str, int]:
     return host or "0.0.0.0", _whole(0, 65535)(port)
 
 
+def _host(text: str) -> str:
+    """A name or an address, the latter without the brackets that it has in URLs."""
+    if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:.]+|\[[0-9A-Fa-f:.]+\]", text):
+        raise ValueError
+    return text.strip("[]")
+
+
 PORT = Takes("PORT", "a port from 0 (any free one) to 65535", _whole(0, 65535))
 SECONDS = Takes("SECONDS", "a number of seconds, 0 or more", _seconds(0))
 SOME_SECONDS = Takes("SECONDS", "a number of seconds, 0.1 or more", _seconds(0.1))
@@ -221,7 +228,7 @@ MEGABYTES = Takes("MB", "a whole number of megabytes, 1 or more", _whole(1))
 JOBS = Takes("N|auto", "a whole number, 1 or more, or auto", _or_auto(_whole(1)))
 CPU_JOBS = Takes("N|auto", "a whole number, 0 or more, or auto", _or_auto(_whole(0)))
 GPU_SESSIONS = Takes("N|GPU=N,...|auto", "a whole number, GPU-uuid=N,... or auto", _or_auto(_gpu_sessions))
-HOST = Takes("HOST", "a host name or an IP address", _matching(r"[\w.-]+|\[?[0-9A-Fa-f:.]+\]?"))
+HOST = Takes("HOST", "a host name or an IP address", _host)
 NAME = Takes("NAME", "a name of 1 to 64 printable characters", _matching(r"[^\x00-\x1f\x7f]{1,64}"))
 FOLDER = Takes("FOLDER", "a folder", _path)
 FILE = Takes("FILE", "a file", _path)
@@ -302,7 +309,12 @@ class CoordinatorConfig:
     auth_token: Annotated[
         str, Setting(TOKEN, "What daemons identify themselves with", "", "made and stored on first start", secret=True)
     ]
-    public_host: Annotated[str, Setting(HOST, "Host name that workers reach this machine by", "", "guessed")]
+    public_host: Annotated[
+        str,
+        Setting(
+            HOST, "Host name that workers reach this machine by", "", "--host, where it names one address; else guessed"
+        ),
+    ]
     exhausted_policy: Annotated[str, Setting(POLICY, "What to do when hardware sessions are exhausted", "fallback")]
     no_promotion: Annotated[
         bool, Setting(SWITCH, "Leave jobs that fell back to software there when hardware becomes free", False, "off")

@@ -33,7 +33,7 @@ def tvarr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     media = folder / "media"
     media.mkdir()
     make_clip(media / "clip.ts", size="320x180", seconds=20)
-    flags = ("--idle-linger", "1", "--public-host", "127.0.0.1")
+    flags = ("--idle-linger", "1")
     with cluster(folder, media_dir=media, coordinator_flags=flags) as running:
         for name in ("rack-1", "attic"):
             running.start_daemon(name, "--max-jobs", "8", "--max-cpu-jobs", "8", wait=False)

@@ -51,6 +51,7 @@ from tvarr.wire.server import serve_coordinator
 log = logging.getLogger(__name__)
 
 TOKEN_FILE = "auth-token"  # noqa: S105 - a file's name
+EVERY_INTERFACE = frozenset({"0.0.0.0", "::"})
 DEVICE_ID_SETTING = "hdhomerun_device_id"
 ACK_WITHIN_S = 120.0  # jobs watch their own start while input flows; without input no encoder opens
 HTTP_BACKLOG = 1024  # connections that wait to be accepted; the kernel's own limit is 4096
@@ -201,8 +202,7 @@ class Coordinator:
 
     def registration(self) -> dict[str, Any]:
         """What a new worker has to be told."""
-        host = self.options.public_host or _guess_host()
-        address = f"{host}:{self.grpc_port}"
+        address = f"{reachable_host(self.options.public_host, self.options.host)}:{self.grpc_port}"
         url = f"{'grpcs' if self.options.tls_cert else 'grpc'}://{self.token}@{address}"
         return {
             "coordinator_url": address,
@@ -433,11 +433,18 @@ async def _stored_device_id(store: Store) -> str:
 
 def _announce(coordinator: Coordinator, auth: Auth, http_port: int) -> None:
     """What a person wants to know on a start: where the dashboard is, and on the first one its password."""
-    host = coordinator.options.public_host or _guess_host()
+    host = reachable_host(coordinator.options.public_host, coordinator.options.host)
     scheme = "https" if coordinator.options.tls_cert else "http"
     print(f"dashboard: {scheme}://{host}:{http_port}/", flush=True)  # noqa: T201
     if auth.first_password:
         print(f"admin password (shown this once): {auth.first_password}", flush=True)  # noqa: T201
+
+
+def reachable_host(told: str, listens_on: str) -> str:
+    """By what others reach this machine, as it stands in a URL: as told, else where we listen alone, else a guess."""
+    one_address = "" if listens_on in EVERY_INTERFACE else listens_on
+    host = told or one_address or _guess_host()
+    return f"[{host}]" if ":" in host else host
 
 
 def _guess_host() -> str:
