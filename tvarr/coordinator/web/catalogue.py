@@ -9,7 +9,7 @@ from aiohttp import web
 
 from tvarr.coordinator.models import Channel, ChannelCreate, Profile, ProfileCreate, parse
 from tvarr.coordinator.store import Versions
-from tvarr.coordinator.web.editing import one, versions_in
+from tvarr.coordinator.web.editing import created, one, versions_in
 from tvarr.coordinator.web.routes import Route, json_answer, json_body, json_object, page_of
 from tvarr.coordinator.web.schemas import TrialView
 from tvarr.coordinator.web.services import CoordinatorServices, services_of
@@ -28,9 +28,7 @@ async def list_channels(request: web.Request) -> web.Response:
 async def add_channel(request: web.Request) -> web.Response:
     new = parse(ChannelCreate, await json_body(request))
     channel = await services_of(request).store.add_channel(new)
-    answer = one(channel, 201)
-    answer.headers["Location"] = f"/api/v1/channels/{channel.id}"
-    return answer
+    return created(channel, f"/api/v1/channels/{channel.id}")
 
 
 async def get_channel(request: web.Request) -> web.Response:
@@ -83,9 +81,7 @@ async def list_profiles(request: web.Request) -> web.Response:
 async def add_profile(request: web.Request) -> web.Response:
     new = parse(ProfileCreate, await json_body(request))
     profile = await services_of(request).store.add_profile(new)
-    answer = one(profile, 201)
-    answer.headers["Location"] = f"/api/v1/profiles/{profile.name}"
-    return answer
+    return created(profile, f"/api/v1/profiles/{profile.name}")
 
 
 async def get_profile(request: web.Request) -> web.Response:
@@ -134,7 +130,7 @@ ROUTES = (
         body=ChannelCreate,
         partial=True,
         answer=Channel,
-        errors=(404, 409, 412),
+        errors=(404, 409),
         versioned=True,
         keeps=True,
     ),
@@ -144,7 +140,7 @@ ROUTES = (
         handler=remove_channel,
         summary="Remove a channel; its streams end",
         status=204,
-        errors=(404, 412),
+        errors=(404,),
         versioned=True,
         keeps=True,
     ),
@@ -177,7 +173,7 @@ ROUTES = (
         body=ProfileCreate,
         partial=True,
         answer=Profile,
-        errors=(404, 409, 412),
+        errors=(404, 409),
         versioned=True,
         keeps=True,
     ),
@@ -187,7 +183,7 @@ ROUTES = (
         handler=remove_profile,
         summary="Remove a profile",
         status=204,
-        errors=(404, 409, 412),
+        errors=(404, 409),
         versioned=True,
         keeps=True,
     ),

@@ -14,6 +14,13 @@ def one(thing: Channel | Profile, status: int = 200) -> web.Response:
     return with_version(json_answer(thing, status), thing)
 
 
+def created(thing: Channel | Profile, location: str) -> web.Response:
+    """The answer to the making of something that can be read at `location` from now on."""
+    answer = one(thing, 201)
+    answer.headers["Location"] = location
+    return answer
+
+
 def with_version(answer: web.Response, thing: Channel | Group | Profile) -> web.Response:
     answer.etag = version_of(thing)
     return answer

@@ -46,11 +46,11 @@ class Route:
     status: int = 200
     query: tuple[str, ...] = ()
     paged: bool = False  # a list of which a part may be asked for: `page_of`
-    versioned: bool = False  # takes `If-Match`
+    versioned: bool = False  # takes `If-Match`, and answers 412
     keeps: bool = False  # changes what is kept on disk, which may fail
     other_body: str = ""  # a media type that is taken besides JSON
     open: bool = False  # needs no password
-    errors: tuple[int, ...] = ()
+    errors: tuple[int, ...] = ()  # besides those that follow from the rest
 
 
 def to_aiohttp(routes: Sequence[Route]) -> list[web.RouteDef]:
@@ -156,8 +156,9 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     parameters += [IF_MATCH] if route.versioned else []
     operation: dict[str, Any] = {"summary": route.summary, "responses": {str(route.status): _success(route)}}
     bad = (400,) if route.body or route.paged else ()
+    stale = (412,) if route.versioned else ()
     disk = (503, 507) if route.keeps else ()
-    errors = sorted({*route.errors, *(() if route.open else (401, 429)), *bad, *disk})
+    errors = sorted({*route.errors, *(() if route.open else (401, 429)), *bad, *stale, *disk})
     for status in errors:
         operation["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,
