@@ -33,7 +33,7 @@ from tvarr.coordinator.discovery import answer_searches
 from tvarr.coordinator.hdhomerun import Tuner, is_device_id, make_device_id
 from tvarr.coordinator.ingest import Ingest
 from tvarr.coordinator.log_tail import LogTail
-from tvarr.coordinator.models import Channel
+from tvarr.coordinator.models import SOURCE_FIELDS, Channel
 from tvarr.coordinator.relays import Relays
 from tvarr.coordinator.source import IngestLimits, SourceSpec
 from tvarr.coordinator.sources.fetch import Fetcher
@@ -259,18 +259,7 @@ class Coordinator:
         return runs
 
     def _make_ingest(self, channel: Channel) -> Ingest:
-        spec = SourceSpec.parse(
-            channel.url,
-            pace=channel.pace,
-            loop=channel.loop,
-            user_agent=channel.user_agent,
-            headers=channel.headers,
-            media_dir=self.options.media_dir,
-            program=channel.program,
-            max_height=channel.max_height,
-            max_kbps=channel.max_kbps,
-            audio_languages=channel.audio_languages,
-        )
+        spec = SourceSpec.parse(**channel.model_dump(include=set(SOURCE_FIELDS)), media_dir=self.options.media_dir)
         fetcher = Fetcher(
             self.daemons,
             name=channel.slug,

@@ -305,6 +305,15 @@ def version_of(model: Channel | Profile | Group) -> str:
     return hashlib.sha256(model.model_dump_json().encode()).hexdigest()[:16]
 
 
+SOURCE_FIELDS = frozenset(
+    {
+        *("url", "pace", "loop", "user_agent", "headers"),
+        *("audio_languages", "program", "max_height", "max_kbps"),
+    }
+)
+"""What of a channel a running relay is made from; another name or logo does not interrupt anybody."""
+
+
 _M = TypeVar("_M", bound=BaseModel)
 
 

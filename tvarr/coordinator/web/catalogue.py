@@ -7,18 +7,12 @@ from typing import Any
 
 from aiohttp import web
 
-from tvarr.coordinator.models import Channel, ChannelCreate, Profile, ProfileCreate, parse
+from tvarr.coordinator.models import SOURCE_FIELDS, Channel, ChannelCreate, Profile, ProfileCreate, parse
 from tvarr.coordinator.store import Versions
 from tvarr.coordinator.web.editing import created, one, versions_in
 from tvarr.coordinator.web.routes import Route, json_answer, json_body, json_object, page_of
 from tvarr.coordinator.web.schemas import TrialView
 from tvarr.coordinator.web.services import CoordinatorServices, services_of
-
-RESTARTING_FIELDS = (
-    *("url", "pace", "loop", "user_agent", "headers"),
-    *("audio_languages", "program", "max_height", "max_kbps"),
-)
-"""What a running relay is made from; another name or logo does not interrupt anybody."""
 
 
 async def list_channels(request: web.Request) -> web.Response:
@@ -51,7 +45,7 @@ async def edit_channel(
 
 async def tell(services: CoordinatorServices, before: Channel, after: Channel) -> None:
     """Lets a relay that runs know what is another now."""
-    if any(getattr(before, field) != getattr(after, field) for field in RESTARTING_FIELDS):
+    if any(getattr(before, field) != getattr(after, field) for field in SOURCE_FIELDS):
         await services.channel_changed(after.id)
     else:
         services.channel_edited(after)
