@@ -22,7 +22,7 @@ from tvarr.coordinator.models import (
 )
 from tvarr.coordinator.web.catalogue import delete_channel, edit_channel
 from tvarr.coordinator.web.groups import group_views
-from tvarr.coordinator.web.lists import MAX_LIST_BYTES, fetch_list, import_list
+from tvarr.coordinator.web.lists import fetch_list, import_list, must_fit
 from tvarr.coordinator.web.problems import answer_for
 from tvarr.coordinator.web.rendering import form_of, render
 from tvarr.coordinator.web.services import own_url, services_of
@@ -43,14 +43,10 @@ CHOICES: dict[str, Sequence[str]] = {
         ("exhausted_policy", models.ExhaustedPolicy),
     )
 }
-CHANNEL_FIELDS = (
-    *("name", "url", "slug", "profile", "group", "logo", "tvg_id", "tvg_chno", "pace", "user_agent"),
-    *("program", "max_height", "max_kbps"),
-)
-PROFILE_FIELDS = (
-    *("name", "video_codec", "audio_codec", "width", "height", "fps", "video_bitrate_kbps", "audio_bitrate_kbps"),
-    *("crf", "preset", "gop_s", "hw_accel", "deinterlace", "audio_channels", "exhausted_policy"),
-)
+CHANNEL_FIELDS = tuple(n for n in ChannelCreate.model_fields if n not in {"loop", "headers", "audio_languages"})
+"""Those that the form says as they are; `_channel_of` reads the others."""
+
+PROFILE_FIELDS = tuple(ProfileCreate.model_fields)
 FORMATS = (("MPEG-TS", ".ts"), ("MP4", ".mp4"), ("HLS", "/index.m3u8"), ("DASH", "/manifest.mpd"))
 
 Form = Mapping[str, Any]
@@ -154,26 +150,31 @@ async def import_page(request: web.Request) -> web.Response:
 
 async def _list_in(request: web.Request) -> bytes:
     """The list that a form names by its URL or holds as a file. Raises `InvalidRequest` and `SourceError`."""
-    url, data = "", bytearray()
-    if request.content_type != "multipart/form-data":
-        url = (await form_of(request)).get("url", "").strip()
+    if request.content_type == "multipart/form-data":
+        url, data = await _uploaded(request)
     else:
-        try:
-            reader = await request.multipart()
-            while (part := await reader.next()) is not None:
-                if not isinstance(part, BodyPartReader):
-                    raise InvalidRequest("the form holds another form")
-                while part.name == "file" and (chunk := await part.read_chunk()):
-                    data += chunk
-                    if len(data) > MAX_LIST_BYTES:
-                        raise InvalidRequest(f"the list is larger than {MAX_LIST_BYTES >> 20} MiB")
-                if part.name == "url":
-                    url = (await part.read_chunk(2 * MAX_URL_CHARS)).decode(errors="replace").strip()
-        except (ValueError, HttpProcessingError) as error:
-            raise InvalidRequest(f"the form can't be read: {' '.join(str(error).split())}") from None
+        url, data = (await form_of(request)).get("url", "").strip(), b""
     if not url and not data:
         raise InvalidRequest("name a URL or choose a file")
-    return bytes(data) or await fetch_list(url)
+    return data or await fetch_list(url)
+
+
+async def _uploaded(request: web.Request) -> tuple[str, bytes]:
+    """The URL and the file of a form that has both, each empty where it was left so. Raises `InvalidRequest`."""
+    url, data = "", bytearray()
+    try:
+        reader = await request.multipart()
+        while (part := await reader.next()) is not None:
+            if not isinstance(part, BodyPartReader):
+                raise InvalidRequest("the form holds another form")
+            while part.name == "file" and (chunk := await part.read_chunk()):
+                data += chunk
+                must_fit(len(data))
+            if part.name == "url":
+                url = (await part.read_chunk(2 * MAX_URL_CHARS)).decode(errors="replace").strip()
+    except (ValueError, HttpProcessingError) as error:
+        raise InvalidRequest(f"the form can't be read: {' '.join(str(error).split())}") from None
+    return url, bytes(data)
 
 
 async def channel_page(request: web.Request) -> web.Response:

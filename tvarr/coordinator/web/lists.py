@@ -100,9 +100,14 @@ async def _read_capped(content: aiohttp.StreamReader) -> bytes:
     data = bytearray()
     async for chunk in content.iter_any():
         data += chunk
-        if len(data) > MAX_LIST_BYTES:
-            raise InvalidRequest(f"the list is larger than {MAX_LIST_BYTES >> 20} MiB")
+        must_fit(len(data))
     return bytes(data)
+
+
+def must_fit(size: int) -> None:
+    """Raises `InvalidRequest` where a list of so many bytes is too large."""
+    if size > MAX_LIST_BYTES:
+        raise InvalidRequest(f"the list is larger than {MAX_LIST_BYTES >> 20} MiB")
 
 
 async def playlist(request: web.Request) -> web.Response:
