@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
-import os
 import secrets
 import socket
 from collections.abc import Callable, Hashable
@@ -22,7 +20,6 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from tvarr import __version__
-from tvarr.background import redact as log_redact
 from tvarr.cluster.state import Settings
 from tvarr.coordinator import streaming, views
 from tvarr.coordinator.adaptive import Adaptive
@@ -40,17 +37,17 @@ from tvarr.coordinator.sources.fetch import Fetcher
 from tvarr.coordinator.sources.http import client_session
 from tvarr.coordinator.store import Store
 from tvarr.coordinator.streaming import Streaming
+from tvarr.coordinator.token import DaemonToken
 from tvarr.coordinator.trial import try_channel
 from tvarr.coordinator.variant import VariantLimits
 from tvarr.coordinator.web import make_web
 from tvarr.coordinator.web.patience import KEEP_ALIVE_S, REQUEST_WITHIN_S, SILENCE, within_limit
-from tvarr.errors import Conflict, NotFound, StartError, StoreError
+from tvarr.errors import NotFound, StartError
 from tvarr.tls import ServerCertificate, server_certificate
 from tvarr.wire.server import serve_coordinator
 
 log = logging.getLogger(__name__)
 
-TOKEN_FILE = "auth-token"  # noqa: S105 - a file's name
 EVERY_INTERFACE = frozenset({"0.0.0.0", "::"})
 DEVICE_ID_SETTING = "hdhomerun_device_id"
 ACK_WITHIN_S = 120.0  # jobs watch their own start while input flows; without input no encoder opens
@@ -99,7 +96,7 @@ class Coordinator:
         *,
         store: Store,
         auth: Auth,
-        token: str,
+        token: DaemonToken,
         device_id: str,
         session: aiohttp.ClientSession,
         limits: IngestLimits,
@@ -203,11 +200,11 @@ class Coordinator:
     def registration(self) -> dict[str, Any]:
         """What a new worker has to be told."""
         address = f"{reachable_host(self.options.public_host, self.options.host)}:{self.grpc_port}"
-        url = f"{'grpcs' if self.options.tls_cert else 'grpc'}://{self.token}@{address}"
+        url = f"{'grpcs' if self.options.tls_cert else 'grpc'}://{self.token.value}@{address}"
         return {
             "coordinator_url": address,
-            "token": self.token,
-            "fixed": not self._keeps_token,
+            "token": self.token.value,
+            "fixed": not self.token.is_ours,
             "container": f"podman run -d --restart=unless-stopped -e TVARR_COORDINATOR_URL={url} tvarr-ffmpegd",
             "command": f"tvarr ffmpegd --coordinator-url {url}",
             "compose": (
@@ -220,23 +217,13 @@ class Coordinator:
             ),
         }
 
-    @property
-    def _keeps_token(self) -> bool:
-        """Whether the token is the one that we keep ourselves, though a setting may name its file."""
-        return not self.options.auth_token or _kept_token(self.options.data_dir / TOKEN_FILE) == self.token
-
     async def renew_token(self) -> None:
-        """Makes, keeps and asks for another token, and cuts off the daemons that came with the old one.
+        """Renews the token, asks for the new one, and cuts off the daemons that came with the old.
 
-        Raises `Conflict` where the token was given as a setting.
+        Raises `Conflict` where it was given as a setting, and `StoreError`.
         """
-        if not self._keeps_token:
-            raise Conflict("the token was given with --auth-token: change it there")
-        token = secrets.token_urlsafe(24)
-        await asyncio.to_thread(_write_token, self.options.data_dir / TOKEN_FILE, token)
-        log_redact.add(token)
-        self.token = token
-        self.set_server_token(token)
+        await self.token.renew()
+        self.set_server_token(self.token.value)
         log.warning(
             "the daemons' token was renewed: %d daemons are cut off until they have it", len(self.daemons.links)
         )
@@ -275,8 +262,7 @@ async def run(options: CoordinatorOptions, *, limits: IngestLimits | None = None
     async with AsyncExitStack() as stack:
         certificate = server_certificate(options.tls_cert, options.tls_key)
         data_dir = _make_data_dir(options.data_dir)
-        token = options.auth_token or _stored_token(data_dir / TOKEN_FILE)
-        log_redact.add(token)
+        token = DaemonToken(data_dir, options.auth_token)
         store = await Store.open(data_dir / "tvarr.db", media_dir=options.media_dir)
         stack.push_async_callback(store.close)
         auth = await Auth.open(store, password=options.admin_password, disabled=options.no_http_auth)
@@ -292,7 +278,7 @@ async def run(options: CoordinatorOptions, *, limits: IngestLimits | None = None
         )
         stack.enter_context(coordinator.log_tail.listening())
         stack.callback(coordinator.daemons.close)
-        server = await serve_coordinator(coordinator.daemons, options.host, options.grpc_port, token, certificate)
+        server = await serve_coordinator(coordinator.daemons, options.host, options.grpc_port, token.value, certificate)
         coordinator.grpc_port = server.port
         coordinator.set_server_token = server.set_token
         stack.push_async_callback(server.stop)
@@ -369,46 +355,6 @@ def _make_data_dir(path: Path) -> Path:
     except OSError as error:
         raise StartError(f"--data-dir {path} can't be written: {error.strerror}") from error
     return path
-
-
-def _stored_token(path: Path) -> str:
-    """The daemons' token, made on the first start and readable by its owner alone."""
-    try:
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(24) + "\n")
-        token = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"the daemons' token can't be read from {path}: {error}") from error
-    if not token:
-        raise StartError(f"{path} is empty; delete it and a new token is made")
-    return token
-
-
-def _kept_token(path: Path) -> str:
-    """The stored token; "" where there is none."""
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-def _write_token(path: Path, token: str) -> None:
-    """Replaces the stored token at once or not at all. Raises `StoreError`."""
-    fresh = path.with_suffix(".new")
-    try:
-        fresh.unlink(missing_ok=True)
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(token + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as error:
-        raise StoreError(
-            f"the new token can't be kept in {path}: {error.strerror}", full=error.errno == errno.ENOSPC
-        ) from error
 
 
 async def _stored_device_id(store: Store) -> str:
