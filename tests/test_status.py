@@ -18,7 +18,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from rich.console import Console
 
-from tests.coordinator.web_server import PASSWORD, RELAY, TRANSCODER, Services, serving
+from tests.coordinator.web_server import FAILURE, PASSWORD, RELAY, TRANSCODER, Services, serving
 from tests.harness import as_from_a_terminal
 from tvarr import status
 from tvarr.errors import ConfigError
@@ -30,8 +30,9 @@ async def status_of(url: str, password: str = PASSWORD, *, json_output: bool = F
 
 def shown(services: Services, width: int, groups: list[dict[str, Any]] | None = None) -> list[str]:
     console = Console(width=width, record=True, file=None, force_terminal=False)
+    snapshot = status.Snapshot(services.daemons, services.running, groups or [], services.failed)
     with console.capture() as capture:
-        console.print(status.tables(status.Snapshot(services.daemons, services.running, groups or []), "http://h:8080"))
+        console.print(status.tables(snapshot, "http://h:8080"))
     return capture.get().splitlines()
 
 
@@ -78,6 +79,17 @@ async def test_nothing_is_wider_than_the_terminal_and_numbers_stay_whole(tmp_pat
         assert text.count(number) >= 3
 
 
+async def test_what_failed_lately(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (_, services):
+        services.failed = [{**FAILURE, "status": None, "count": 1}, *[FAILURE] * 5]
+        lines = shown(services, 120)
+    (broke_off,) = (line.split() for line in lines if "broke off" in line)
+    assert broke_off == ["12:04:00", "news", "h264", "broke", "off", *FAILURE["reason"].split()]
+    answered = [line for line in lines if "502" in line]
+    assert len(answered) == status.MAX_FAILURES - 1
+    assert answered[0].strip().endswith(f"{FAILURE['reason']} (3 times)")
+
+
 async def test_a_source_that_a_daemon_fetches_is_a_job(tmp_path: Path) -> None:
     async with serving(tmp_path) as (_, services):
         services.add_samples()
@@ -119,7 +131,8 @@ async def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with serving(tmp_path) as (client, services):
         services.add_samples()
         assert await status_of(str(client.make_url("/")), json_output=True) == 0
-    assert json.loads(capsys.readouterr().out) == {"transcoders": [TRANSCODER], "relays": [RELAY], "groups": []}
+    expected = {"transcoders": [TRANSCODER], "relays": [RELAY], "groups": [], "failures": []}
+    assert json.loads(capsys.readouterr().out) == expected
 
 
 @pytest.mark.parametrize(

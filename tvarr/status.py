@@ -34,9 +34,10 @@ TIMEOUT_S = 5.0
 WATCH_INTERVAL_S = 1.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
-LISTS = ("transcoders", "relays", "groups")
+LISTS = ("transcoders", "relays", "groups", "failures")
 
 MAX_VIEWERS, MAX_PLAYER = 50, 40  # rows of viewers, and characters of what a player calls itself
+MAX_FAILURES = 5  # rows
 
 View = dict[str, Any]
 
@@ -59,11 +60,12 @@ class Refused(TvarrError):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The API's `transcoders`, `relays` and `groups` at one time."""
+    """The API's lists at one time."""
 
     transcoders: list[View]
     relays: list[View]
     groups: list[View]
+    failures: list[View]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,8 @@ def tables(snapshot: Snapshot, url: str) -> RenderableType:
         parts.append(_viewers(snapshot.relays))
     if jobs:
         parts += [_jobs(jobs), _reasons(jobs)]
+    if snapshot.failures:
+        parts.append(_failures(snapshot.failures))
     return Group(*parts)
 
 
@@ -320,6 +324,20 @@ def _viewers(relays: Sequence[View]) -> RenderableType:
         )
     more = len(watching) - MAX_VIEWERS
     return Group(table, Text(f"and {more} more", style="dim")) if more > 0 else table
+
+
+def _failures(failures: Sequence[View]) -> RenderableType:
+    table = _table("Failed lately", "Last (UTC)", "Channel", "Profile", ">Answer", "Why")
+    for failure in failures[:MAX_FAILURES]:
+        _row(
+            table,
+            failure["at"][11:19],
+            failure["channel"],
+            failure["profile"] or "its own",
+            failure["status"] or "broke off",
+            failure["reason"] + (f" ({failure['count']} times)" if failure["count"] > 1 else ""),
+        )
+    return table
 
 
 def _errors(relays: Sequence[View]) -> Iterable[tuple[str, str]]:

@@ -17,10 +17,11 @@ from aiohttp.test_utils import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import TypeAdapter
 
-from tests.coordinator.web_server import DETAIL, RELAY, TRANSCODER, Services, serving
+from tests.coordinator.web_server import DETAIL, FAILURE, RELAY, TRANSCODER, Services, serving
+from tvarr.coordinator.models import ChannelCreate, parse
 from tvarr.coordinator.web import ROUTES, cluster
 from tvarr.coordinator.web.events import Events
-from tvarr.coordinator.web.schemas import RelayView, TranscoderDetail, TranscoderView
+from tvarr.coordinator.web.schemas import FailureView, RelayView, TranscoderDetail, TranscoderView
 from tvarr.coordinator.web.words import duration_words, size_words
 
 Client = TestClient[web.Request, web.Application]
@@ -237,6 +238,7 @@ async def test_the_description_is_complete(served: Served) -> None:
 def test_the_examples_have_the_described_shapes() -> None:
     TypeAdapter(TranscoderView).validate_python(TRANSCODER)
     TypeAdapter(RelayView).validate_python(RELAY)
+    TypeAdapter(FailureView).validate_python(FAILURE)
 
 
 @pytest.mark.parametrize(
@@ -284,6 +286,24 @@ async def test_pages_before_anything_has_happened(tmp_path: Path) -> None:
         assert "no usable encoder" in await get(client, "/transcoders")
         await get(client, "/transcoders/d1")
         await get(client, "/transcoders/x", 404)
+
+
+async def test_what_failed_lately_is_shown(served: Served) -> None:
+    client, services = served
+    assert "Failed lately" not in await get(client, "/relays")
+    channel = await services.store.add_channel(parse(ChannelCreate, {"name": "News", "url": "http://h/1"}))
+    services.failed = [
+        FAILURE,
+        {**FAILURE, "channel": "sport", "reason": "nobody is there", "status": None, "count": 1},
+    ]
+    assert json.loads(await get(client, "/api/v1/failures?limit=1")) == [FAILURE]
+    page = await get(client, "/relays")
+    for words in (FAILURE["reason"], "3 times", "502", "nobody is there", "broke off", "2026-11-23 12:04:00"):
+        assert escape(str(words)) in page
+    assert "<script>alert" not in page
+    page = await get(client, f"/channels/{channel.id}")
+    assert escape(str(FAILURE["reason"])) in page
+    assert "nobody is there" not in page
 
 
 async def test_buttons_of_pages(served: Served) -> None:

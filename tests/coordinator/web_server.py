@@ -237,6 +237,19 @@ RELAY = {
 }
 
 
+FAILURE = {
+    "channel": "news",
+    "profile": "h264",
+    "container": "ts",
+    "status": 502,
+    "reason": "the source answered 403 <Forbidden>",
+    "count": 3,
+    "at": "2026-11-23T12:04:00.000Z",
+    "address": "192.0.2.99",
+    "user_agent": "VLC/3.0 <script>",
+}
+
+
 class Services:
     """Daemons and relays as they are put here; what is asked of them is noted in `asked`."""
 
@@ -251,6 +264,7 @@ class Services:
         self.ready = True
         self.daemons: list[dict[str, Any]] = []
         self.running: list[dict[str, Any]] = []
+        self.failed: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str]] = []
         self.log_tail = LogTail()
 
@@ -281,6 +295,9 @@ class Services:
 
     def relays(self) -> list[dict[str, Any]]:
         return self.running
+
+    def failures(self) -> list[dict[str, Any]]:
+        return self.failed
 
     def registration(self) -> dict[str, Any]:
         url = "grpc://TOKEN@coordinator:9090"

@@ -83,6 +83,17 @@ async def test_the_player_is_told_the_cause(tvarr: Cluster, origin: str, path: s
         assert words in json.dumps(problem)
 
 
+async def test_the_cause_is_shown_afterwards(tvarr: Cluster, origin: str) -> None:
+    slug = tvarr.add_channel("Denied", origin + "/404")
+    urls = (tvarr.stream_url(slug), f"{tvarr.url}/stream/{slug}/index.m3u8", tvarr.stream_url(slug))
+    for url in urls:
+        async with watching(url) as answer:
+            assert answer.status == 502
+    failures = [failure for failure in tvarr.get("/api/v1/failures") if failure["channel"] == slug]
+    assert [(f["container"], f["status"], f["count"]) for f in failures] == [("ts", 502, 2), ("hls", 502, 1)]
+    assert "404" in failures[0]["reason"]
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [

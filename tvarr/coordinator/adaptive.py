@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
+from tvarr.coordinator.failures import Failures
 from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.relays import Relays
 from tvarr.coordinator.segmented import Container, SegmentOutput, Session
@@ -36,18 +37,20 @@ _FILE = re.compile(
 class Adaptive:
     """The handlers. A session that is not known, because it was away for long, is a new viewer."""
 
-    def __init__(self, catalogue: Catalogue, relays: Relays) -> None:
+    def __init__(self, catalogue: Catalogue, relays: Relays, failures: Failures) -> None:
         self._catalogue = catalogue
         self._relays = relays
+        self._failures = failures
 
     def routes(self) -> list[web.RouteDef]:
         inside = "{session:" + _TOKEN + "}/{file}"
-        return [
-            web.get("/stream/{channel}/index.m3u8", self.index),
-            web.get("/stream/{channel}/manifest.mpd", self.manifest),
-            web.get("/stream/{channel}/hls/{profile}/{container:ts|fmp4}/" + inside, self.hls_file),
-            web.get("/stream/{channel}/dash/{profile}/" + inside, self.dash_file),
-        ]
+        handlers = {
+            "/stream/{channel}/index.m3u8": self.index,
+            "/stream/{channel}/manifest.mpd": self.manifest,
+            "/stream/{channel}/hls/{profile}/{container:ts|fmp4}/" + inside: self.hls_file,
+            "/stream/{channel}/dash/{profile}/" + inside: self.dash_file,
+        }
+        return [web.get(path, self._failures.noting(handler)) for path, handler in handlers.items()]
 
     async def index(self, request: web.Request) -> web.StreamResponse:
         """The multivariant playlist, as soon as there is a segment."""

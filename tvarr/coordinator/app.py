@@ -27,6 +27,7 @@ from tvarr.coordinator.auth import Auth
 from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.database import refusal_to_write
 from tvarr.coordinator.discovery import answer_searches
+from tvarr.coordinator.failures import Failures
 from tvarr.coordinator.hdhomerun import Tuner, is_device_id, make_device_id
 from tvarr.coordinator.ingest import Ingest
 from tvarr.coordinator.log_tail import LogTail
@@ -42,6 +43,7 @@ from tvarr.coordinator.trial import try_channel
 from tvarr.coordinator.variant import VariantLimits
 from tvarr.coordinator.web import make_web
 from tvarr.coordinator.web.patience import KEEP_ALIVE_S, REQUEST_WITHIN_S, SILENCE, within_limit
+from tvarr.coordinator.web.problems import status_of
 from tvarr.errors import NotFound, StartError
 from tvarr.tls import ServerCertificate, server_certificate
 from tvarr.wire.server import serve_coordinator
@@ -130,8 +132,9 @@ class Coordinator:
                 options.max_takeovers, options.exhausted_policy, options.queue_timeout_s, options.batch_time_s
             ),
         )
-        self.streaming = Streaming(store, self.relays_running)
-        self.adaptive = Adaptive(store, self.relays_running)
+        self._failures = Failures(status_of)
+        self.streaming = Streaming(store, self.relays_running, self._failures)
+        self.adaptive = Adaptive(store, self.relays_running, self._failures)
         self._session = session
         self._limits = limits
         self._random = Random()
@@ -165,6 +168,9 @@ class Coordinator:
 
     def relays(self) -> list[dict[str, Any]]:
         return [views.relay(relay) for relay in self.relays_running.running.values()]
+
+    def failures(self) -> list[dict[str, Any]]:
+        return [views.failure(failure) for failure in reversed(self._failures.latest)]
 
     async def stop_relay(self, relay_id: str) -> None:
         await self.relays_running.stop(self.relays_running.by_id(relay_id), "stopped by the operator")

@@ -10,6 +10,7 @@ from typing import Protocol
 from aiohttp import HttpVersion11, web
 
 from tvarr.coordinator import metrics
+from tvarr.coordinator.failures import Failures
 from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.outputs import ViewerTooSlow
 from tvarr.coordinator.relays import Relays
@@ -57,12 +58,13 @@ class EndlessResponse(web.StreamResponse):
 class Streaming:
     """The handlers of the stream routes."""
 
-    def __init__(self, catalogue: Catalogue, relays: Relays) -> None:
+    def __init__(self, catalogue: Catalogue, relays: Relays, failures: Failures) -> None:
         self._catalogue = catalogue
         self._relays = relays
+        self._failures = failures
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get("/stream/{channel}.{container:ts|mp4}", self.endless)]
+        return [web.get("/stream/{channel}.{container:ts|mp4}", self._failures.noting(self.endless))]
 
     async def endless(self, request: web.Request) -> web.StreamResponse:
         """An endless stream. The answer begins with the first bytes, so that an earlier failure has its own status."""
@@ -97,6 +99,7 @@ class Streaming:
             except TvarrError as error:
                 metrics.VIEWER_DROPPED.labels("failed").inc()
                 log.info("%s: the stream of viewer %s ends: %s", channel.slug, viewer.address, error)
+                self._failures.note(request, str(error))
                 self._hang_up(request)
             except ConnectionResetError:
                 log.debug("%s: viewer %s left", channel.slug, viewer.address)

@@ -13,6 +13,7 @@ from tvarr.cluster.model import Capabilities, Considered
 from tvarr.cluster.pools import Pool
 from tvarr.coordinator.daemons import DaemonLink, Daemons
 from tvarr.coordinator.endings import Ending, PastJob
+from tvarr.coordinator.failures import Failure
 from tvarr.coordinator.history import STEP_S
 from tvarr.coordinator.outputs import Viewer
 from tvarr.coordinator.relay import Relay
@@ -96,6 +97,21 @@ def mark(link: DaemonLink, daemons: Daemons, runs: Runs) -> Hashable:
         tuple((pool.limit, pool.in_use, pool.foreign) for pool in daemon.pools.values()),
         tuple((run.id, run.state, run.stats.frames if run.stats else 0, len(run.stderr)) for run in jobs),
     )
+
+
+def failure(met: Failure) -> View:
+    """One reason for which players got no stream, or the end of one."""
+    return {
+        "channel": met.channel,
+        "profile": met.profile,
+        "container": met.container,
+        "status": met.status or None,
+        "reason": met.reason,
+        "count": met.count,
+        "at": when(met.at),
+        "address": met.address,
+        "user_agent": met.user_agent,
+    }
 
 
 def _past_job(past: PastJob) -> View:

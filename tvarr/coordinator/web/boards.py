@@ -13,6 +13,7 @@ from tvarr.coordinator.web.services import CoordinatorServices, View
 from tvarr.errors import NotFound
 
 TRANSCODERS, RELAYS = "transcoders", "relays"
+FAILURES = "failures"  # the last card among the relays' ids
 
 
 class Gone(LookupError):
@@ -79,9 +80,14 @@ class BoardMaker:
 
     def _relay_marks(self) -> dict[str, Hashable]:
         self._relays = {relay["id"]: relay for relay in self._services.relays()}
-        return dict.fromkeys(self._relays)
+        marks: dict[str, Hashable] = dict.fromkeys(self._relays)
+        if failures := self._services.failures():
+            marks[FAILURES] = str(failures)
+        return marks
 
     def _relay_card(self, key: str) -> Sequence[Part]:
+        if key == FAILURES:
+            return [("all", None, self._macro("failures", self._services.failures()))]
         relay = self._relays[key]
         key_query = "&" + urlencode({"key": self._services.stream_key}) if self._services.stream_key else ""
         return [

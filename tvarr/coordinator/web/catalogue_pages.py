@@ -203,6 +203,7 @@ async def _channel(
         "key": services.stream_key,
         "error": error,
         "trial": trial,
+        "failures": [f for f in services.failures() if f["channel"] in {channel.id, channel.slug}],
     }
     return render(request, "channel.html", values, status)
 

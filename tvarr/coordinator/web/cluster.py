@@ -11,7 +11,14 @@ from aiohttp import web
 from tvarr.coordinator.models import parse
 from tvarr.coordinator.web.events import Events
 from tvarr.coordinator.web.routes import EVENT_STREAM, Route, json_answer, json_body, page_of
-from tvarr.coordinator.web.schemas import MoveRequest, Registration, RelayView, TranscoderDetail, TranscoderView
+from tvarr.coordinator.web.schemas import (
+    FailureView,
+    MoveRequest,
+    Registration,
+    RelayView,
+    TranscoderDetail,
+    TranscoderView,
+)
 from tvarr.coordinator.web.services import View, services_of
 from tvarr.errors import NoPlacement, NotFound
 
@@ -68,6 +75,10 @@ async def move_job(request: web.Request) -> web.Response:
     wanted = parse(MoveRequest, await json_body(request))
     await services.move_job(key, wanted.profile, wanted.to)
     return json_answer(find(services.relays(), key, "relay"), status=202)
+
+
+async def list_failures(request: web.Request) -> web.Response:
+    return page_of(request, services_of(request).failures())
 
 
 async def registration(request: web.Request) -> web.Response:
@@ -177,6 +188,14 @@ ROUTES = (
         answer=RelayView,
         status=202,
         errors=(404, 409),
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/failures",
+        handler=list_failures,
+        summary="Why players got no stream lately, the latest first; forgotten at the next start",
+        answer=[FailureView],
+        paged=True,
     ),
     Route(
         method="GET",

@@ -70,17 +70,21 @@ def problem(
     )
 
 
+def status_of(error: TvarrError) -> HTTPStatus:
+    """The status of the answer for one of our errors."""
+    if isinstance(error, JobError) and error.code in SOURCE_IS_TO_BLAME:
+        return HTTPStatus.BAD_GATEWAY
+    if isinstance(error, StoreError) and error.full:
+        return HTTPStatus.INSUFFICIENT_STORAGE
+    found = (status for kind, status in STATUS_BY_ERROR if isinstance(error, kind))
+    return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
 def answer_for(error: TvarrError) -> web.Response:
     """The answer for one of our errors."""
-    status = next((status for kind, status in STATUS_BY_ERROR if isinstance(error, kind)), None)
-    if status is None:
+    status = status_of(error)
+    if isinstance(error, StoreError) or status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("a request failed: %s", error)
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
-    if isinstance(error, JobError) and error.code in SOURCE_IS_TO_BLAME:
-        status = HTTPStatus.BAD_GATEWAY
-    if isinstance(error, StoreError):
-        log.error("a request failed: %s", error)
-        status = HTTPStatus.INSUFFICIENT_STORAGE if error.full else status
     reasons: tuple[str, ...] = ()
     retry_after_s = RETRY_AFTER_S
     if isinstance(error, NoPlacement | ConnectionsTaken):

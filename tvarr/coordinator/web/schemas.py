@@ -260,6 +260,20 @@ class RelayView(_Shape):
     endings: list[EndingView]
 
 
+class FailureView(_Shape):
+    """Why players got no stream of a channel, or why theirs ended."""
+
+    channel: str = Field(description="id or slug, as the player named it")
+    profile: str = Field(description="as the player named it; empty: the channel's own")
+    container: str = Field(description="ts, mp4, hls, dash")
+    status: int | None = Field(description="of the answer; null: the stream had begun")
+    reason: str
+    count: int = Field(description="how often")
+    at: str = Field(description="the last time; so are the player's address and name")
+    address: str
+    user_agent: str
+
+
 class MoveRequest(_Shape):
     """Which job of a relay is to run elsewhere."""
 

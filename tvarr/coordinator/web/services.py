@@ -61,6 +61,9 @@ class CoordinatorServices(Protocol):
     def relays(self) -> list[View]:
         """Every running relay."""
 
+    def failures(self) -> list[View]:
+        """Why players got no stream lately, the latest first."""
+
     def watched(self, yes: bool) -> None:
         """Somebody looks at the daemons' figures, or nobody any more."""
 
