@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from tvarr.cluster.model import Encoder, Family, Need, Target
 from tvarr.media.model import Codec, Kind
 
-UNKNOWN_SIZE = (1920, 1080)
+UNKNOWN_SIZE = (1920, 1080)  # what a picture of which nothing is known is taken for
 UNKNOWN_FPS = 25.0
 
 ENCODING: Mapping[str, Mapping[str, float]] = {

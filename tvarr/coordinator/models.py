@@ -15,7 +15,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from tvarr.cluster.schemes import FETCHED_SCHEMES, LISTENING_SCHEMES
+from tvarr.cluster.schemes import LISTENING_SCHEMES
+from tvarr.coordinator.source import SCHEMES, Pace
 from tvarr.coordinator.sources.languages import canonical
 from tvarr.errors import InvalidRequest
 
@@ -23,7 +24,6 @@ MAX_URL_CHARS = 4096
 MAX_HEADERS = 32
 MAX_LANGUAGES = 16
 
-READ_SCHEMES = frozenset({"http", "https", "file"})
 READ = "http, https, file and what ffmpeg reads (rtsp, srt, udp, ...) are read"
 
 AUDIO_CHANNEL_LIMITS = {"mp2": 2, "mp3": 2, "ac3": 6, "eac3": 6, "aac": 6, "opus": 8}
@@ -31,7 +31,6 @@ AUDIO_CHANNEL_LIMITS = {"mp2": 2, "mp3": 2, "ac3": 6, "eac3": 6, "aac": 6, "opus
 
 VideoCodec = Literal["copy", "h264", "hevc", "mpeg2video", "av1", "vp9"]
 AudioCodec = Literal["copy", "aac", "ac3", "eac3", "mp2", "mp3", "opus"]
-Pace = Literal["auto", "realtime", "fast"]
 Preset = Literal[
     "", "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
 ]  # x264's names; other families translate them
@@ -53,7 +52,7 @@ def _printable(value: str) -> str:
 
 def _source_url(value: str) -> str:
     parts = _split(value)
-    if parts.scheme not in READ_SCHEMES | FETCHED_SCHEMES:
+    if parts.scheme not in SCHEMES:
         named = f"nobody reads {parts.scheme}:" if parts.scheme else "has no scheme"
         raise ValueError(f"{named}; {READ}")
     if parts.scheme in LISTENING_SCHEMES and not parts.port:

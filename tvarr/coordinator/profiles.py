@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from tvarr.cluster.load import UNKNOWN_SIZE
 from tvarr.cluster.model import Target
 from tvarr.coordinator.models import AUDIO_CHANNEL_LIMITS, Profile
 from tvarr.errors import CannotCarry
@@ -26,7 +27,6 @@ H264_KBPS_BY_PIXELS = (
 """Bitrate for H.264 of up to 30 frames a second, where a profile names none; an ample choice of our own."""
 
 LARGEST_KBPS = 25_000
-UNKNOWN_SIZE = (1920, 1080)
 RELATIVE_KBPS = {Codec.H264: 1.0, Codec.HEVC: 0.6, Codec.AV1: 0.5, Codec.VP9: 0.65, Codec.MPEG2VIDEO: 2.0}
 """What a codec needs for the same picture, H.264 being 1."""
 

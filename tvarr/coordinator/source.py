@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 from urllib.parse import urlsplit
 
 from tvarr.cluster.schemes import FETCHED_SCHEMES
@@ -15,7 +15,8 @@ from tvarr.media.batching import Rhythm
 
 NETWORK_SCHEMES = frozenset({"http", "https"})  # that are read here
 SCHEMES = NETWORK_SCHEMES | {"file"} | FETCHED_SCHEMES
-PACES = ("auto", "realtime", "fast")
+Pace = Literal["auto", "realtime", "fast"]
+PACES = get_args(Pace)
 
 
 class SourceFailure(SourceError):

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from tvarr.cluster.load import UNKNOWN_FPS, UNKNOWN_SIZE
 from tvarr.cluster.model import Encoder, Family, Gpu, JobSpec, Target
 from tvarr.errors import ErrorCode, JobError
 from tvarr.ffmpeg.families import AUDIO, VORBIS_LAYOUTS, Flags, flags_of
@@ -32,8 +33,6 @@ ONE_THREAD_PIXELS_PER_S = 1920 * 1088 * 31
 LIVE_DECODER_THREADS = 4
 VIDEO = frozenset({Codec.H264, Codec.HEVC, Codec.AV1, Codec.VP9, Codec.MPEG2VIDEO})  # what a picture can be turned into
 MPEG2_RATES = (23.976, 24, 25, 29.97, 30, 50, 59.94, 60)
-UNKNOWN_SIZE = (1920, 1080)
-UNKNOWN_FPS = 25.0
 
 _H264_1080P30_KBPS = 6000
 _CODEC_FACTOR = {Codec.H264: 1.0, Codec.HEVC: 0.65, Codec.AV1: 0.5, Codec.VP9: 0.65, Codec.MPEG2VIDEO: 2.0}

@@ -26,7 +26,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvarr.media.model import TICKS_33BIT, TICKS_PER_SECOND, Kind, Sample, Tracks
+from tvarr.media.model import TICKS_PER_SECOND, Kind, Sample, Tracks
+from tvarr.media.mpegts.stamp import signed_33
 
 # Further off than this, a DTS is not taken at its word. It is above what rounding, a lost PES packet or a source with
 # PTS only and reordered pictures makes (0.2 s), and below a usual GOP: less is dropped after a small step back.
@@ -51,11 +52,6 @@ MAX_TAIL_TICKS = TICKS_PER_SECOND
 DEFAULT_DURATION_TICKS = 3600  # a picture at 25 Hz, until two samples have shown the real distance
 
 _NEVER = -(1 << 62)
-
-
-def _signed(ticks: int) -> int:
-    """A difference of 33-bit time stamps as the shortest way around the circle."""
-    return (ticks + TICKS_33BIT // 2) % TICKS_33BIT - TICKS_33BIT // 2
 
 
 @dataclass(slots=True)
@@ -84,7 +80,7 @@ class _Epoch:
 
     def distance(self, ticks: int) -> int:
         """From its latest sample to a 33-bit time stamp."""
-        return _signed(ticks - self.latest)
+        return signed_33(ticks - self.latest)
 
 
 @dataclass(slots=True, eq=False)
@@ -176,7 +172,7 @@ class Timeline:
         if track is None:
             self.stats.unannounced += 1
             return None
-        dts, reorder = sample.dts_ticks, _signed(sample.pts_ticks - sample.dts_ticks)
+        dts, reorder = sample.dts_ticks, signed_33(sample.pts_ticks - sample.dts_ticks)
         if -MAX_REORDER_TICKS <= reorder < 0:  # decoded after it is shown: can't be, and what is shown counts
             dts, reorder = sample.pts_ticks, 0
         elif not 0 <= reorder <= MAX_REORDER_TICKS:
@@ -310,7 +306,7 @@ class Timeline:
 
     def _accept(self, track: _TrackState, proposed: _Epoch) -> None:
         own, track.proposed = track.epoch, None
-        gap = _signed(proposed.first - track.source)
+        gap = signed_33(proposed.first - track.source)
         if own is not None and 0 < gap <= MAX_GAP_TICKS:
             self.stats.gaps += 1
             track.source += gap

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from codecs import getincrementaldecoder
 
+from tvarr.media.fmp4.boxes import HEADER_BYTES
+from tvarr.media.mpegts.framing import PACKET_SIZES
+from tvarr.media.mpegts.psi import SYNC_BYTE
+
 HEAD_BYTES = 4096  # of a connection's first bytes so much is kept to look at
 ENOUGH_BYTES = 1024  # so much is looked at before the connection's end
 
-_PACKET_SIZES = (188, 192, 204)
-_SYNC = 0x47
-_BOX_HEADER_BYTES = 8
 _FIRST_BOXES = frozenset(
     (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pdin", b"sidx", b"emsg", b"prft")
 )
@@ -49,17 +50,17 @@ _TEXTS: tuple[tuple[re.Pattern[bytes], str], ...] = (
 def looks_like_ts(head: bytes) -> bool:
     """Sync bytes stand where packets of one of the three sizes have them (13818-1, 2.4.3.2; M2TS; with FEC)."""
     return any(
-        all(head[i] == _SYNC for i in range(start, len(head), size))
-        for size in _PACKET_SIZES
+        all(head[i] == SYNC_BYTE for i in range(start, len(head), size))
+        for size in PACKET_SIZES
         for start in range(min(size, len(head) - size))
-        if head[start] == _SYNC
+        if head[start] == SYNC_BYTE
     )
 
 
 def looks_like_mp4(head: bytes) -> bool:
     """It begins with a box that files and segments begin with (14496-12, 4.2 and 8.16), of a size that it may have."""
     size = int.from_bytes(head[:4], "big")
-    return head[4:8] in _FIRST_BOXES and (size >= _BOX_HEADER_BYTES or size in (0, 1))
+    return head[4:8] in _FIRST_BOXES and (size >= HEADER_BYTES or size in (0, 1))
 
 
 def recognise(head: bytes, content_type: str = "") -> str | None:

@@ -20,6 +20,7 @@ from tvarr.coordinator.models import (
     parse,
     version_of,
 )
+from tvarr.coordinator.source import Pace
 from tvarr.coordinator.web.catalogue import delete_channel, edit_channel
 from tvarr.coordinator.web.groups import group_views
 from tvarr.coordinator.web.lists import fetch_list, import_list, must_fit
@@ -34,7 +35,7 @@ SHOWN_GROUPS = 200
 CHOICES: dict[str, Sequence[str]] = {
     name: get_args(literal)
     for name, literal in (
-        ("pace", models.Pace),
+        ("pace", Pace),
         ("video_codec", models.VideoCodec),
         ("audio_codec", models.AudioCodec),
         ("preset", models.Preset),

@@ -19,6 +19,7 @@ from tvarr.coordinator.sources.hls.playlist import (
     Multivariant,
     Resource,
     Segment,
+    is_playlist,
     parse_playlist,
 )
 from tvarr.coordinator.sources.hls.window import Bookmark, Window
@@ -57,7 +58,7 @@ async def load_playlist(fetcher: Fetcher, url: str, limits: IngestLimits) -> tup
 
 async def read_playlist(body: bytes, url: str, content_type: str) -> MediaPlaylist | Multivariant:
     """Parses a playlist. Raises `SourceFailure` in words for what is none."""
-    if not body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"#EXTM3U"):
+    if not is_playlist(body):
         what = recognise(body[:HEAD_BYTES], content_type) or ("something else" if body else "nothing")
         raise SourceFailure(f"the source's HLS playlist is {what}")
     if len(body) <= SMALL_PLAYLIST_BYTES:
