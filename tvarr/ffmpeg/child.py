@@ -8,6 +8,9 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from subprocess import DEVNULL
+from tempfile import TemporaryFile
+from typing import NamedTuple
 
 REAP_WITHIN_S = 5.0
 
@@ -77,3 +80,33 @@ class Child:
         os.close(self._pidfd)
         self._process.wait()
         self._ended.set()
+
+
+class Outcome(NamedTuple):
+    """How a program ended, and the heads of what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+async def run(
+    argv: Sequence[str], *, within_s: float, most_bytes: int, env: Mapping[str, str] | None = None
+) -> Outcome:
+    """Runs a program without input to its end, and keeps `most_bytes` of each of its outputs.
+
+    Raises `TimeoutError` after `within_s`, and another `OSError` where it can't be started. However it is left, its
+    whole group is dead and reaped.
+    """
+    with TemporaryFile() as stdout, TemporaryFile() as stderr:
+        process = Child(argv, stdin=DEVNULL, stdout=stdout.fileno(), stderr=stderr.fileno(), env=env)
+        try:
+            async with asyncio.timeout(within_s):
+                returncode = await process.wait()
+        finally:
+            await process.kill()
+        heads = []
+        for file in (stdout, stderr):
+            file.seek(0)
+            heads.append(file.read(most_bytes).decode(errors="replace"))
+        return Outcome(returncode, *heads)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
-from subprocess import DEVNULL
-from tempfile import TemporaryFile
 
 from tvarr.cluster.schemes import NEEDS
 from tvarr.errors import StartError
-from tvarr.ffmpeg.child import Child
+from tvarr.ffmpeg import child
 from tvarr.ffmpeg.locate import FfmpegBinary
 
 LIST_TIMEOUT_S = 15.0
+MAX_LIST_BYTES = 1024 * 1024  # the longest list, of decoders, takes 30 kB
 
 # One line of `-encoders`: six flags, the name, a description. The legend above it has "=" in place of a name.
 _CODEC_LINE = re.compile(r"^ ([VAS])[F.][S.][X.][B.][D.] +([^\s=]+) ")
@@ -83,17 +82,10 @@ async def read_build(binary: FfmpegBinary) -> Build:
 
 
 async def _ask(path: str, question: str) -> str:
-    with TemporaryFile() as out:
-        try:
-            process = Child([path, "-hide_banner", question], stdin=DEVNULL, stdout=out.fileno(), stderr=DEVNULL)
-        except OSError as error:
-            raise StartError(f"{path} can't be run: {error.strerror or error}") from None
-        try:
-            async with asyncio.timeout(LIST_TIMEOUT_S):
-                await process.wait()
-        except TimeoutError:
-            raise StartError(f"{path} did not answer `{question}` within {LIST_TIMEOUT_S:g} s") from None
-        finally:
-            await process.kill()
-        out.seek(0)
-        return out.read().decode(errors="replace")
+    try:
+        done = await child.run([path, "-hide_banner", question], within_s=LIST_TIMEOUT_S, most_bytes=MAX_LIST_BYTES)
+    except TimeoutError:
+        raise StartError(f"{path} did not answer `{question}` within {LIST_TIMEOUT_S:g} s") from None
+    except OSError as error:
+        raise StartError(f"{path} can't be run: {error.strerror or error}") from None
+    return done.stdout

@@ -11,12 +11,10 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from subprocess import DEVNULL
-from tempfile import TemporaryFile
 
 from tvarr.cluster.model import Encoder, Family, Gpu
 from tvarr.errors import ErrorCode
-from tvarr.ffmpeg.child import Child
+from tvarr.ffmpeg import child
 from tvarr.ffmpeg.command import environment
 from tvarr.ffmpeg.errors import Failure, classify
 from tvarr.hwaccel.build import Build
@@ -28,8 +26,7 @@ from tvarr.media.model import Codec
 
 TIMEOUT_S = 15.0
 CONCURRENCY = 4  # trials at once; each one is a process
-MAX_STDOUT_BYTES = 64 * 1024  # ten packets take 1 KiB
-MAX_STDERR_BYTES = 64 * 1024  # the head is kept, for the first specific line tells the cause; the rest is dropped
+MAX_OUTPUT_BYTES = 64 * 1024  # ten packets take 1 KiB; of stderr the first specific line tells the cause
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of trials done, their total, and the name of the one that just ended."""
@@ -167,34 +164,17 @@ async def run_trial(path: str, trial: Trial, *, timeout_s: float = TIMEOUT_S) ->
 async def _try(argv: Sequence[str], trial: Trial, timeout_s: float) -> Failure | None:
     """Why one encode failed; None where it worked."""
     try:
-        returncode, packets, lines = await _run(argv, {**os.environ, **trial.environment}, timeout_s)
+        done = await child.run(
+            argv, within_s=timeout_s, most_bytes=MAX_OUTPUT_BYTES, env={**os.environ, **trial.environment}
+        )
     except TimeoutError:
         message = f"the trial encode did not end within {timeout_s:g} s and was killed"
         return Failure(ErrorCode.STALLED, message, retry_elsewhere=True, retry_in_software=True)
     except OSError as error:
         message = f"ffmpeg can't be run: {error.strerror or error}"
         return Failure(ErrorCode.FFMPEG_EXITED, message, retry_elsewhere=True, retry_in_software=False)
-    if returncode != 0:
-        return classify(lines, returncode)
-    if trial.encoder.name in WILFUL and not obeyed(packets):
+    if done.returncode != 0:
+        return classify(done.stderr.splitlines(), done.returncode)
+    if trial.encoder.name in WILFUL and not obeyed(done.stdout):
         return Failure(ErrorCode.UNSUPPORTED, "it makes no keyframe where one is asked for", True, False)
     return None
-
-
-async def _run(argv: Sequence[str], variables: Mapping[str, str], timeout_s: float) -> tuple[int, str, list[str]]:
-    """Runs a program in its own process group to its end, and returns its exit code and the heads of stdout and stderr.
-
-    Raises `TimeoutError` after `timeout_s`, and `OSError` where it can't be started. However it is left, the whole
-    group is dead and reaped.
-    """
-    with TemporaryFile() as stdout, TemporaryFile() as stderr:
-        process = Child(argv, stdin=DEVNULL, stdout=stdout.fileno(), stderr=stderr.fileno(), env=variables)
-        try:
-            async with asyncio.timeout(timeout_s):
-                returncode = await process.wait()
-        finally:
-            await process.kill()
-        stdout.seek(0)
-        stderr.seek(0)
-        said = stderr.read(MAX_STDERR_BYTES).decode(errors="replace").splitlines()
-        return returncode, stdout.read(MAX_STDOUT_BYTES).decode(errors="replace"), said
