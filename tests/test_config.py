@@ -51,6 +51,7 @@ def test_coordinator_defaults_are_those_of_the_contract() -> None:
         retention_mb=64,
         retention_time_s=60.0,
         batch_time_s=0.5,
+        max_relays=0,
         media_dir=None,
         tuner_count=4,
         no_tuner_discovery=False,

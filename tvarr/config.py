@@ -337,6 +337,7 @@ class CoordinatorConfig:
             "0.5",
         ),
     ]
+    max_relays: Annotated[int, Setting(COUNT, "Most channels that run at once; 0: as many as are watched", 0)]
     media_dir: Annotated[Path | None, Setting(EXISTING_FOLDER, "Folder that file: channels may read", None, "none")]
     tuner_count: Annotated[
         int, Setting(TUNERS, "Tuners of the HDHomeRun that media servers see: how many channels they watch at once", 4)

@@ -82,7 +82,7 @@ class NoPlacement(TvarrError):
 
 
 class ConnectionsTaken(TvarrError):
-    """A channel group has as many connections to its provider as it may: HTTP 503 with `reasons`, one line for each."""
+    """A channel group, or all channels, use what they may: HTTP 503 with `reasons`, one line for each in use."""
 
     retry_after_s = 10.0  # nobody knows when a viewer leaves
 

@@ -1,4 +1,4 @@
-"""A limit on the connections of a channel group: who gets one, who is refused, and when one is free again."""
+"""Limits on a channel group's connections and on all channels: who gets one, who is refused, when one is free again."""
 
 from __future__ import annotations
 
@@ -52,6 +52,14 @@ async def provider(clips: Path, running: Cluster) -> AsyncIterator[Provider]:
     for relay in await asyncio.to_thread(running.relays):
         await asyncio.to_thread(running.request, "DELETE", f"/api/v1/relays/{relay['id']}")
     await runner.cleanup()
+
+
+@pytest.fixture
+def small(tmp_path: Path, clips: Path) -> Iterator[Cluster]:
+    """May run two channels at once."""
+    flags = ("--idle-linger", "60", "--max-relays", "2")
+    with cluster(tmp_path, media_dir=clips, coordinator_flags=flags) as made:
+        yield made
 
 
 async def limit(running: Cluster, most: int) -> dict[str, Any]:
@@ -161,3 +169,28 @@ async def test_another_address_of_a_channel_takes_no_second_connection(running: 
             assert again.status == 200
             await read_on(again, 0.1)
     assert (provider.requests, provider.most_open) == (2, 1)
+
+
+async def test_no_more_channels_run_than_the_coordinator_may(small: Cluster) -> None:
+    slugs = [await asyncio.to_thread(small.add_channel, f"File {n}", "file:clip.ts", loop=True) for n in range(3)]
+    one, two, three = (small.stream_url(slug) for slug in slugs)
+    async with watching(one) as first, watching(two) as second, watching(one) as also, watching(three) as refused:
+        await asyncio.gather(read_on(first, 0.1), read_on(second, 0.1), read_on(also, 0.1))
+        problem = await refused.json()
+        assert (refused.status, int(refused.headers["Retry-After"]) > 0) == (503, True)
+        assert problem["detail"] == "this coordinator may run 2 channels at once, in use by File 0, File 1"
+        assert sorted(problem["reasons"]) == ["File 0: 2 viewers, for 0 min", "File 1: 1 viewer, for 0 min"]
+    await nobody_watches(small)
+    async with watching(three) as admitted:
+        await read_on(admitted, 0.1)
+        running = await asyncio.to_thread(small.relays)
+        assert (admitted.status, len(running)) == (200, 2)
+
+
+async def test_a_channel_whose_source_fails_keeps_no_place(small: Cluster) -> None:
+    dead = await asyncio.to_thread(small.add_channel, "Dead", "http://127.0.0.1:9/dead.ts")
+    slugs = [await asyncio.to_thread(small.add_channel, f"File {n}", "file:clip.ts", loop=True) for n in range(2)]
+    async with watching(small.stream_url(dead)) as failed:
+        assert failed.status == 502
+    async with watching(small.stream_url(slugs[0])) as one, watching(small.stream_url(slugs[1])) as two:
+        assert (one.status, two.status) == (200, 200)

@@ -77,6 +77,7 @@ class CoordinatorOptions:
     retention_mb: int
     retention_time_s: float
     batch_time_s: float
+    max_relays: int
     media_dir: Path | None
     tuner_count: int
     no_tuner_discovery: bool
@@ -125,6 +126,7 @@ class Coordinator:
             daemons=self.daemons,
             make_ingest=self._make_ingest,
             max_connections=store.max_connections,
+            max_relays=options.max_relays,
             retention_bytes=options.retention_mb * 1024 * 1024,
             retention_s=options.retention_time_s,
             idle_linger_s=options.idle_linger_s,

@@ -31,7 +31,7 @@ VIEWER_DROPPED = Counter(
     "tvarr_viewer_dropped", "Viewers whose stream was broken off: too_slow, failed.", ["reason"], registry=None
 )
 CONNECTIONS_REFUSED = Counter(
-    "tvarr_connections_refused", "Viewers for whom their channel group had no connection left.", registry=None
+    "tvarr_connections_refused", "Viewers for whom no connection to a source was left.", registry=None
 )
 SENT_BYTES = Counter("tvarr_sent_bytes", "Media sent to viewers.", ["container"], registry=None)
 SOURCE_SAMPLES = Counter("tvarr_source_samples", "Coded frames from all sources.", registry=None)

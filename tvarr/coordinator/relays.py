@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 
 from tvarr.background import give_back_memory, log_ids
@@ -31,7 +31,8 @@ class Relays:
     """Relays by channel. An unwatched variant is kept for `idle_linger_s`, for viewers who zap back.
 
     A channel has one connection to its source, and a group of channels as many as `max_connections` says of its name
-    (0: as many as they like). A relay that nobody watches gives its connection up to who needs one.
+    (0: as many as they like); all together have `max_relays` (0 likewise). A relay that nobody watches gives way to who
+    needs its place.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Relays:
         daemons: Daemons,
         make_ingest: Callable[[Channel], Ingest],
         max_connections: Callable[[str], Awaitable[int]],
+        max_relays: int = 0,
         retention_bytes: int,
         retention_s: float,
         idle_linger_s: float,
@@ -49,6 +51,7 @@ class Relays:
         self._daemons = daemons
         self._make_ingest = make_ingest
         self._max_connections = max_connections
+        self._max_relays = max_relays
         self._open: set[Relay] = set()  # those whose source may be connected still, also when they run no more
         self._stopping: set[asyncio.Task[None]] = set()
         self._retention_bytes = retention_bytes
@@ -177,24 +180,34 @@ class Relays:
     def _in_the_way(self, channel: Channel, limit: int) -> Relay | None:
         """A relay that is about to give up its connection, for which the channel has to wait; None: it may have one.
 
-        Raises `ConnectionsTaken` where nobody does.
+        `limit`: that of the channel's group. Raises `ConnectionsTaken` where nobody does.
         """
         self._open = {relay for relay in self._open if relay.holds_connection}
         leaving = {relay for relay in self._open if self.running.get(relay.channel.id) is not relay}
         if (own := next((relay for relay in leaving if relay.channel.id == channel.id), None)) is not None:
             return own
-        users = [relay for relay in self._open if relay.channel.group == channel.group]
-        if not limit or len(users) < limit or is_file(channel.url):
-            return None
+        if limit and not is_file(channel.url):
+            users = [relay for relay in self._open if relay.channel.group == channel.group]
+            if len(users) >= limit:
+                most = _counted(limit, "connection")
+                return self._gives_way(users, leaving, f"the group {channel.group!r} may have {most} to its provider")
+        others = leaving | {relay for relay in self.running.values() if relay.channel.id != channel.id}
+        if 0 < self._max_relays <= len(others):
+            most = _counted(self._max_relays, "channel")
+            return self._gives_way(others, leaving, f"this coordinator may run {most} at once")
+        return None
+
+    def _gives_way(self, users: Collection[Relay], leaving: Collection[Relay], limit: str) -> Relay:
+        """The one of these that leaves already, or is told to because nobody has watched it for longest."""
         if (going := next((relay for relay in users if relay in leaving), None)) is not None:
             return going
         idle = [(since, relay) for relay in users if (since := relay.idle_since) is not None]
         if not idle:
             metrics.CONNECTIONS_REFUSED.inc()
-            raise _taken(channel.group, limit, users)
+            raise _taken(limit, users)
         _, longest = min(idle, key=lambda pair: pair[0])
         del self.running[longest.channel.id]  # at once: nobody is to join it any more
-        task = asyncio.create_task(longest.close(f"{channel.name} needs its connection"), name="end an idle relay")
+        task = asyncio.create_task(longest.close("another channel needs its place"), name="end an idle relay")
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
         return longest
@@ -232,12 +245,15 @@ class Relays:
         return now - variant.idle_since >= linger
 
 
-def _taken(group: str, limit: int, users: Iterable[Relay]) -> ConnectionsTaken:
+def _taken(limit: str, users: Iterable[Relay]) -> ConnectionsTaken:
     reasons = []
     for relay in sorted(users, key=lambda relay: -relay.began.age_s):
         viewers = sum(len(output.viewers) for variant in relay.variants.values() for output in variant.outputs)
         minutes = relay.began.age_s / 60
-        reasons.append(f"{relay.channel.name}: {viewers} viewer{'s' * (viewers != 1)}, for {minutes:.0f} min")
-    most = "1 connection" if limit == 1 else f"{limit} connections"
+        reasons.append(f"{relay.channel.name}: {_counted(viewers, 'viewer')}, for {minutes:.0f} min")
     names = ", ".join(reason.rpartition(":")[0] for reason in reasons[:5]) + ", …" * (len(reasons) > 5)
-    return ConnectionsTaken(f"the group {group!r} may have {most} to its provider, in use by {names}", reasons)
+    return ConnectionsTaken(f"{limit}, in use by {names}", reasons)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
