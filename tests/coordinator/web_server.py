@@ -355,6 +355,6 @@ async def serving(
     store = await Store.open(folder / "tvarr.db")
     services = Services(store, await Auth.open(store, password=PASSWORD, disabled=no_auth))
     headers = {"Authorization": f"Bearer {PASSWORD}"} if logged_in else {}
-    async with TestClient(TestServer(make_web(services, extra_routes)), headers=headers) as client:
+    async with TestClient(TestServer(make_web(services, extra_routes=extra_routes)), headers=headers) as client:
         yield client, services
     await store.close()

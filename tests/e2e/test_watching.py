@@ -132,6 +132,21 @@ async def test_a_relay_ends_when_nobody_watches(tmp_path: Path, clips: Path) -> 
         await asyncio.to_thread(running.stop)
 
 
+def test_the_description_has_what_players_ask_for(tvarr: Cluster) -> None:
+    described = tvarr.get("/api/openapi.json")["paths"]
+    streams = {path: item["get"] for path, item in described.items() if path.startswith("/stream/")}
+    assert {path: next(iter(get["responses"]["200"]["content"])) for path, get in streams.items()} == {
+        "/stream/{channel}.ts": "video/mp2t",
+        "/stream/{channel}.mp4": "video/mp4",
+        "/stream/{channel}/index.m3u8": "application/vnd.apple.mpegurl",
+        "/stream/{channel}/manifest.mpd": "application/dash+xml",
+    }
+    for get in streams.values():
+        assert {"404", "502", "503", "504"} <= set(get["responses"])
+        assert {"channel", "profile"} <= {parameter["name"] for parameter in get["parameters"]}
+        assert get["security"] == []
+
+
 @pytest.mark.parametrize(
     ("path", "status", "words"),
     [

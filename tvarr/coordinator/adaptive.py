@@ -14,7 +14,8 @@ from tvarr.coordinator.failures import Failures
 from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.relays import Relays
 from tvarr.coordinator.segmented import Container, SegmentOutput, Session
-from tvarr.coordinator.streaming import Catalogue, wanted_profile
+from tvarr.coordinator.streaming import Catalogue, stream_route, wanted_profile
+from tvarr.coordinator.web.routes import Route
 from tvarr.errors import InvalidRequest, NotFound
 from tvarr.media import playlists
 from tvarr.media.segments import Part
@@ -42,11 +43,19 @@ class Adaptive:
         self._relays = relays
         self._failures = failures
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[Route]:
+        """What players ask for by itself."""
+        index, manifest = self._failures.noting(self.index), self._failures.noting(self.manifest)
+        folder = "/stream/{channel}/"
+        return [
+            stream_route(folder + "index.m3u8", index, "Live HLS", HLS_TYPE, query=("container",), errors=(400,)),
+            stream_route(folder + "manifest.mpd", manifest, "Live DASH", DASH_TYPE),
+        ]
+
+    def files(self) -> list[web.RouteDef]:
+        """What playlists and manifests lead to."""
         inside = "{session:" + _TOKEN + "}/{file}"
         handlers = {
-            "/stream/{channel}/index.m3u8": self.index,
-            "/stream/{channel}/manifest.mpd": self.manifest,
             "/stream/{channel}/hls/{profile}/{container:ts|fmp4}/" + inside: self.hls_file,
             "/stream/{channel}/dash/{profile}/" + inside: self.dash_file,
         }

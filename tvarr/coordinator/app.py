@@ -322,7 +322,8 @@ def _is_of_interest(record: logging.LogRecord) -> bool:
 
 async def _serve_http(stack: AsyncExitStack, coordinator: Coordinator, certificate: ServerCertificate | None) -> int:
     logging.getLogger("aiohttp.server").addFilter(_is_of_interest)
-    application = make_web(coordinator, extra_routes=[*coordinator.streaming.routes(), *coordinator.adaptive.routes()])
+    streams = [*coordinator.streaming.routes(), *coordinator.adaptive.routes()]
+    application = make_web(coordinator, streams, extra_routes=coordinator.adaptive.files())
     runner = web.AppRunner(
         application,
         access_log=None,

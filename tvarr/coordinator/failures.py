@@ -72,4 +72,5 @@ class Failures:
 def _container(request: web.Request) -> str:
     if "session" in request.match_info:
         return "dash" if "/dash/" in request.path else "hls"
-    return BY_NAME.get(request.path.rpartition("/")[2]) or request.match_info["container"]
+    file = request.path.rpartition("/")[2]
+    return BY_NAME.get(file) or file.rpartition(".")[2]

@@ -14,6 +14,8 @@ from tvarr.coordinator.failures import Failures
 from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.outputs import ViewerTooSlow
 from tvarr.coordinator.relays import Relays
+from tvarr.coordinator.web.problems import Handler
+from tvarr.coordinator.web.routes import Route
 from tvarr.errors import TvarrError
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,28 @@ class Catalogue(Protocol):
 async def wanted_profile(catalogue: Catalogue, request: web.Request, channel: Channel) -> Profile:
     """The profile that is asked for, else the channel's. Raises `NotFound`."""
     return await catalogue.profile(request.query.get("profile") or channel.profile or DEFAULT_PROFILE)
+
+
+def stream_route(
+    path: str,
+    handler: Handler,
+    summary: str,
+    media_type: str,
+    *,
+    query: tuple[str, ...] = (),
+    errors: tuple[int, ...] = (),
+) -> Route:
+    """What a player asks for, with what it may be answered instead."""
+    return Route(
+        method="GET",
+        path=path,
+        handler=handler,
+        summary=summary,
+        query=("profile", *query, "key"),
+        answer=media_type,
+        open=True,
+        errors=(401, 404, 406, 502, 503, 504, *errors),
+    )
 
 
 async def write(response: web.StreamResponse, data: bytes) -> None:
@@ -63,14 +87,21 @@ class Streaming:
         self._relays = relays
         self._failures = failures
 
-    def routes(self) -> list[web.RouteDef]:
-        return [web.get("/stream/{channel}.{container:ts|mp4}", self._failures.noting(self.endless))]
+    def routes(self) -> list[Route]:
+        handler = self._failures.noting(self.endless)
+        return [
+            stream_route(f"/stream/{{channel}}.{container}", handler, f"An endless stream as {words}", media_type)
+            for container, words, media_type in (
+                ("ts", "MPEG-TS", CONTENT_TYPES["ts"]),
+                ("mp4", "fragmented MP4", CONTENT_TYPES["mp4"]),
+            )
+        ]
 
     async def endless(self, request: web.Request) -> web.StreamResponse:
         """An endless stream. The answer begins with the first bytes, so that an earlier failure has its own status."""
         channel = await self._catalogue.channel(request.match_info["channel"])
         profile = await wanted_profile(self._catalogue, request, channel)
-        container = request.match_info["container"]
+        container = request.path.rpartition(".")[2]
         headers = {"Content-Type": CONTENT_TYPES[container], **ENDLESS}
         if request.method == "HEAD":
             return web.Response(headers=headers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from aiohttp import web
 
@@ -23,8 +23,11 @@ from tvarr.coordinator.web.services import SERVICES, CoordinatorServices, servic
 MAX_BODY_BYTES = 1024 * 1024  # of a request; lists of channels have their own limit
 
 
+DESCRIBED: web.AppKey[Sequence[Route]] = web.AppKey("described")
+
+
 async def description(request: web.Request) -> web.Response:
-    return json_answer(openapi(ROUTES, services_of(request).version))
+    return json_answer(openapi(request.app[DESCRIBED], services_of(request).version))
 
 
 ROUTES: tuple[Route, ...] = (
@@ -44,8 +47,11 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
-def make_web(services: CoordinatorServices, extra_routes: Iterable[web.RouteDef] = ()) -> web.Application:
-    """The application; `extra_routes` join it under the same error answers."""
+def make_web(
+    services: CoordinatorServices, streams: Iterable[Route] = (), extra_routes: Iterable[web.RouteDef] = ()
+) -> web.Application:
+    """The application; `streams` and, not described, `extra_routes` join it under the same error answers."""
+    described = (*ROUTES, *streams)
     silence = Silence()
     application = web.Application(
         middlewares=[silence.listen, problems, guard, bounded_body], client_max_size=MAX_BODY_BYTES
@@ -53,6 +59,7 @@ def make_web(services: CoordinatorServices, extra_routes: Iterable[web.RouteDef]
     application[SILENCE] = silence
     folder = resources.path("templates")
     application[SERVICES] = services
+    application[DESCRIBED] = described
     application[PAGES] = environment(folder)
     application[pages.BOARDS] = Boards(
         BoardMaker(services, application[PAGES]), pages.BOARD_INTERVAL_S, services.watched
@@ -62,6 +69,6 @@ def make_web(services: CoordinatorServices, extra_routes: Iterable[web.RouteDef]
     application[cluster.EVENTS] = Events(services)
     application.on_response_prepare.append(add_headers)
     application.on_shutdown.append(cluster.end_events)
-    application.add_routes([*to_aiohttp(ROUTES), *pages.ROUTES, *catalogue_pages.ROUTES, *extra_routes])
+    application.add_routes([*to_aiohttp(described), *pages.ROUTES, *catalogue_pages.ROUTES, *extra_routes])
     application.router.add_static("/static/", folder / "static")
     return application

@@ -162,9 +162,9 @@ ROUTES = (
         path="/playlist.m3u",
         handler=playlist,
         summary="Every channel as an M3U with tvg attributes",
-        query=("profile", "format"),
+        query=("profile", "format", "key"),
         answer=M3U_TYPE,
         open=True,
-        errors=(400, 404),
+        errors=(400, 401, 404),
     ),
 )

@@ -149,7 +149,7 @@ def _models(route: Route) -> list[type[BaseModel]]:
 
 
 def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
-    names = [part[1:].partition("}")[0] for part in route.path.split("/") if part.startswith("{")]
+    names = re.findall(r"{(\w+)}", route.path)
     parameters = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
     parameters += [{"name": n, "in": "query", "schema": {"type": "string"}} for n in route.query]
     parameters += PAGING if route.paged else []
