@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import ssl
 import subprocess
@@ -15,10 +16,13 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+
+from tvarr.hwaccel.cache import FILE_NAME as ENCODERS
 
 PASSWORD = "password-of-the-tests"
 TOKEN = "token-of-the-tests"
@@ -45,6 +49,28 @@ def eventually(look: Callable[[], Any], what: str, within_s: float = START_WITHI
             return found
         assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
         time.sleep(0.05)
+
+
+_work_dirs: dict[tuple[object, ...], Path] = {}
+
+
+def share_encoders(arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+    """Lets a daemon that is about to start know the encoders that one before it tried: that takes a second of CPU each.
+
+    What it finds is of no use to it with another ffmpeg or other devices, which it sees for itself.
+    """
+    if arguments[0] != "ffmpegd" or "--work-dir" not in arguments:
+        return
+    given = dict(pairwise(arguments))
+    folder = Path(given["--work-dir"])
+    machine = {name: value for name, value in environment.items() if not name.startswith("TVARR_")}
+    alike = (given.get("--ffmpeg"), *sorted(machine.items()))
+    known = _work_dirs.get(alike, folder) / ENCODERS
+    if not known.exists():
+        _work_dirs[alike] = folder
+    elif not (folder / ENCODERS).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(known, folder)
 
 
 @dataclass
@@ -100,6 +126,7 @@ class Cluster:
     def run(self, name: str, *arguments: str, prefix: tuple[str, ...] | None = None, **environment: str) -> Role:
         """Starts `tvarr` with these arguments as a role called `name`."""
         log = self.folder / f"{name}.log"
+        share_encoders(arguments, environment)
         command = [*(self.prefix if prefix is None else prefix), sys.executable, "-m", "tvarr", *arguments]
         with log.open("ab") as sink:
             begins = sink.tell()
