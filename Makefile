@@ -25,7 +25,7 @@ demo: $(VENV)/.installed  ## start both for a moment, watch the demo channel, ch
 venv: $(VENV)/.installed-dev  ## make .venv with everything that development needs
 
 test: $(VENV)/.installed-dev  ## run the tests
-	$(BIN)/pytest -n $(JOBS) --dist loadfile -rfEs $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -rfEs $(PYTEST_ARGS)
 
 images:  ## build the container images with podman, docker or buildah
 	container/build.sh

@@ -14,6 +14,15 @@ settings.load_profile("tvarr")
 
 SHARED_MEDIA = Path(__file__).parents[2] / "shared" / "media"
 
+LONG_ONES_FIRST = ("e2e", "tests", "ffmpegd", "coordinator")
+"""Folders in whose order tests run, the others behind them: `make test` gives each of its processes whole files, and
+one that takes a minute is not to be the last."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {folder: place for place, folder in enumerate(LONG_ONES_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.parent.name, len(places)))
+
 
 def lacking(what: str) -> None:
     """Skips the test for want of `what`; under TVARR_REQUIRE_ALL=1 fails it instead."""
