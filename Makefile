@@ -7,6 +7,7 @@ FULL ?=# 1: the long form of `make bench`
 MINUTES ?=# of `make fuzz` (10) and `make soak` (30)
 BIN := $(VENV)/bin
 SOURCES := tvarr tests examples
+unexport PYTHONDONTWRITEBYTECODE# a role compiles itself in a third of a second, and tests start some hundreds
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run demo test images test-images lock check format bench bench-docs bench-faults fuzz soak examples generate docs \
