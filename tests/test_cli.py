@@ -80,6 +80,11 @@ class TestRealProcesses:
         loaded = set(done.stderr.split())
         assert not loaded & {"grpc", "aiohttp", "tvarr.coordinator", "tvarr.ffmpegd", "tvarr.hwaccel"}
 
+    def test_a_daemon_loads_an_http_server_only_to_be_watched(self) -> None:
+        code = "import sys; from tvarr.ffmpegd import app; print(*sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert not set(done.stdout.split()) & {"aiohttp", "tvarr.ffmpegd.monitor"}
+
 
 @pytest.mark.parametrize(
     ("arguments", "line"),

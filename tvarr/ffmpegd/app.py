@@ -14,7 +14,7 @@ from uuid import uuid4
 from tvarr.cluster.model import Capabilities, JobSpec
 from tvarr.errors import ConfigError, ErrorCode, JobError
 from tvarr.ffmpeg.locate import FfmpegBinary, find_ffmpeg
-from tvarr.ffmpegd import describe, monitor
+from tvarr.ffmpegd import describe
 from tvarr.ffmpegd.attach import Attachment
 from tvarr.ffmpegd.capacity import Capacity
 from tvarr.ffmpegd.copying import run_with_copies
@@ -154,6 +154,8 @@ class Daemon:
 
     async def monitor(self, stack: AsyncExitStack, host: str, port: int) -> None:
         """Serves metrics and health until the stack is left. Raises `StartError` where the port can't be had."""
+        from tvarr.ffmpegd import monitor  # with its HTTP server it is a fifth of what starting takes
+
         port = await monitor.serve(
             stack,
             self._jobs,
