@@ -141,6 +141,20 @@ async def test_profiles(served: Served) -> None:
     assert wrong["detail"].startswith("video_codec: ")
 
 
+async def test_what_was_read_makes_another(served: Served) -> None:
+    client, _ = served
+    h264 = await ask(client, "GET", "/api/v1/profiles/h264", 200)
+    copied = await ask(client, "POST", "/api/v1/profiles", 201, json={**h264, "name": "mine", "deinterlace": True})
+    assert copied == {**h264, "name": "mine", "deinterlace": "on", "builtin": False}
+    off = await ask(client, "PATCH", "/api/v1/profiles/mine", 200, json={"deinterlace": False})
+    assert off["deinterlace"] == "off"
+    news = await ask(client, "POST", "/api/v1/channels", 201, json={"name": "News", "url": "http://h/1"})
+    await ask(client, "POST", "/api/v1/channels", 409, json=news)  # its slug
+    await ask(client, "DELETE", f"/api/v1/channels/{news['id']}", 204)
+    restored = await ask(client, "POST", "/api/v1/channels", 201, json=news)
+    assert restored == {**news, "id": restored["id"]}
+
+
 async def test_two_editors_do_not_overwrite_each_other(served: Served) -> None:
     client, _ = served
     for made, path in (

@@ -1,7 +1,8 @@
 """Channels and profiles: what they hold, and what values they take.
 
 The same classes are the rows of the store, the JSON of the API and the schemas of its description. Zero and the empty
-string mean "not set"; null in a request means the same.
+string mean "not set"; null in a request means the same. What was read can be sent to make another: what only the
+coordinator knows is passed over.
 """
 
 from __future__ import annotations
@@ -10,10 +11,19 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from tvarr.cluster.schemes import LISTENING_SCHEMES
 from tvarr.coordinator.source import SCHEMES, Pace
@@ -152,14 +162,20 @@ Headers = Annotated[dict[str, str], AfterValidator(_headers)]
 Side = Annotated[int, Field(ge=0, le=8192), AfterValidator(_even)]
 
 
+def _switch(value: object) -> object:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    made_here: ClassVar[frozenset[str]] = frozenset()  # fields of what is read that mean nothing in what is sent
 
     @model_validator(mode="before")
     @classmethod
     def _null_is_not_set(cls, data: object) -> object:
         if isinstance(data, Mapping):
-            return {key: value for key, value in data.items() if value is not None}
+            return {key: value for key, value in data.items() if value is not None and key not in cls.made_here}
         return data
 
 
@@ -189,6 +205,8 @@ class ChannelFields(_Model):
 
 class ChannelCreate(ChannelFields):
     """A new channel; without a slug one is made from the name."""
+
+    made_here: ClassVar[frozenset[str]] = frozenset({"id"})
 
     slug: Slug | None = None
 
@@ -231,7 +249,9 @@ class ProfileFields(_Model):
     preset: Preset = Field("", description="by x264's names; other encoders get their nearest")
     gop_s: float = Field(2.0, ge=0.5, le=20, description="seconds between keyframes")
     hw_accel: HwAccel = Field("auto", description="auto: hardware where there is some; none: software only")
-    deinterlace: Deinterlace = "auto"
+    deinterlace: Annotated[Deinterlace, BeforeValidator(_switch)] = Field(
+        "auto", description="true and false are taken too"
+    )
     audio_channels: int = Field(0, ge=0, le=8, description="0: as in the source")
     exhausted_policy: ExhaustedPolicy = Field("", description="when no session is free; empty: the coordinator's")
 
@@ -253,6 +273,8 @@ class ProfileFields(_Model):
 
 class ProfileCreate(ProfileFields):
     """A new profile."""
+
+    made_here: ClassVar[frozenset[str]] = frozenset({"builtin"})
 
 
 class Profile(ProfileFields):
