@@ -78,7 +78,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         message = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", record.getMessage())
-        line = f"{_utc(record)} {record.levelname} {_short(record.name)}: {message}"
+        line = f"{when(record.created)} {record.levelname} {_short(record.name)}: {message}"
         line += "".join(f" {key}={value}" for key, value in _extra(record).items())
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
@@ -90,7 +90,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, object] = {
-            "time": _utc(record),
+            "time": when(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -216,8 +216,9 @@ def _end_now() -> None:
     os._exit(1)
 
 
-def _utc(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def when(wall: float) -> str:
+    """Seconds since the epoch as RFC 3339, to the millisecond."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _short(name: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 
 from rich.console import Console
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from tvarr.cluster.model import Capabilities, Encoder, Gpu, SessionPool
+from tvarr.cluster.model import Capabilities, Encoder, Family, Gpu, SessionPool
 from tvarr.ffmpeg.locate import FfmpegBinary, find_ffmpeg
 from tvarr.hwaccel.capabilities import detect
 from tvarr.hwaccel.families import FAMILIES
@@ -78,10 +78,10 @@ def as_json(report: Report) -> dict[str, object]:
         },
         "verified": report.verified,
         "hwaccels": list(found.hwaccels),
-        "gpus": [{**_as_dict(gpu), "problem": report.inventory.problems.get(gpu.id, "")} for gpu in found.gpus],
+        "gpus": [{**asdict(gpu), "problem": report.inventory.problems.get(gpu.id, "")} for gpu in found.gpus],
         "nvidia": report.inventory.nvidia_reason,  # why no NVIDIA GPU is listed, or not all
-        "pools": [_as_dict(pool) for pool in found.pools],
-        "encoders": [_as_dict(encoder) for encoder in found.encoders],
+        "pools": [asdict(pool) for pool in found.pools],
+        "encoders": [asdict(encoder) for encoder in found.encoders],
         "decoders": sorted(found.decoders),
         "max_jobs": found.max_jobs,
         "max_cpu_jobs": found.max_cpu_jobs,
@@ -90,10 +90,6 @@ def as_json(report: Report) -> dict[str, object]:
         "memory_bytes": found.memory_bytes,
         "os": found.os,
     }
-
-
-def _as_dict(item: Encoder | Gpu | SessionPool) -> dict[str, object]:
-    return {name: getattr(item, name) for name in item.__dataclass_fields__}
 
 
 # ----------------------------------------------------------------------------------------------------- for people
@@ -227,7 +223,9 @@ def _summary(report: Report, working: Iterable[Encoder]) -> Text:
     works = list(working)
     if not works:
         return Text("No encoder of this ffmpeg works here.", style="red")
-    hardware = sorted({_TITLES[encoder.family] for encoder in works if encoder.device or encoder.family != "software"})
+    hardware = sorted(
+        {_TITLES[encoder.family] for encoder in works if encoder.device or encoder.family is not Family.SOFTWARE}
+    )
     how = "work" if report.verified else "are listed"
     where = f"hardware: {', '.join(hardware)}" if hardware else "all in software, no hardware encoder"
     return Text(f"{len(works)} of {len(report.capabilities.encoders)} encoders {how}; {where}.")

@@ -15,8 +15,8 @@ def validate(cluster: Cluster) -> None:
     driver that allows less than was known, does not end jobs that run.
     """
     everything = [*cluster.jobs.values(), *cluster.closing.values()]
-    for job in cluster.jobs.values():
-        assert job.id in cluster.jobs, f"{job.id} is filed under another id"
+    for job_id, job in cluster.jobs.items():
+        assert job.id == job_id, f"{job.id} is filed under another id"
         assert job.state is not Held.CLOSING, f"{job.id} is closing and still wanted"
         assert cluster.daemons[job.daemon_id].connected, f"{job.id} is placed on {job.daemon_id}, which is gone"
         assert cluster.daemons[job.daemon_id].instance == job.instance, f"{job.id} is placed on another process"

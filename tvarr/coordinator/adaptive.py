@@ -14,7 +14,7 @@ from tvarr.coordinator.failures import Failures
 from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.relays import Relays
 from tvarr.coordinator.segmented import Container, SegmentOutput, Session
-from tvarr.coordinator.streaming import Catalogue, stream_route, wanted_profile
+from tvarr.coordinator.streaming import Catalogue, agent_of, stream_route, wanted_profile
 from tvarr.coordinator.web.routes import Route
 from tvarr.errors import InvalidRequest, NotFound
 from tvarr.media import playlists
@@ -108,7 +108,7 @@ class Adaptive:
         channel, profile = await self._wanted(request)
         if request.method == "HEAD":
             return _text("", DASH_TYPE)
-        session = self._relays.returning(channel, profile, "dash", request.remote or "", _agent(request))
+        session = self._relays.returning(channel, profile, "dash", request.remote or "", agent_of(request))
         if session is None:
             session = await self._join(request, channel, profile, "fmp4", "dash", secrets.token_urlsafe(12))
         await _ready(session, DASH_SEGMENTS)
@@ -159,12 +159,8 @@ class Adaptive:
             kind=kind,
             token=token,
             address=request.remote or "",
-            user_agent=_agent(request),
+            user_agent=agent_of(request),
         )
-
-
-def _agent(request: web.Request) -> str:
-    return request.headers.get("User-Agent", "")[:200]
 
 
 def _query(request: web.Request) -> str:

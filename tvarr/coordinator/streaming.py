@@ -61,6 +61,11 @@ def stream_route(
     )
 
 
+def agent_of(request: web.Request) -> str:
+    """What a player calls itself, as far as it is shown."""
+    return request.headers.get("User-Agent", "")[:200]
+
+
 async def write(response: web.StreamResponse, data: bytes) -> None:
     """Gives a viewer bytes, as soon as it has taken those before them. Raises `ViewerTooSlow` after `STUCK_S`."""
     try:
@@ -109,8 +114,8 @@ class Streaming:
         headers |= {"Transfer-Encoding": "chunked"} if chunked else {"Connection": "close"}
         response = EndlessResponse(headers=headers)
         asked_at = time.monotonic()
-        agent = request.headers.get("User-Agent", "")[:200]
-        async with self._relays.watch(channel, profile, container, request.remote or "", agent) as viewer:
+        who = request.remote or "", agent_of(request)
+        async with self._relays.watch(channel, profile, container, *who) as viewer:
             data = await viewer.read()
             metrics.FIRST_BYTE.labels(container).observe(time.monotonic() - asked_at)
             sent = metrics.SENT_BYTES.labels(container)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Iterable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from tvarr.background import redact as clean_of_secrets
+from tvarr.background import when
 from tvarr.cluster.model import Capabilities, Considered
 from tvarr.cluster.pools import Pool
 from tvarr.coordinator.daemons import DaemonLink, Daemons
@@ -26,15 +26,8 @@ from tvarr.wire import convert, messages
 
 View = dict[str, Any]
 
-
 DAMAGE = ("sync_losses", "transport_errors", "continuity_errors", "crc_errors", "damaged_pes", "truncated_pes")
 """What a source's packets can suffer, by the demuxer's counters."""
-
-
-def when(wall: float) -> str:
-    """Seconds since the epoch as RFC 3339."""
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
 
 Runs = dict[str, tuple[Relay, str, Run]]
 """Every job, by its id, and its profile."""

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +66,4 @@ class HostStats:
 
     system: SystemStats
     gpus: tuple[GpuStats, ...] = ()
-    pools: tuple[PoolUsage, ...] = field(default=())
+    pools: tuple[PoolUsage, ...] = ()
