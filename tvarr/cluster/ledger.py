@@ -33,6 +33,7 @@ from tvarr.cluster.placing import Placing
 from tvarr.cluster.pools import Held
 from tvarr.cluster.presence import FORGET_AFTER_S, Presence
 from tvarr.cluster.state import NEVER, Cluster, Daemon, Job, Settings
+from tvarr.cluster.trust import Trust
 from tvarr.cluster.waiting import Waiting
 
 __all__ = ["Ledger", "Settings", "words"]
@@ -48,15 +49,17 @@ class Ledger:
     unhealthy_after_s: float = 30.0
     settings: Settings = field(default_factory=Settings)
     cluster: Cluster = field(init=False)
+    _trust: Trust = field(init=False)
     _presence: Presence = field(init=False)
     _moves: Moves = field(init=False)
     _placing: Placing = field(init=False)
 
     def __post_init__(self) -> None:
         self.cluster = Cluster(self.settings)
-        self._presence = Presence(self.cluster, self.unhealthy_after_s)
+        self._trust = Trust(self.cluster)
+        self._presence = Presence(self.cluster, self._trust, self.unhealthy_after_s)
         self._moves = Moves(self.cluster)
-        self._placing = Placing(self.cluster, self._moves)
+        self._placing = Placing(self.cluster, self._trust, self._moves)
 
     # -------------------------------------------------------------------------------------------------- to read
 
@@ -148,10 +151,10 @@ class Ledger:
         cluster = self.cluster
         instructions = self._presence.look_at_the_clock(now) + self._placing.look_at_the_clock(now)
         self._moves.look_at_the_clock(now)
-        cluster.take_back(now)
+        self._trust.take_back(now)
         cluster.doubt_limits(now)
-        cluster.forget_backoffs(now - FORGET_AFTER_S)
-        parts = (self._presence, self._placing, self._moves, cluster)
+        self._trust.forget_backoffs(now - FORGET_AFTER_S)
+        parts = (self._presence, self._placing, self._moves, self._trust, cluster)
         cluster.due = min((moment for part in parts for moment in part.deadlines()), default=NEVER)
         return instructions
 

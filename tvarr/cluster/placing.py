@@ -22,6 +22,7 @@ from tvarr.cluster.policy import choose
 from tvarr.cluster.pools import Held
 from tvarr.cluster.state import Cluster, Job
 from tvarr.cluster.succession import succession_of
+from tvarr.cluster.trust import Trust
 from tvarr.cluster.waiting import MAX_WAITING, Waiting, WaitingList
 from tvarr.errors import ErrorCode
 
@@ -59,6 +60,7 @@ class Placing:
     """Places jobs at once or from the queue, and takes what they held back."""
 
     cluster: Cluster
+    trust: Trust
     moves: Moves
     waiting: WaitingList = field(default_factory=WaitingList)
 
@@ -164,7 +166,7 @@ class Placing:
                 and job.confirmed_at is not None
                 and now - job.confirmed_at >= self.cluster.settings.healthy_after_s
             ):
-                self.cluster.praise(daemon)
+                self.trust.praise(daemon)
             self.cluster.release(job, now)
 
     def _find(self, job_id: str) -> list[Job]:
@@ -199,10 +201,10 @@ class Placing:
     def _remember_failure(self, job: Job, code: ErrorCode, reason: str, now: float, *, in_software: bool) -> None:
         encoder = job.placement.encoder
         hardware = encoder is not None and encoder.family is not Family.SOFTWARE
-        self.cluster.back_off(job, f"{code.value}: {reason}", now, hardware_only=hardware and in_software)
+        self.trust.back_off(job, f"{code.value}: {reason}", now, hardware_only=hardware and in_software)
         daemon = self.cluster.daemons.get(job.daemon_id)
         if daemon is not None and code in BLAMED:
-            self.cluster.blame(daemon, job.work, reason, now, at_once=code is ErrorCode.BAD_OUTPUT)
+            self.trust.blame(daemon, job.work, reason, now, at_once=code is ErrorCode.BAD_OUTPUT)
         if daemon is not None and daemon.connected and code is ErrorCode.CONNECTION_LOST:
             daemon.broke_off = (job.work, reason)
 
@@ -230,7 +232,7 @@ class Placing:
         """What a refused session says of its pool; where there is none, of the daemon's hardware for this job."""
         pool = self.cluster.pools.get(job.pool) if job.pool is not None else None
         if pool is None:
-            self.cluster.back_off(job, reason, now, hardware_only=not job.in_software)
+            self.trust.back_off(job, reason, now, hardware_only=not job.in_software)
             return
         self.cluster.session_refused(pool, now)
         if pool.try_more_at is not None:

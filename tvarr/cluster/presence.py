@@ -15,6 +15,7 @@ from tvarr.cluster.events import (
 )
 from tvarr.cluster.pools import Held
 from tvarr.cluster.state import Cluster, Daemon, Job
+from tvarr.cluster.trust import Trust
 from tvarr.errors import ErrorCode
 
 FORGET_AFTER_S = 600.0  # a disconnected daemon is shown this long, and a failed try remembered
@@ -26,6 +27,7 @@ class Presence:
     """`unhealthy_after_s`: silence after which a daemon gets no jobs and loses those it has."""
 
     cluster: Cluster
+    trust: Trust
     unhealthy_after_s: float
 
     def attach(self, event: DaemonAttached, now: float) -> list[Instruction]:
@@ -138,7 +140,7 @@ class Presence:
         daemon.sequence = sequence
         if daemon.broke_off is not None:  # it is alive: no cut cable took the job's stream
             (work, reason), daemon.broke_off = daemon.broke_off, None
-            self.cluster.blame(daemon, work, f"{reason}, though the daemon is there", now, at_once=True)
+            self.trust.blame(daemon, work, f"{reason}, though the daemon is there", now, at_once=True)
         for pool in event.pools:
             self.cluster.observe(daemon, pool.id, pool.active, pool.own, now)
         if event.jobs is not None:
@@ -174,7 +176,7 @@ class Presence:
                 continue
             job.sequence_seen = daemon.sequence
             if job.confirmed_at is not None and now - job.confirmed_at >= long_enough:
-                self.cluster.praise(daemon)
+                self.trust.praise(daemon)
                 if seen.age_s >= long_enough and seen.speed > 0 and job.state is Held.CONFIRMED:
                     speeds.append((seen.speed, job.placement.cost_cores))
         daemon.slowest_speed = min((speed for speed, _ in speeds), default=None)

@@ -14,8 +14,6 @@ from tvarr.cluster.offers import Shape
 from tvarr.cluster.pools import Held, Pool
 from tvarr.cluster.standing import Standing, Standings
 
-MAX_BACKOFFS = 10_000  # works with failures remembered; the oldest are forgotten first
-
 PoolKey = tuple[str, str]  # host, pool
 NEVER = float("inf")
 CHUNK = 32  # standings kept together
@@ -461,64 +459,6 @@ class Cluster:
                 daemon.cost_factor = factor
                 self.touch(daemon)
 
-    # ------------------------------------------------------------------------------------------------- failures
-
-    def back_off(self, job: Job, reason: str, now: float, *, hardware_only: bool) -> None:
-        """The job's daemon is not tried for it again for a while, longer each time it fails soon."""
-        of_work = self.backoffs.setdefault(job.work, {})
-        before = of_work.get(job.daemon_id)
-        went_well = job.confirmed_at is not None and now - job.confirmed_at >= self.settings.went_well_after_s
-        failures = before.failures + 1 if before and not went_well else 1
-        pause = min(self.settings.backoff_s * 2 ** min(failures - 1, 16), self.settings.max_backoff_s)
-        of_work[job.daemon_id] = Backoff(now + pause, failures, reason, hardware_only)
-        while len(self.backoffs) > MAX_BACKOFFS:
-            del self.backoffs[next(iter(self.backoffs))]
-
-    def forget_backoffs(self, before: float) -> None:
-        """Backoffs that ended before this time; with them how many failures there were."""
-        for work, of_work in list(self.backoffs.items()):
-            for daemon_id in [d for d, backoff in of_work.items() if backoff.until < before]:
-                del of_work[daemon_id]
-            if not of_work:
-                del self.backoffs[work]
-
-    def blame(self, daemon: Daemon, work: str, reason: str, now: float, *, at_once: bool = False) -> None:
-        """One more job failed there: the last of several in a row sets the daemon aside, the next one again.
-
-        `at_once`: it sent what no encoder makes, and one time is enough.
-        """
-        if daemon.id in self.aside:
-            return
-        daemon.failed_works.add(work)
-        count = len(daemon.failed_works)
-        if not at_once and not daemon.times_aside and count < self.settings.aside_failures:
-            return
-        pause = min(self.settings.aside_s * 2 ** min(daemon.times_aside, 16), self.settings.max_aside_s)
-        daemon.times_aside += 1
-        daemon.aside_until = now + pause
-        again = "a job failed again" if daemon.times_aside > 1 else f"{count} jobs failed in a row"
-        if at_once:
-            again = "it can't be trusted"
-        daemon.aside_reason = f"set aside for {pause:g} s because {again}: {reason}"
-        daemon.failed_works.clear()
-        self.aside.add(daemon.id)
-        self.wake(daemon.aside_until)
-
-    def praise(self, daemon: Daemon) -> None:
-        """A job of the daemon's went well."""
-        daemon.failed_works.clear()
-        daemon.times_aside = 0
-
-    def take_back(self, now: float) -> None:
-        """Daemons whose time aside is over."""
-        for daemon_id in list(self.aside):
-            daemon = self.daemons[daemon_id]
-            if daemon.aside_until is not None and daemon.aside_until <= now:
-                daemon.aside_until, daemon.aside_reason = None, ""
-                self.aside.discard(daemon_id)
-                self.improved = True
-
     def deadlines(self) -> list[float]:
-        """When daemons are taken back and limits doubted."""
-        moments = [at for d in self.aside if (at := self.daemons[d].aside_until) is not None]
-        return moments + [p.try_more_at for p in self.pools.values() if p.try_more_at is not None]
+        """When limits are doubted."""
+        return [pool.try_more_at for pool in self.pools.values() if pool.try_more_at is not None]
