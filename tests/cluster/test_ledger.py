@@ -35,11 +35,11 @@ from tvarr.cluster.events import (
     TimePassed,
 )
 from tvarr.cluster.fit import Make
-from tvarr.cluster.ledger import Ledger, Settings
+from tvarr.cluster.ledger import Ledger
 from tvarr.cluster.model import Capabilities, Encoder, Family, LimitSource, MoveKind, Need, RefusalKind, Target
 from tvarr.cluster.policy import choose
 from tvarr.cluster.presence import FORGET_AFTER_S
-from tvarr.cluster.state import DaemonState
+from tvarr.cluster.state import DaemonState, Settings
 from tvarr.errors import ErrorCode
 from tvarr.media.model import Codec, Track
 

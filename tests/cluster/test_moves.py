@@ -29,9 +29,10 @@ from tvarr.cluster.events import (
     Start,
     TimePassed,
 )
-from tvarr.cluster.ledger import Ledger, Settings
+from tvarr.cluster.ledger import Ledger
 from tvarr.cluster.model import Capabilities, Family, MoveKind
 from tvarr.cluster.moves import MOVES_AT_ONCE, MOVES_IN_A_HURRY
+from tvarr.cluster.state import Settings
 from tvarr.cluster.succession import rank_of
 from tvarr.errors import ErrorCode
 

@@ -12,8 +12,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from tests.cluster.build import capabilities, need
-from tvarr.cluster.ledger import Settings
 from tvarr.cluster.model import Capabilities, LimitSource, MoveKind
+from tvarr.cluster.state import Settings
 from tvarr.coordinator import views
 from tvarr.coordinator.daemons import Daemons, JobSlot
 from tvarr.coordinator.models import BUILTIN_PROFILES

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tvarr.cluster.events import (
@@ -27,7 +26,6 @@ from tvarr.cluster.events import (
     TimePassed,
 )
 from tvarr.cluster.invariants import validate
-from tvarr.cluster.model import Considered
 from tvarr.cluster.moves import Moves
 from tvarr.cluster.placing import Placing
 from tvarr.cluster.pools import Held
@@ -35,8 +33,6 @@ from tvarr.cluster.presence import FORGET_AFTER_S, Presence
 from tvarr.cluster.state import NEVER, Cluster, Daemon, Job, Settings
 from tvarr.cluster.trust import Trust
 from tvarr.cluster.waiting import Waiting
-
-__all__ = ["Ledger", "Settings", "words"]
 
 
 @dataclass(slots=True)
@@ -157,8 +153,3 @@ class Ledger:
         parts = (self._presence, self._placing, self._moves, self._trust, cluster)
         cluster.due = min((moment for part in parts for moment in part.deadlines()), default=NEVER)
         return instructions
-
-
-def words(considered: Sequence[Considered]) -> tuple[str, ...]:
-    """One line for each daemon that was considered."""
-    return tuple(f"{c.daemon_name}: {c.reason}" for c in considered)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import overload
@@ -107,3 +107,8 @@ class Reasons(Sequence[Considered]):
         near = self._chosen.near
         nearer = self._chosen.standing.id in near and standing.id not in near
         return "another has the same source" if nearer else "another was used less recently"
+
+
+def lines_of(considered: Iterable[Considered]) -> tuple[str, ...]:
+    """One line for each daemon that was considered."""
+    return tuple(f"{one.daemon_name}: {one.reason}" for one in considered)

@@ -15,8 +15,10 @@ from uuid import NAMESPACE_OID, uuid5
 
 from tvarr import __version__
 from tvarr.cluster import events
-from tvarr.cluster.ledger import Ledger, Settings, words
+from tvarr.cluster.ledger import Ledger
 from tvarr.cluster.model import Capabilities, MoveKind, Need, Placement, RefusalKind
+from tvarr.cluster.reasons import lines_of
+from tvarr.cluster.state import Settings
 from tvarr.cluster.waiting import Waiting
 from tvarr.coordinator import metrics
 from tvarr.coordinator.endings import MAX_ENDINGS, PastJob
@@ -391,12 +393,12 @@ class Daemons:
                 metrics.EXHAUSTION.labels("queue").inc()
                 log.info("a job waits at position %d: %s", position, reason, extra={"job_id": job_id})
             case events.QueueTimedOut(job_id, waited_s, reason, considered):
-                words_ = f"no daemon was free for this job within {waited_s:.0f} s: {reason}"
-                self._refuse(job_id, QueueTimeout(words_, words(considered)))
+                words = f"no daemon was free for this job within {waited_s:.0f} s: {reason}"
+                self._refuse(job_id, QueueTimeout(words, lines_of(considered)))
             case events.Refuse(job_id, refusal):
                 if refusal.kind is RefusalKind.EXHAUSTED:
                     metrics.EXHAUSTION.labels("reject").inc()
-                self._refuse(job_id, NoPlacement(refusal.reason, words(refusal.considered), refusal.retry_after_s))
+                self._refuse(job_id, NoPlacement(refusal.reason, lines_of(refusal.considered), refusal.retry_after_s))
             case events.Lost(job_id, code, reason):
                 if slot := self._slots.get(job_id):
                     slot.gone = True
