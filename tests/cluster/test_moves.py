@@ -108,7 +108,7 @@ def test_nothing_is_promoted_where_the_setting_says_no() -> None:
 def test_a_promotion_is_for_hardware_alone() -> None:
     ledger = Ledger()
     play(ledger, attached("a", SOFTWARE), attached("b", SOFTWARE), *running("1"))
-    assert refusal(play(ledger, successor("1", MoveKind.PROMOTION)))["b"].endswith("the job waits for hardware")
+    assert refusal(play(ledger, successor("1", MoveKind.PROMOTION)))["b"].endswith("the job wants hardware")
 
 
 # ------------------------------------------------------------------------------------------------------- drains

@@ -122,7 +122,7 @@ def test_choice(daemons: list[DaemonAttached], wanted: Need, chosen: tuple[str, 
             [plain("a", X264)],
             need(hw_accel="nvenc"),
             RefusalKind.UNSUPPORTED,
-            ["it has no nvenc encoder for h264"],
+            ["it has no nvenc encoder for h264); the job wants hardware"],
             id="no such family",
         ),
         pytest.param(

@@ -100,7 +100,7 @@ class Reasons(Sequence[Considered]):
     def _why_not(self, standing: Standing, score: Score) -> str:
         """By which of the comparisons it lost."""
         if self._chosen is None:
-            return "the job waits for hardware"
+            return "the job wants hardware"
         for mine, its, words in zip(score, self._chosen.score, _BETTER, strict=True):
             if mine != its:
                 return words

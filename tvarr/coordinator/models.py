@@ -248,7 +248,11 @@ class ProfileFields(_Model):
     crf: int | None = Field(None, ge=0, le=63, description="constant quality; the bitrate, where set, is the ceiling")
     preset: Preset = Field("", description="by x264's names; other encoders get their nearest")
     gop_s: float = Field(2.0, ge=0.5, le=20, description="seconds between keyframes")
-    hw_accel: HwAccel = Field("auto", description="auto: hardware where there is some; none: software only")
+    hw_accel: HwAccel = Field(
+        "auto",
+        description="auto: hardware where there is some; none: software only; a family: that one alone, refused where "
+        "no daemon has it, and software by exhausted_policy fallback while its sessions are taken",
+    )
     deinterlace: Annotated[Deinterlace, BeforeValidator(_switch)] = Field(
         "auto", description="true and false are taken too"
     )
