@@ -10,7 +10,7 @@ SOURCES := tvarr tests examples
 unexport PYTHONDONTWRITEBYTECODE# a role compiles itself in a third of a second, and tests start some hundreds
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test images test-images lock check format bench bench-docs bench-faults fuzz soak examples generate docs \
+.PHONY: help install venv run demo test images test-images lock check format bench bench-docs bench-faults fuzz soak examples generate docs \
     release-protocol clean
 .DELETE_ON_ERROR:
 
@@ -22,6 +22,8 @@ run: $(VENV)/.installed  ## start a coordinator and a daemon here, with a demo c
 
 demo: $(VENV)/.installed  ## start both for a moment, watch the demo channel, check what came
 	@exec $(BIN)/python -m tvarr.demo check
+
+install: $(VENV)/.installed  ## make .venv with what running it needs: .venv/bin/tvarr, and FFmpeg
 
 venv: $(VENV)/.installed-dev  ## make .venv with everything that development needs
 

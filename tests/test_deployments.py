@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.conftest import program
 from tvarr.config import COMMANDS, CoordinatorConfig, FfmpegdConfig, load, settings
 
 ROOT = Path(__file__).parents[1]
@@ -296,3 +298,24 @@ def test_gpu_workers_have_a_gpu_each() -> None:
     (container,) = objects()["Deployment", "tvarr-worker-gpu"]["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert environment(container)["TVARR_MAX_CPU_JOBS"] == "0"
+
+
+class TestSystemd:
+    UNIT = ROOT / "examples/systemd/tvarr.service"
+
+    def test_systemd_takes_it(self, tmp_path: Path) -> None:
+        unit = tmp_path / self.UNIT.name
+        unit.write_text(self.UNIT.read_text().replace("/opt/tvarr/", f"{ROOT}/"))
+        command = [program("systemd-analyze"), "verify", str(unit)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_each_variable_is_a_setting(self) -> None:
+        named = set(re.findall(r"TVARR_\w+", self.UNIT.read_text()))
+        assert "TVARR_DATA_DIR" in named
+        assert named <= variables_of("tvarr")
+
+    def test_it_has_the_time_that_the_roles_need_to_end(self) -> None:
+        longest_s = int(re.search(r"^KILL_AFTER_S=(\d+)", (ROOT / "run-roles.sh").read_text(), re.MULTILINE)[1])
+        given_s = int(re.search(r"^TimeoutStopSec=(\d+)", self.UNIT.read_text(), re.MULTILINE)[1])
+        assert given_s > longest_s
