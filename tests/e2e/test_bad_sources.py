@@ -92,6 +92,7 @@ async def test_the_cause_is_shown_afterwards(tvarr: Cluster, origin: str) -> Non
     failures = [failure for failure in tvarr.get("/api/v1/failures") if failure["channel"] == slug]
     assert [(f["container"], f["status"], f["count"]) for f in failures] == [("ts", 502, 2), ("hls", 502, 1)]
     assert "404" in failures[0]["reason"]
+    assert f" WARNING coordinator.relay: {slug}: {failures[0]['reason']}" in tvarr.roles["coordinator"].text()
 
 
 @pytest.mark.parametrize(

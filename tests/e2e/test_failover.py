@@ -74,6 +74,10 @@ async def test_a_viewer_sees_every_picture_once(
     assert (ending["code"], ending["daemon_name"]) == (code, first)
     assert words in ending["reason"]
     await asyncio.to_thread(eventually, lambda: two.daemon_state(first) == state, f"{first} is {state}")
+    log = two.roles["coordinator"].text()
+    assert f"{slug}/h264: goes on on {after['job']['daemon_name']}" in log
+    if state == "disconnected":
+        assert f" WARNING coordinator.daemons: daemon {first} disconnected" in log
     assert_nothing_lost(probe_bytes(bytes(data), tmp_path), 2.0 + AFTER_S - 1.0)
     assert decode_errors(tmp_path / "received.ts") == []
 
@@ -89,6 +93,8 @@ async def test_where_no_takeover_is_allowed_the_connection_is_broken_off(tmp_pat
                 async with asyncio.timeout(10):
                     await answer.content.read()
         assert "ended: " in running.roles["coordinator"].text()
+        (failure,) = running.get("/api/v1/failures")
+        assert (failure["channel"], failure["profile"], failure["status"]) == (slug, "h264", None)
         async with watching(running.stream_url(slug, "h264")) as again:  # what failed is not what others get
             assert again.status == 200
             await read_on(again, bytearray(), 0.5)

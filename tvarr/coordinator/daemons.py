@@ -131,7 +131,7 @@ class Daemons:
             self._post(daemon_id, messages.Drain(reason="asked before it came back"))
         if self._watched:
             self._post(daemon_id, messages.SetPace(heartbeat_interval_s=self.pace_s))
-        reason = "its stream ended"
+        reason, level = "its stream ended", logging.INFO
         writer = asyncio.create_task(self._write(link, stream))
         reader = asyncio.create_task(self._read(link, stream))
         cut = asyncio.create_task(link.cut.wait())
@@ -139,12 +139,14 @@ class Daemons:
             await asyncio.wait({writer, reader, cut}, return_when=asyncio.FIRST_COMPLETED)
             if link.cut.is_set():
                 reason = link.cut_reason
+            if not self.ledger.daemons[daemon_id].draining:
+                level = logging.WARNING
         finally:
             for task in (writer, reader, cut):
                 task.cancel()
             await asyncio.gather(writer, reader, cut, return_exceptions=True)
             if self.links.get(daemon_id) is link:
-                log.info("daemon %s disconnected: %s", name, reason)
+                log.log(level, "daemon %s disconnected: %s", name, reason)
                 self._handle(events.DaemonDetached(daemon_id, register.instance_id, reason))
 
     async def work(self, opened: messages.WorkOpen, stream: JobOutputs) -> None:

@@ -193,6 +193,8 @@ class Keeper:
                 seq = self._start_seq = live
                 self._output.went_live(live)
         self.splice.restart(gap=gap)
+        if ticks is not None:
+            log.info("%s: goes on on %s", self._name, run.daemon_name, extra=_id_of(run))
         return Begin(seq, ticks)
 
     def take(self, run: JobRun, samples: Sequence[Sample]) -> bool:

@@ -157,7 +157,7 @@ class Relay:
             await self._drained.wait()
 
     def _end(self, ending: Ending, failure: TvarrError | None) -> None:
-        log.info("%s: %s", self.channel.slug, ending.reason)
+        log.log(logging.WARNING if failure else logging.INFO, "%s: %s", self.channel.slug, ending.reason)
         self.ended = True
         self.failure = failure
         self.endings.append(ending)
