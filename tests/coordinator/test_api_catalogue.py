@@ -2,35 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
-
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient
 from yarl import URL
 
-from tests.coordinator.web_server import Services, serving
-
-Client = TestClient[web.Request, web.Application]
-Served = tuple[Client, Services]
-
-
-@pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serving(tmp_path) as both:
-        yield both
-
-
-async def ask(client: Client, method: str, path: str, status: int, **more: Any) -> Any:
-    async with client.request(method, path, **more) as answer:
-        text = await answer.text()
-        assert answer.status == status, text
-        if status >= 400:
-            assert answer.content_type == "application/problem+json"
-        return json.loads(text) if text else None
+from tests.coordinator.web_server import Served, ask
 
 
 async def test_a_channel_from_its_making_to_its_end(served: Served) -> None:

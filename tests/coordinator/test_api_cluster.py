@@ -12,20 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientResponse, web
-from aiohttp.test_utils import TestClient
+from aiohttp import ClientResponse
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import TypeAdapter
 
-from tests.coordinator.web_server import DETAIL, FAILURE, RELAY, TRANSCODER, Services, serving
+from tests.coordinator.web_server import DETAIL, FAILURE, RELAY, TRANSCODER, Client, Served, serving
 from tvarr.coordinator.models import ChannelCreate, parse
 from tvarr.coordinator.web import ROUTES, cluster
 from tvarr.coordinator.web.events import Events
 from tvarr.coordinator.web.schemas import FailureView, RelayView, TranscoderDetail, TranscoderView
 from tvarr.coordinator.web.words import duration_words, size_words
-
-Client = TestClient[web.Request, web.Application]
-Served = tuple[Client, Services]
 
 
 @pytest.fixture

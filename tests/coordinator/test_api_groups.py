@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient
 
-from tests.coordinator.test_api_catalogue import ask
-from tests.coordinator.web_server import RELAY, Services, serving
-
-Client = TestClient[web.Request, web.Application]
-Served = tuple[Client, Services]
-
-
-@pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serving(tmp_path) as both:
-        yield both
+from tests.coordinator.web_server import RELAY, Client, Served, ask
 
 
 async def add(client: Client, name: str, group: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from yarl import URL
 
-from tests.coordinator.test_api_catalogue import Served, ask
-from tests.coordinator.web_server import serving
+from tests.coordinator.web_server import Served, ask, serving
 from tvarr.coordinator import m3u
 from tvarr.coordinator.models import READ
 from tvarr.coordinator.web import lists
-
-
-@pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serving(tmp_path) as both:
-        yield both
-
 
 LIST = """#EXTM3U
 #EXTINF:-1 tvg-id="one" group-title="G",One

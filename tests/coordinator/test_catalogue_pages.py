@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from html import escape, unescape
-from pathlib import Path
 
 import pytest
-from aiohttp import FormData, web
-from aiohttp.test_utils import TestClient
+from aiohttp import FormData
 
-from tests.coordinator.web_server import Services, serving
+from tests.coordinator.web_server import Served
 from tvarr.coordinator.models import ChannelCreate, ProfileCreate, parse
 from tvarr.coordinator.web import catalogue_pages
 
-Served = tuple[TestClient[web.Request, web.Application], Services]
 BAD_NAME = """A "B" <script>alert(1)</script>"""
-
-
-@pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serving(tmp_path) as both:
-        yield both
 
 
 async def page(served: Served, path: str, status: int = 200, **form: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from tests.cluster.build import capabilities, need
+from tests.waiting import until
 from tvarr.cluster.model import Capabilities, LimitSource, MoveKind
 from tvarr.cluster.state import Settings
 from tvarr.coordinator import views
@@ -114,11 +115,6 @@ async def site(**settings: float) -> AsyncIterator[Site]:
     finally:
         daemons.close()
         await server.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - the ledger has no events for tests
-        await asyncio.sleep(0.005)
 
 
 CANCELLED = messages.TranscodeError(code=messages.TranscodeErrorCode.CANCELLED, message="as asked")

@@ -8,22 +8,18 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient
 
-from tests.coordinator.test_api_catalogue import ask
-from tests.coordinator.web_server import Services, serving
+from tests.coordinator.web_server import Served, ask, serving
 from tvarr.coordinator.hdhomerun import is_device_id, make_device_id, numbers
 from tvarr.coordinator.models import Channel, ChannelCreate, parse
 from tvarr.coordinator.store import Store
 
-Client = TestClient[web.Request, web.Application]
 UPNP = "{urn:schemas-upnp-org:device-1-0}"
 HOST = {"Host": "tv.example.org:8080"}
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[tuple[Client, Services]]:
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
     """As media servers ask: without a password."""
     async with serving(tmp_path, logged_in=False) as (client, services):
         for number in range(3):
@@ -44,7 +40,7 @@ def test_device_ids_have_the_checksum_that_clients_look_for() -> None:
     assert len(set(made)) == len(made)
 
 
-async def test_discover_json_has_what_clients_read(served: tuple[Client, Services]) -> None:
+async def test_discover_json_has_what_clients_read(served: Served) -> None:
     """Jellyfin's `DiscoverResponse` and Plex: names as they are, absolute addresses, a whole number of tuners."""
     client, services = served
     found = await ask(client, "GET", "/discover.json", 200, headers=HOST)
@@ -60,7 +56,7 @@ async def test_discover_json_has_what_clients_read(served: tuple[Client, Service
     await ask(client, "GET", "/discover.json", 400, headers={"X-Forwarded-Host": 'x"><b>'})
 
 
-async def test_the_lineup(served: tuple[Client, Services]) -> None:
+async def test_the_lineup(served: Served) -> None:
     client, services = served
     await services.store.change_channel("c1", {"tvg_chno": "7.2"})
     await services.store.change_channel("c2", {"tvg_chno": "7", "profile": "av1", "name": "Télé <1>"})
@@ -78,7 +74,7 @@ async def test_the_lineup(served: tuple[Client, Services]) -> None:
     assert await ask(client, "GET", "/lineup.json", 200) == []
 
 
-async def test_a_scan_has_always_ended(served: tuple[Client, Services]) -> None:
+async def test_a_scan_has_always_ended(served: Served) -> None:
     client, _ = served
     for query in ("?scan=start&source=Cable", "?scan=abort", ""):
         assert await ask(client, "POST", f"/lineup.post{query}", 200) is None
@@ -87,7 +83,7 @@ async def test_a_scan_has_always_ended(served: tuple[Client, Services]) -> None:
     assert status["Source"] in status["SourceList"]
 
 
-async def test_device_xml_is_a_upnp_description(served: tuple[Client, Services]) -> None:
+async def test_device_xml_is_a_upnp_description(served: Served) -> None:
     client, services = served
     async with client.get("/device.xml", headers=HOST) as answer:
         assert answer.content_type == "application/xml"
@@ -104,7 +100,7 @@ async def test_device_xml_is_a_upnp_description(served: tuple[Client, Services])
     assert udn.endswith(services.device_id)
 
 
-async def test_with_a_stream_key_all_of_it_is_behind_the_key(served: tuple[Client, Services]) -> None:
+async def test_with_a_stream_key_all_of_it_is_behind_the_key(served: Served) -> None:
     client, services = served
     await ask(client, "GET", "/hdhr/any/discover.json", 404)
     services.stream_key = "k/ä"

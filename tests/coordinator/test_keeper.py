@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from itertools import chain, pairwise, repeat
@@ -11,6 +11,7 @@ from itertools import chain, pairwise, repeat
 import pytest
 
 from tests.fakes.third_party import ThirdParty, Treat, Work
+from tests.waiting import until
 from tvarr.cluster.model import MoveKind
 from tvarr.coordinator import keeper as keeper_module
 from tvarr.coordinator import pace
@@ -175,12 +176,6 @@ async def site() -> AsyncIterator[Site]:
     finally:
         daemons.close()
         await server.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.01)
 
 
 def on(channel: Channel) -> str:

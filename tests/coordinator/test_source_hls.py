@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -17,8 +17,9 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import program
-from tests.coordinator.test_ingest import LIMITS, SOON_S, Taken, counts, take
+from tests.coordinator.test_ingest import LIMITS, Taken, counts, take
 from tests.fakes.sources import LivePlaylist, Origin, ScriptedServer, endless, hang
+from tests.waiting import until
 from tvarr.coordinator.ingest import Ingest, IngestState
 from tvarr.coordinator.source import IngestLimits, SourceSpec
 from tvarr.coordinator.sources.hls.packed import PackedAudio
@@ -111,14 +112,6 @@ def packed(media: Path, codec: str) -> list[str]:
         names.append(f"{codec}{number}.bin")
         (folder / names[-1]).write_bytes(tag + b"".join(frame.data for frame in frames))
     return names
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SOON_S):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.02)
 
 
 @pytest.fixture

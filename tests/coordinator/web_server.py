@@ -21,6 +21,8 @@ from tvarr.errors import Conflict, NotFound
 
 PASSWORD = "swordfish"
 
+Client = TestClient[web.Request, web.Application]
+
 JOB = {
     "id": "job1",
     "state": "running",
@@ -347,10 +349,13 @@ class Services:
         raise NotFound(f"there is no transcoder {daemon_id!r}")
 
 
+Served = tuple[Client, Services]
+
+
 @asynccontextmanager
 async def serving(
     folder: Path, *, logged_in: bool = True, no_auth: bool = False, extra_routes: Iterable[web.RouteDef] = ()
-) -> AsyncIterator[tuple[TestClient[web.Request, web.Application], Services]]:
+) -> AsyncIterator[Served]:
     """A client of a running server; `logged_in`: it sends the admin password."""
     store = await Store.open(folder / "tvarr.db")
     services = Services(store, await Auth.open(store, password=PASSWORD, disabled=no_auth))
@@ -358,3 +363,13 @@ async def serving(
     async with TestClient(TestServer(make_web(services, extra_routes=extra_routes)), headers=headers) as client:
         yield client, services
     await store.close()
+
+
+async def ask(client: Client, method: str, path: str, status: int, **more: Any) -> Any:
+    """The JSON of an answer that has to have this status; None where it has no body."""
+    async with client.request(method, path, **more) as answer:
+        text = await answer.text()
+        assert answer.status == status, text
+        if status >= 400:
+            assert answer.content_type == "application/problem+json"
+        return json.loads(text) if text else None

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from tests.clips import decode_errors, make_clip, probe, probe_bytes
 from tests.conftest import program
+from tests.e2e.two_daemons import both_daemons
 from tests.fakes.senders import RtspServer, free_port, sending
 from tests.harness import PASSWORD, Cluster, cluster, eventually, read_all, read_for, watching
 
@@ -210,11 +211,7 @@ async def test_a_source_that_comes_back_goes_on_in_the_same_stream(fetching: Clu
 @pytest.fixture
 def both(fetching: Cluster) -> None:
     """Two daemons."""
-    names = ("one", "two")
-    for name in names:
-        if name not in fetching.roles or fetching.roles[name].process.poll() is not None:
-            fetching.start_daemon(name, wait=False)
-    eventually(lambda: all(fetching.daemon_state(name) == "connected" for name in names), "both are connected")
+    both_daemons(fetching)
 
 
 @pytest.mark.usefixtures("both")

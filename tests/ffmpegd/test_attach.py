@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.waiting import until
 from tvarr.cluster.model import Capabilities, Encoder, Family, JobSpec
 from tvarr.errors import ErrorCode, JobError, WireError
 from tvarr.ffmpegd import describe
@@ -241,11 +242,6 @@ async def test_the_end_of_a_job_is_told_at_once() -> None:
         assert (beat.sequence, beat.jobs) == (1, [])
         assert asyncio.get_running_loop().time() - started_at < 5.0
     await server.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - what a log says is no event
-        await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("wrong", ["token", "version"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -12,6 +11,7 @@ import pytest
 
 from tests.fakes.ffmpeg_trial import TEXTS, Answer, StandIn, calls
 from tests.ffmpeg.support import FFMPEGS, require
+from tests.waiting import until
 from tvarr.cluster.model import Encoder, Family, Gpu
 from tvarr.ffmpeg.locate import find_ffmpeg
 from tvarr.hwaccel.build import Build, read_build
@@ -174,12 +174,6 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not holds():  # noqa: ASYNC110 - another process makes it true
-            await asyncio.sleep(0.01)
 
 
 async def gone(*pids: int) -> None:
