@@ -194,6 +194,51 @@ async def test_methods_that_a_path_has_not(tmp_path: Path) -> None:
         assert answer.content_type == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "there"),
+    [
+        ("GET", "/channels/", "/channels"),
+        ("GET", "/api/v1/channels/?limit=1", "/api/v1/channels?limit=1"),
+        ("POST", "//api/v1/channels", "/api/v1/channels"),
+        ("GET", "/playlist.m3u/", "/playlist.m3u"),
+        ("GET", "//", "/"),
+    ],
+)
+async def test_slashes_too_many_lead_to_the_path_without(tmp_path: Path, method: str, path: str, there: str) -> None:
+    async with serving(tmp_path, logged_in=False) as (client, _):
+        url = str(client.make_url("/")).rstrip("/") + path  # `client.get` would take `//api` for a host
+        async with client.session.request(method, url, allow_redirects=False) as answer:
+            assert (answer.status, answer.headers["Location"]) == (308, there)
+
+
+async def test_slashes_of_nothing_are_not_found(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (client, _):
+        for path in ("/nothing/", "/api/v1/", "/api/v1/channels/x/nothing/"):
+            async with client.get(path, allow_redirects=False) as answer:
+                assert answer.status == 404
+
+
+async def test_pages_of_other_sites_may_play(tmp_path: Path) -> None:
+    """Also where there is nothing to play: without the header their scripts would see a network error."""
+    async with serving(tmp_path, logged_in=False) as (client, services):
+        asked = {"Origin": "http://elsewhere.example", "Access-Control-Request-Method": "GET"}
+        async with client.options("/stream/news/index.m3u8", headers=asked) as answer:
+            assert answer.status == 204
+            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+            assert answer.headers["Access-Control-Allow-Methods"] == "GET, HEAD"
+        async with client.get("/stream/nothing", headers=asked) as answer:
+            assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (404, "*")
+        for path in ("/api/v1/channels", "/playlist.m3u"):
+            async with client.options(path, headers=asked) as answer:
+                assert answer.status in {401, 405}
+                assert "Access-Control-Allow-Origin" not in answer.headers
+        services.stream_key = "key"
+        async with client.options("/stream/news/index.m3u8?key=key", headers=asked) as answer:
+            assert answer.status == 204
+        async with client.options("/stream/news/index.m3u8", headers=asked) as answer:
+            assert answer.status == 401
+
+
 async def test_who_is_denied_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A tampered cookie, a page of another site, a missing and a wrong password: 401 or 403, and one line each."""
     async with serving(tmp_path, logged_in=False) as (client, services):

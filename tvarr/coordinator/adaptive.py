@@ -25,8 +25,8 @@ DASH_TYPE = "application/dash+xml"
 SUFFIXES: dict[Container, str] = {"ts": "ts", "fmp4": "m4s"}
 MEDIA_TYPES: dict[Container, str] = {"ts": "video/mp2t", "fmp4": "video/mp4"}
 DASH_SEGMENTS = 3  # in the first manifest, which suggests to play as far behind
-PLAYLIST_HEADERS = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
-MEDIA_HEADERS = {"Cache-Control": "max-age=60", "Access-Control-Allow-Origin": "*"}
+PLAYLIST_HEADERS = {"Cache-Control": "no-store"}
+MEDIA_HEADERS = {"Cache-Control": "max-age=60"}
 
 _TOKEN = "[A-Za-z0-9_-]{8,64}"  # noqa: S105 - a pattern
 _FILE = re.compile(

@@ -24,7 +24,7 @@ DEFAULT_PROFILE = "passthrough"
 CONTENT_TYPES = {"ts": "video/mp2t", "mp4": "video/mp4"}
 STUCK_S = 120.0  # a viewer that takes nothing at all for so long holds up a relay that nobody watches
 LAST_CHUNK = b"0\r\n\r\n"
-ENDLESS = {"Cache-Control": "no-store", "Accept-Ranges": "none", "Access-Control-Allow-Origin": "*"}
+ENDLESS = {"Cache-Control": "no-store", "Accept-Ranges": "none"}
 
 
 class Catalogue(Protocol):

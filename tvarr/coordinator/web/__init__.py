@@ -21,8 +21,9 @@ from tvarr.coordinator.web.routes import Route, json_answer, openapi, to_aiohttp
 from tvarr.coordinator.web.services import SERVICES, CoordinatorServices, services_of
 
 MAX_BODY_BYTES = 1024 * 1024  # of a request; lists of channels have their own limit
-
-
+SLASHES = web.normalize_path_middleware(  # `/channels/`, and `//api` of who puts a path behind `http://…/`
+    append_slash=False, remove_slash=True, redirect_class=web.HTTPPermanentRedirect
+)
 DESCRIBED: web.AppKey[Sequence[Route]] = web.AppKey("described")
 
 
@@ -54,7 +55,7 @@ def make_web(
     described = (*ROUTES, *streams)
     silence = Silence()
     application = web.Application(
-        middlewares=[silence.listen, problems, guard, bounded_body], client_max_size=MAX_BODY_BYTES
+        middlewares=[silence.listen, problems, SLASHES, guard, bounded_body], client_max_size=MAX_BODY_BYTES
     )
     application[SILENCE] = silence
     folder = resources.path("templates")

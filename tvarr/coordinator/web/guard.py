@@ -18,7 +18,8 @@ PLAYLIST = "/playlist.m3u"
 TUNER_FILES = ("discover.json", "lineup.json", "lineup_status.json", "lineup.post", "device.xml")
 TUNER_FOLDER = "/hdhr/"  # with the key behind it
 OPEN_PATHS = frozenset({PLAYLIST, "/livez", "/readyz", "/metrics", "/login", *(f"/{name}" for name in TUNER_FILES)})
-OPEN_FOLDERS = ("/stream/", "/static/", TUNER_FOLDER)
+STREAM_FOLDER = "/stream/"
+OPEN_FOLDERS = (STREAM_FOLDER, "/static/", TUNER_FOLDER)
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 PAGE_POLICY = (
@@ -33,7 +34,7 @@ def is_open(path: str) -> bool:
 
 def needs_key(path: str) -> bool:
     """Whether `--stream-key`, where it is set, stands before this path."""
-    return path == PLAYLIST or path.startswith(("/stream/", TUNER_FOLDER)) or path[1:] in TUNER_FILES
+    return path == PLAYLIST or path.startswith((STREAM_FOLDER, TUNER_FOLDER)) or path[1:] in TUNER_FILES
 
 
 def _has_key(request: web.Request) -> bool:
@@ -52,6 +53,8 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     if needs_key(request.path) and not _has_key(request):
         note(request, "it has no stream key, or a wrong one")
         return problem(HTTPStatus.UNAUTHORIZED, "streams need a key here: ?key=KEY")
+    if request.method == "OPTIONS" and request.path.startswith(STREAM_FOLDER):
+        return _preflight()
     if is_open(request.path) or services_of(request).auth.disabled or await _is_known(request):
         return await handler(request)
     _note_stranger(request)
@@ -92,10 +95,22 @@ def _comes_from_here(request: web.Request) -> bool:
     return origin is None or urlsplit(origin).netloc.lower() in own_hosts
 
 
+def _preflight() -> web.Response:
+    """What a browser asks before a page of another site may ask for a stream with headers of its own (Fetch, 4.8)."""
+    headers = {
+        "Access-Control-Allow-Methods": "GET, HEAD",
+        "Access-Control-Allow-Headers": "*",
+        "Access-Control-Max-Age": "86400",
+    }
+    return web.Response(status=204, headers=headers)
+
+
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """What every answer tells a browser; called before its headers are sent."""
     headers = response.headers
     headers.setdefault("X-Content-Type-Options", "nosniff")
+    if request.path.startswith(STREAM_FOLDER):  # players are pages of other sites too, and should see why there is none
+        headers["Access-Control-Allow-Origin"] = headers["Access-Control-Expose-Headers"] = "*"
     if response.content_type == "text/html":
         headers.setdefault("Content-Security-Policy", PAGE_POLICY)
         headers.setdefault("Referrer-Policy", "same-origin")  # under no-referrer forms lose their Origin
