@@ -222,26 +222,27 @@ class Ingest:
             self._quiet_s += time.monotonic() - began_at
 
     async def _read_here(self, sink: Sink, room: Room) -> None:
+        """One connection from here; what must be asked for anew is, once this one is left."""
         async with self._open() as stream:
             self._finite = stream.finite
             self._intake.begin(stream.content_type)
             self._quiet_s = 0.0
-            head = await self._head(stream)
-            url = stream.url
+            url, head = stream.url, await self._head(stream)
+            playlist, moov_at = b"", 0
             if is_playlist(head):
-                body = await self._playlist(head, stream)
+                playlist = await self._playlist(head, stream)
             else:
                 try:
                     await self._stream(head, stream, sink, room)
                     return
                 except MoovBehind as behind:
-                    moov_at, body = behind.moov_at, b""
-        if not body:
+                    moov_at = behind.moov_at
+        if moov_at:
             await self._with_index_behind(url, moov_at, sink, room)
-            return
-        if not is_hls(body):
+        elif is_hls(playlist):
+            await self._hls(playlist, url, sink, room)
+        else:
             raise SourceFailure("the source sends an M3U playlist of channels, not video; import it as a playlist")
-        await self._hls(body, url, sink, room)
 
     async def _with_index_behind(self, url: str, moov_at: int, sink: Sink, room: Room) -> None:
         """Plays an MP4 whose index is behind its media: that is fetched first, then it is read from its begin."""
