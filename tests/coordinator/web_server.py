@@ -308,7 +308,7 @@ class Services:
             "token": "TOKEN",
             "fixed": False,
             "container": f"podman run -e TVARR_COORDINATOR_URL={url} tvarr ffmpegd",
-            "command": f"TVARR_COORDINATOR_URL={url} tvarr ffmpegd",
+            "command": f"tvarr ffmpegd --coordinator-url {url}",
             "compose": f"services:\n  worker:\n    environment:\n      TVARR_COORDINATOR_URL: {url}\n",
         }
 

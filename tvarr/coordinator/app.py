@@ -214,7 +214,7 @@ class Coordinator:
             "token": self.token.value,
             "fixed": not self.token.is_ours,
             "container": f"podman run -d --restart=unless-stopped -e TVARR_COORDINATOR_URL={url} tvarr-ffmpegd",
-            "command": f"TVARR_COORDINATOR_URL={url} tvarr ffmpegd",
+            "command": f"tvarr ffmpegd --coordinator-url {url}",
             "compose": (
                 "services:\n"
                 "  tvarr-worker:\n"
