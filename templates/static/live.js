@@ -215,6 +215,19 @@ document.addEventListener("click", async (event) => {
 
 // ---------------------------------------------------------------- previews
 
+// Why a stream is not to be had; empty where it is. A video element only tells that it failed.
+async function refusal(url) {
+  const leaving = new AbortController();
+  try {
+    const answer = await fetch(url, { signal: leaving.signal });
+    return answer.ok ? "" : (await answer.json()).detail;
+  } catch {
+    return "the coordinator does not answer";
+  } finally {
+    leaving.abort();
+  }
+}
+
 function play(box, url) {
   const before = box.querySelector("video");
   const again = before?.getAttribute("src") === url;
@@ -234,8 +247,9 @@ function play(box, url) {
   video.addEventListener("loadeddata", () => {
     words.textContent = `${video.videoWidth}×${video.videoHeight}, as a viewer of its own; press the button again to end it`;
   });
-  video.addEventListener("error", () => {
-    if (video.hasAttribute("src")) words.textContent = "This browser can't play it: try a profile with H.264 and AAC.";
+  video.addEventListener("error", async () => {
+    if (!video.hasAttribute("src")) return;
+    words.textContent = (await refusal(url)) || "This browser can't play it: try a profile with H.264 and AAC.";
   });
   video.src = url;
   box.append(video, words);

@@ -267,6 +267,20 @@ async def test_who_is_denied_is_in_the_log(tmp_path: Path, caplog: pytest.LogCap
     assert "secret" not in caplog.text
 
 
+async def test_a_form_that_is_sent_when_the_login_is_over(tmp_path: Path) -> None:
+    async with serving(tmp_path, logged_in=False) as (client, services):
+        form = {"name": "One", "url": "http://h/1"}
+        headers = {"Accept": "text/html,*/*", "Referer": str(client.make_url("/channels?q=<b>"))}
+        async with client.post("/channels", data=form, headers=headers) as answer:
+            assert (answer.status, answer.content_type) == (401, "text/html")
+            page = await answer.text()
+        assert "Your login is over, and nothing was changed" in page
+        assert 'name="next" value="/channels"' in page
+        async with client.post("/channels", data=form) as answer:
+            assert (answer.status, answer.content_type) == (401, "application/problem+json")
+        assert await services.store.channels() == []
+
+
 async def test_ten_thousand_guesses_hold_nobody_else_up(tmp_path: Path) -> None:
     async with serving(tmp_path, logged_in=False) as (client, services):
         guesses = [services.auth.password_is(f"guess {n}", "192.0.2.66") for n in range(10_000)]

@@ -163,6 +163,7 @@ async def test_profiles_by_form(served: Served) -> None:
 
     text = await page(served, "/profiles", 400, name="../x", flags="-vf evil", video_codec="rm -rf")
     assert "video_codec" in text
+    assert "name: takes letters, digits, . _ and -" in text
     assert "is built in" in await page(served, "/profiles/h264")
     await page(served, "/profiles/h264", 409, **{**form, "name": "h264"})
 

@@ -155,6 +155,13 @@ def test_a_preview_plays(tab: Visit, tvarr: Cluster) -> None:
     expect(page.locator(".viewers tbody tr")).to_have_count(2)
 
 
+def test_a_preview_that_can_t_be_had_says_why(tab: Visit, tvarr: Cluster) -> None:
+    page = tab.open(f"/channels/{tvarr.add_channel('Absent', 'file:absent.ts')}")
+    page.get_by_role("link", name="See a picture").click()
+    expect(page.locator("#preview").get_by_role("status")).to_have_text("there is no file absent.ts")
+    tab.complaints.clear()  # of the 502
+
+
 def test_moving_draining_and_activating(tab: Visit, tvarr: Cluster) -> None:
     page = tab.open("/relays")
     before = _job(tvarr)["daemon_name"]

@@ -350,7 +350,12 @@ def parse(model: type[_M], data: object) -> _M:
         raise InvalidRequest(words_of(error)) from None
 
 
-_WORDS = {"missing": "is missing", "extra_forbidden": "is not a field", "model_type": "an object is needed"}
+_WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is not a field",
+    "model_type": "an object is needed",
+    "string_pattern_mismatch": "takes letters, digits, . _ and -, one of the first two at the front, at most 64",
+}
 
 
 def words_of(error: ValidationError) -> str:

@@ -11,6 +11,7 @@ from aiohttp import web
 from tvarr.coordinator.auth import TooManyFailures
 from tvarr.coordinator.web.denials import note
 from tvarr.coordinator.web.problems import Handler, problem
+from tvarr.coordinator.web.rendering import render
 from tvarr.coordinator.web.services import own_url, services_of
 
 COOKIE = "tvarr_session"
@@ -21,6 +22,7 @@ OPEN_PATHS = frozenset({PLAYLIST, "/livez", "/readyz", "/metrics", "/login", *(f
 STREAM_FOLDER = "/stream/"
 OPEN_FOLDERS = (STREAM_FOLDER, "/static/", TUNER_FOLDER)
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+LOGIN_IS_OVER = "Your login is over, and nothing was changed. Log in and do it again; “back” shows what you had typed."
 
 PAGE_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data: http: https:; "
@@ -58,6 +60,9 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     if is_open(request.path) or services_of(request).auth.disabled or await _is_known(request):
         return await handler(request)
     _note_stranger(request)
+    if request.method not in SAFE_METHODS and "text/html" in request.headers.get("Accept", ""):
+        values = {"next": urlsplit(request.headers.get("Referer", "")).path or "/", "error": LOGIN_IS_OVER}
+        return render(request, "login.html", values, HTTPStatus.UNAUTHORIZED)
     if request.path.startswith("/api/") or request.method not in SAFE_METHODS:
         words = "the admin password is needed: Authorization: Bearer PASSWORD, or log in at /login"
         return problem(HTTPStatus.UNAUTHORIZED, words, headers={"WWW-Authenticate": 'Bearer realm="tvarr"'})
