@@ -45,6 +45,7 @@ last_look() {
 
 # Every signal is passed on; the loops below see $stopping.
 on_term() {
+    [ -z "$stopping" ] || twice=yes
     stopping=yes
     [ -z "$nap" ] || kill "$nap" 2>/dev/null
     [ -z "$child" ] || kill -TERM "$child" 2>/dev/null
@@ -93,7 +94,7 @@ give_up() { # exit code, words
 
 supervise() {
     role=$1 delay=1 first_start=yes
-    stopping='' retiring='' child='' nap=''
+    stopping='' twice='' retiring='' child='' nap=''
     trap '' INT HUP # a terminal sends these to everybody: only the main shell acts on them, and passes TERM on
     trap on_term TERM
     trap on_usr1 USR1
@@ -104,6 +105,7 @@ supervise() {
         [ -z "$stopping" ] || kill -TERM "$child" # the signal came before the pid was known
         await_child
         [ -z "$retiring" ] || [ "$code" -ne 138 ] || code=0 # it ended of USR1 itself, too young to hear or do anything
+        [ -z "$stopping" ] || [ -n "$twice" ] || [ "$code" -ne 143 ] || code=0 # the same of TERM
         [ -z "$stopping$retiring" ] || exit "$code"
         lived=$(($(date +%s) - started))
         case $first_start$code in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import fields
@@ -108,6 +109,25 @@ def test_what_makes_no_command_line(capsys: pytest.CaptureFixture[str], argument
 @pytest.mark.parametrize("arguments", [["--version"], ["version"]])
 def test_version(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert run(capsys, *arguments) == (0, f"tvarr {__version__}\n", "")
+
+
+@pytest.mark.parametrize("role", ["coordinator", "ffmpegd"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_a_role_is_loaded_ends_it_cleanly(tmp_path: Path, role: str, number: signal.Signals) -> None:
+    """Its modules take a second to import, on a busy machine several."""
+    program = f"""
+import signal, sys
+class Signals:
+    def find_spec(name, *_):
+        if name == "tvarr.{role}.app":
+            signal.raise_signal({int(number)})
+sys.meta_path.insert(0, Signals)
+from tvarr.cli import main
+sys.argv = ["tvarr", "{role}", "--{"data" if role == "coordinator" else "work"}-dir", "{tmp_path}"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_without_arguments_it_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,6 +121,15 @@ def test_term_stops_every_role_cleanly(roles: Roles) -> None:
     assert all(gone(pid) for pid in roles.pids())
 
 
+def test_a_role_too_young_to_hear_the_signal_has_stopped_as_asked(roles: Roles) -> None:
+    roles.tvarr('echo "$1 $$" >>starts; exec sleep 30')
+    process = roles.start()
+    roles.until(lambda: len(roles.lines("starts")) == 2)
+    process.terminate()
+    assert process.wait(LIMIT_S) == 0
+    assert all(gone(pid) for pid in roles.pids())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_what_a_terminal_sends_to_everybody_counts_once(roles: Roles, number: signal.Signals) -> None:
     roles.tvarr(SECOND_TERM.replace("trap - TERM", "wait; exit 0"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -39,7 +40,14 @@ def _options(kind: type[Options], config: object) -> Options:
     return kind(**{item.name: getattr(config, item.name) for item in fields(kind)})  # type: ignore[arg-type]
 
 
+def _end_on_signals() -> None:
+    """Until the role hears them itself, signals end it with code 0: there is nothing yet that has to be cleaned up."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: os._exit(0))
+
+
 def _coordinator(config: CoordinatorConfig) -> int:
+    _end_on_signals()
     from tvarr import background
 
     background.setup_logging(config.log_level, config.log_format, secrets(config))
@@ -50,6 +58,7 @@ def _coordinator(config: CoordinatorConfig) -> int:
 
 
 def _ffmpegd(config: FfmpegdConfig) -> int:
+    _end_on_signals()
     from tvarr import background
 
     background.setup_logging(config.log_level, config.log_format, secrets(config))
