@@ -1,4 +1,4 @@
-"""Errors as answers: `application/problem+json` (RFC 9457), or a page for a browser."""
+"""Errors as answers: `application/problem+json` (RFC 9457)."""
 
 from __future__ import annotations
 
