@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tvarr.demo import CLIP, FPS, WATCH_S, Watched, faults
+from tests.certificates import Authority
+from tests.harness import eventually
+from tvarr.demo import CLIP, FPS, START_LIMIT_S, STOP_LIMIT_S, WATCH_S, Watched, _free_ports, faults
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Kind, Sample, Track, Tracks
 from tvarr.media.mpegts.demux import Demuxer
 
@@ -124,6 +126,35 @@ def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path, name: str)
     assert done.returncode == 1
     assert done.stderr == f"demo: port {port} is in use; to take another: {name}={port + 1} make run\n"
     assert not (tmp_path / "data").exists()
+
+
+def test_make_run_greets_over_tls(tmp_path: Path) -> None:
+    cert, key = Authority.make(tmp_path).issue(tmp_path, "tv.example")
+    http_port, grpc_port = _free_ports()
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("TVARR_")}
+    environ |= {
+        "TVARR_HOST": "127.0.0.1",
+        "TVARR_HTTP_PORT": str(http_port),
+        "TVARR_GRPC_PORT": str(grpc_port),
+        "TVARR_DATA_DIR": str(tmp_path / "data"),
+        "TVARR_WORK_DIR": str(tmp_path / "work"),
+        "TVARR_TLS_CERT": str(cert),
+        "TVARR_TLS_KEY": str(key),
+    }
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tvarr.demo", "run"], env=environ, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        eventually(lambda: "Watch:" in log.read_text(), "it greets", START_LIMIT_S)
+    finally:
+        process.terminate()
+        process.wait(STOP_LIMIT_S)
+    text = log.read_text()
+    assert f"Dashboard:       https://127.0.0.1:{http_port}/\n" in text
+    assert "Admin password:  " in text
+    assert f"'https://127.0.0.1:{http_port}/stream/demo.ts?profile=h264'" in text
 
 
 @pytest.mark.parametrize("arguments", [[], ["walk"]])

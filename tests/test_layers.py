@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "config": set(),
     "resources": set(),
     "background": set(),
-    "demo": {"media", "resources", "config"},
+    "demo": {"media", "resources", "config", "tls"},
     "cli": {"config", "coordinator", "ffmpegd", "probe", "status", "health", "demo", "background", "hwaccel", "ffmpeg"},
 }
 PURE = {

@@ -155,6 +155,13 @@ async def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == f"no coordinator answers at {url}: Connection refused\n"
 
 
+async def test_tls_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving(tmp_path) as (client, _):
+        url = str(client.make_url("")).replace("http:", "https:")
+        assert await status_of(url) == 3
+    assert capsys.readouterr().err == f"what answers at {url} does not speak TLS: its address begins with http://\n"
+
+
 @pytest.mark.parametrize(
     "answer",
     [

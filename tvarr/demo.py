@@ -33,6 +33,7 @@ from tvarr.config import CoordinatorConfig, load
 from tvarr.errors import ConfigError, TvarrError
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Kind, Sample, Track, Tracks
 from tvarr.media.mpegts.demux import Demuxer
+from tvarr.tls import client_context, trust
 
 RUN_ROLES = Path(__file__).parents[1] / "run-roles.sh"
 CLIP = resources.path("examples") / "media" / "demo.ts"
@@ -55,6 +56,7 @@ class Api:
 
     base: str
     password: str = ""
+    certificate: Path | None = None  # its own, where it is asked over TLS
 
     def call(self, method: str, path: str, body: object = None) -> str:
         """The answer's text. Raises OSError where none comes, DemoFailed with the reason where it is an error."""
@@ -63,8 +65,11 @@ class Api:
         request = urllib.request.Request(  # noqa: S310 - http, to our own coordinator
             self.base + path, data, headers | {"Content-Type": "application/json"}, method=method
         )
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if self.certificate is not None:
+            handlers.append(urllib.request.HTTPSHandler(context=client_context(trust(self.certificate))))
         try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+            with urllib.request.build_opener(*handlers).open(request, timeout=10) as answer:
                 return str(answer.read().decode())
         except urllib.error.HTTPError as error:
             raise DemoFailed(f"{method} {path}: {error.code} {_reason(error.read())}") from None
@@ -123,7 +128,8 @@ def run() -> None:
 
 def _api(config: CoordinatorConfig) -> Api:
     host = "127.0.0.1" if config.host in {"0.0.0.0", "::"} else config.host
-    return Api(f"http://{host}:{config.http_port}", config.admin_password)
+    scheme = "https" if config.tls_cert else "http"
+    return Api(f"{scheme}://{host}:{config.http_port}", config.admin_password, config.tls_cert)
 
 
 def _must_be_free(config: CoordinatorConfig, name: str, port: int) -> None:

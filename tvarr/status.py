@@ -141,12 +141,17 @@ def _get(opener: urllib.request.OpenerDirector, address: str, access: Access) ->
             if error.code == 429:
                 raise Refused(f"{url} has seen too many wrong passwords, try again later") from None
         raise stranger from None
+    except http.client.RemoteDisconnected:
+        tls = "; if it serves TLS, its address begins with https://" if url.startswith("http:") else ""
+        raise NoCoordinator(f"what answers at {url} closed the connection{tls}") from None
     except (http.client.HTTPException, ValueError, RecursionError):
         raise stranger from None
     except OSError as error:
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(cause, ssl.SSLCertVerificationError):
             raise NoCoordinator(f"the certificate of {url} is not trusted: {cause.verify_message}") from None
+        if isinstance(cause, ssl.SSLError) and cause.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST"}:
+            raise NoCoordinator(f"what answers at {url} does not speak TLS: its address begins with http://") from None
         words = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
         raise NoCoordinator(f"no coordinator answers at {url}: {words}") from None
     if not isinstance(body, list) or not all(isinstance(item, dict) for item in body):

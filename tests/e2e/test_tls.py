@@ -111,8 +111,8 @@ async def test_a_servers_own_certificate_is_enough_to_trust_it(secured: Cluster)
 
 def status(secured: Cluster, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tvarr", "status", "--url", secured.url],
-        env=tvarr_environment(TVARR_ADMIN_PASSWORD=PASSWORD, **environment),
+        [sys.executable, "-m", "tvarr", "status"],
+        env=tvarr_environment(**{"TVARR_ADMIN_PASSWORD": PASSWORD, "TVARR_URL": secured.url, **environment}),
         capture_output=True,
         text=True,
         timeout=30,
@@ -126,6 +126,9 @@ async def test_status_checks_the_certificate(secured: Cluster, authority: Author
     done = await asyncio.to_thread(status, secured)
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
     assert "is not trusted" in done.stderr
+    done = await asyncio.to_thread(status, secured, TVARR_URL=secured.url.replace("https:", "http:"))
+    assert done.returncode == 3
+    assert "if it serves TLS, its address begins with https://" in done.stderr
 
 
 async def test_health_is_asked_over_tls(secured: Cluster) -> None:
