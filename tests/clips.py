@@ -10,6 +10,8 @@ from typing import Any
 
 from tests.conftest import program
 
+MP4_SHOWN = "stream=index,codec_name,codec_type,time_base,width,height:packet=stream_index,pts,dts,flags"
+
 
 def make_clip(
     path: Path,
@@ -87,3 +89,22 @@ def decode_errors(path: Path, within_s: float = 120.0) -> list[str]:
     command += ["-fps_mode", "passthrough", "-enc_time_base:v", "1:90000", "-f", "null", "-"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=within_s)
     return done.stderr.splitlines() + ([f"exit code {done.returncode}"] if done.returncode else [])
+
+
+def packets_of_mp4(path: Path) -> dict[str, list[int]]:
+    """PTS by codec in 90 kHz ticks, in presentation order; those of sound are rounded."""
+    command = [program("ffprobe"), "-v", "error", "-of", "json", "-show_entries", MP4_SHOWN, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert done.stderr == b""
+    answer = json.loads(done.stdout)
+    rates = {s["index"]: (s["codec_name"], int(s["time_base"].split("/")[1])) for s in answer["streams"]}
+    times: dict[str, list[int]] = {}
+    for packet in answer["packets"]:
+        codec, rate = rates[packet["stream_index"]]
+        times.setdefault(codec, []).append(round(packet["pts"] * 90_000 / rate))
+    return {codec: sorted(found) for codec, found in times.items()}
+
+
+def assert_same_times(got: list[int], expected: list[int]) -> None:
+    assert len(got) == len(expected)
+    assert all(abs(mine - theirs) <= 1 for mine, theirs in zip(got, expected, strict=True))

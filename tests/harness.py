@@ -308,3 +308,14 @@ async def read_for(url: str, seconds: float, timeout_s: float = 60.0) -> bytes:
                 while chunk := await response.content.readany():
                     data += chunk
     return bytes(data)
+
+
+async def read_on(answer: aiohttp.ClientResponse, seconds: float) -> bytes:
+    """What comes in so many seconds from the next bytes on; the stream must not end meanwhile."""
+    data, deadline = bytearray(), 0.0
+    while not deadline or time.monotonic() < deadline:
+        chunk = await answer.content.readany()
+        assert chunk, "the stream ended"
+        data += chunk
+        deadline = deadline or time.monotonic() + seconds
+    return bytes(data)

@@ -15,9 +15,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.clips import decode_errors, probe, probe_bytes
+from tests.clips import assert_same_times, decode_errors, packets_of_mp4, probe, probe_bytes
 from tests.conftest import program
-from tests.e2e.test_mp4 import assert_same_times, packets_of_mp4
 from tests.harness import Cluster, cluster, eventually, watching
 from tests.hls import Playing, get, open_hls, play_dash, play_hls, refresh
 

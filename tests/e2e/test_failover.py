@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from tests.clips import decode_errors, probe_bytes
 from tests.e2e.two_daemons import assert_nothing_lost, both_daemons, variant
-from tests.harness import Cluster, cluster, eventually, watching
+from tests.harness import Cluster, cluster, eventually, read_on, watching
 
 AFTER_S = 5.0  # how long a stream is watched after the loss
 
@@ -21,16 +20,6 @@ AFTER_S = 5.0  # how long a stream is watched after the loss
 def ffmpeg_of(running: Cluster, daemon: str) -> list[psutil.Process]:
     children = psutil.Process(running.roles[daemon].process.pid).children(recursive=True)
     return [child for child in children if child.name().startswith("ffmpeg")]
-
-
-async def read_on(answer: aiohttp.ClientResponse, data: bytearray, seconds: float) -> None:
-    """Reads for so long from the next bytes on; the stream must not end meanwhile."""
-    deadline = None
-    while deadline is None or time.monotonic() < deadline:
-        chunk = await answer.content.readany()
-        assert chunk, "the stream ended"
-        data += chunk
-        deadline = deadline or time.monotonic() + seconds
 
 
 def kill_daemon(running: Cluster, name: str) -> None:
@@ -63,10 +52,10 @@ async def test_a_viewer_sees_every_picture_once(
     data = bytearray()
     async with watching(two.stream_url(slug, "h264")) as answer:
         assert answer.status == 200, await answer.text()
-        await read_on(answer, data, 2.0)
+        data = await read_on(answer, 2.0)
         first = variant(two, slug)["job"]["daemon_name"]
         lose(two, first)
-        await read_on(answer, data, AFTER_S)
+        data += await read_on(answer, AFTER_S)
         after = variant(two, slug)
     assert after["takeovers"] == 1
     assert after["job"]["daemon_name"] == ({"one", "two"} - {first}).pop()
@@ -78,7 +67,7 @@ async def test_a_viewer_sees_every_picture_once(
     assert f"{slug}/h264: goes on on {after['job']['daemon_name']}" in log
     if state == "disconnected":
         assert f" WARNING coordinator.daemons: daemon {first} disconnected" in log
-    assert_nothing_lost(probe_bytes(bytes(data), tmp_path), 2.0 + AFTER_S - 1.0)
+    assert_nothing_lost(probe_bytes(data, tmp_path), 2.0 + AFTER_S - 1.0)
     assert decode_errors(tmp_path / "received.ts") == []
 
 
@@ -87,7 +76,7 @@ async def test_where_no_takeover_is_allowed_the_connection_is_broken_off(tmp_pat
         both_daemons(running)
         slug = running.add_channel("Live", "file:clip.ts", loop=True)
         async with watching(running.stream_url(slug, "h264")) as answer:
-            await read_on(answer, bytearray(), 0.5)
+            await read_on(answer, 0.5)
             kill_daemon(running, variant(running, slug)["job"]["daemon_name"])
             with pytest.raises(aiohttp.ClientPayloadError):
                 async with asyncio.timeout(10):
@@ -97,7 +86,7 @@ async def test_where_no_takeover_is_allowed_the_connection_is_broken_off(tmp_pat
         assert (failure["channel"], failure["profile"], failure["status"]) == (slug, "h264", None)
         async with watching(running.stream_url(slug, "h264")) as again:  # what failed is not what others get
             assert again.status == 200
-            await read_on(again, bytearray(), 0.5)
+            await read_on(again, 0.5)
 
 
 async def test_when_every_chance_is_used_up_the_stream_ends_with_the_chain_of_reasons(
@@ -107,13 +96,13 @@ async def test_when_every_chance_is_used_up_the_stream_ends_with_the_chain_of_re
         both_daemons(running)
         slug = running.add_channel("Live", "file:clip.ts", loop=True)
         async with watching(running.stream_url(slug, "h264")) as answer:
-            await read_on(answer, bytearray(), 0.5)
+            await read_on(answer, 0.5)
             lost = []
             for takeovers in (0, 1):
                 await asyncio.to_thread(
                     eventually, lambda n=takeovers: variant(running, slug)["takeovers"] == n, "it was taken over"
                 )
-                await read_on(answer, bytearray(), 0.5)
+                await read_on(answer, 0.5)
                 lost.append(variant(running, slug)["job"]["daemon_name"])
                 kill_ffmpeg(running, lost[-1])
             with pytest.raises(aiohttp.ClientPayloadError):

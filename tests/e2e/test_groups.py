@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.e2e.test_one_connection import Origin, read_on
-from tests.harness import Cluster, cluster, eventually, read_all, watching
+from tests.e2e.test_one_connection import Origin
+from tests.harness import Cluster, cluster, eventually, read_all, read_on, watching
 
 GROUP = "Pay TV"
 PATH = "/api/v1/groups/Pay%20TV"

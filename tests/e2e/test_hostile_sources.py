@@ -10,8 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.clips import decode_errors, make_clip, probe_bytes
-from tests.e2e.test_mp4 import packets_of_mp4
+from tests.clips import decode_errors, make_clip, packets_of_mp4, probe_bytes
 from tests.fakes.sources import ScriptedServer, answer
 from tests.harness import Cluster, cluster, read_all
 from tests.hls import play_hls

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.clips import decode_errors, probe, probe_bytes
+from tests.clips import assert_same_times, decode_errors, packets_of_mp4, probe, probe_bytes
 from tests.e2e.test_adaptive import index, saved
-from tests.e2e.test_failover import read_on
-from tests.e2e.test_mp4 import assert_same_times, packets_of_mp4
 from tests.e2e.two_daemons import PICTURE_TICKS, variant
-from tests.harness import Cluster, read_all, watching
+from tests.harness import Cluster, read_all, read_on, watching
 from tests.hls import play_dash, play_hls
 
 SMALL = {"width": 320, "height": 180, "video_bitrate_kbps": 300, "audio_codec": "opus"}
@@ -71,16 +69,15 @@ async def test_mpegts_is_refused_with_what_would_do(tvarr: Cluster, codec: str) 
 async def test_a_killed_daemon_costs_no_picture(two: Cluster, tmp_path: Path) -> None:
     running, codec = profiled(two), "av1"
     slug = running.add_channel("Killed", "file:clip.ts", loop=True)
-    data = bytearray()
     async with watching(f"{running.url}/stream/{slug}.mp4?profile={codec}-opus") as answer:
         assert answer.status == 200, await answer.text()
-        await read_on(answer, data, 2.5)
+        data = await read_on(answer, 2.5)
         running.roles[variant(running, slug)["job"]["daemon_name"]].process.kill()
-        await read_on(answer, data, 5.0)
+        data += await read_on(answer, 5.0)
         after = variant(running, slug)
     assert after["takeovers"] == 1
     assert [ending["code"] for ending in after["endings"]] == ["connection_lost"]
-    path = saved(tmp_path, "received.mp4", bytes(data[: data.rindex(b"moof") - 4]))
+    path = saved(tmp_path, "received.mp4", data[: data.rindex(b"moof") - 4])
     times = packets_of_mp4(path)[codec]
     steps = [later - earlier for earlier, later in pairwise(times)]
     odd = [step for step in steps if step != PICTURE_TICKS]
@@ -109,11 +106,10 @@ async def test_hls_of_av1_becomes_h264(tvarr: Cluster, clips: Path, tmp_path: Pa
     running = profiled(tvarr)
     first = running.add_channel("AV1 for others", "file:clip.ts", loop=True)
     second = running.add_channel("AV1 of others", index(running, first, "fmp4", "av1-opus"))
-    data = bytearray()
     async with watching(running.stream_url(second, "h264-low")) as answer:
         assert answer.status == 200, await answer.text()
-        await read_on(answer, data, 3.0)
-    got = probe_bytes(bytes(data), tmp_path)
+        data = await read_on(answer, 3.0)
+    got = probe_bytes(data, tmp_path)
     assert sorted(got.codecs()) == ["aac", "h264"]
     steps = {later - earlier for earlier, later in pairwise(got.pts("video"))}
     assert steps == {PICTURE_TICKS}

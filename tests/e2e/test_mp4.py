@@ -3,36 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.clips import Probed, decode_errors, probe_bytes
-from tests.conftest import program
+from tests.clips import Probed, assert_same_times, decode_errors, packets_of_mp4, probe_bytes
 from tests.harness import Cluster, eventually, read_all, read_for, watching
-
-SHOWN = "stream=index,codec_name,codec_type,time_base,width,height:packet=stream_index,pts,dts,flags"
-
-
-def packets_of_mp4(path: Path) -> dict[str, list[int]]:
-    """PTS by codec in 90 kHz ticks, in presentation order; those of sound are rounded."""
-    command = [program("ffprobe"), "-v", "error", "-of", "json", "-show_entries", SHOWN, str(path)]
-    done = subprocess.run(command, check=True, capture_output=True, timeout=60)
-    assert done.stderr == b""
-    answer = json.loads(done.stdout)
-    rates = {s["index"]: (s["codec_name"], int(s["time_base"].split("/")[1])) for s in answer["streams"]}
-    times: dict[str, list[int]] = {}
-    for packet in answer["packets"]:
-        codec, rate = rates[packet["stream_index"]]
-        times.setdefault(codec, []).append(round(packet["pts"] * 90_000 / rate))
-    return {codec: sorted(found) for codec, found in times.items()}
-
-
-def assert_same_times(got: list[int], expected: list[int]) -> None:
-    assert len(got) == len(expected)
-    assert all(abs(mine - theirs) <= 1 for mine, theirs in zip(got, expected, strict=True))
 
 
 def watch(tvarr: Cluster, path: str) -> str:

@@ -11,12 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 
 from tests.clips import probe_bytes
-from tests.harness import Cluster, cluster, eventually, watching
+from tests.harness import Cluster, cluster, eventually, read_on, watching
 
 CLIP_S = 8.0  # clip.ts
 SLICE_S = 0.1
@@ -93,17 +92,6 @@ async def until(look: Callable[[], bool], what: str) -> None:
 def relay_of(running: Cluster, slug: str) -> dict[str, Any]:
     (relay,) = [relay for relay in running.relays() if relay["channel"]["slug"] == slug]
     return dict(relay)
-
-
-async def read_on(answer: aiohttp.ClientResponse, seconds: float) -> bytes:
-    """What comes in so many seconds from the next bytes on; the stream must not end meanwhile."""
-    data, deadline = bytearray(), 0.0
-    while not deadline or time.monotonic() < deadline:
-        chunk = await answer.content.readany()
-        assert chunk, "the stream ended"
-        data += chunk
-        deadline = deadline or time.monotonic() + seconds
-    return bytes(data)
 
 
 async def test_many_viewers_and_profiles_are_one_connection(running: Cluster, origin: Origin) -> None:

@@ -43,10 +43,6 @@ class ScriptedServer:
             writer.transport.abort()
         await self.all_closed()
 
-    def stop_listening(self) -> None:
-        """From here on connections are refused; those that are open stay."""
-        self._server.close()
-
     async def all_closed(self) -> None:
         await self._idle.wait()
 

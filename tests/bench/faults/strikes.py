@@ -19,7 +19,6 @@ class Strike:
     words: str
     do: Callable[[Stage, str], None]
     undo: Callable[[Stage, str], None] | None = None
-    planned: bool = False  # the job's successor may start before it ends
 
 
 def _signal_daemon(number: signal.Signals) -> Callable[[Stage, str], None]:
@@ -60,11 +59,10 @@ STRIKES = {
         lambda stage, name: stage.hosts[name].cut(),
         lambda stage, name: stage.hosts[name].heal(),
     ),
-    "terminate": Strike("SIGTERM of the daemon", _signal_daemon(signal.SIGTERM), _has_ended, planned=True),
+    "terminate": Strike("SIGTERM of the daemon", _signal_daemon(signal.SIGTERM), _has_ended),
     "drain": Strike(
         "drain by the API, then activate",
         lambda stage, name: stage.order(name, "drain"),
         lambda stage, name: stage.order(name, "activate"),
-        planned=True,
     ),
 }
