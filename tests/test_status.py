@@ -81,10 +81,11 @@ async def test_nothing_is_wider_than_the_terminal_and_numbers_stay_whole(tmp_pat
 
 async def test_what_failed_lately(tmp_path: Path) -> None:
     async with serving(tmp_path) as (_, services):
-        services.failed = [{**FAILURE, "status": None, "count": 1}, *[FAILURE] * 5]
+        services.failed = [{**FAILURE, "status": None, "count": 1}, *[{**FAILURE, "reasons": ["attic: no"]}] * 5]
         lines = shown(services, 120)
     (broke_off,) = (line.split() for line in lines if "broke off" in line)
     assert broke_off == ["12:04:00", "news", "h264", "broke", "off", *FAILURE["reason"].split()]
+    assert sum(line.strip() == "attic: no" for line in lines) == status.MAX_FAILURES - 1
     answered = [line for line in lines if "502" in line]
     assert len(answered) == status.MAX_FAILURES - 1
     assert answered[0].strip().endswith(f"{FAILURE['reason']} (3 times)")

@@ -334,13 +334,14 @@ def _viewers(relays: Sequence[View]) -> RenderableType:
 def _failures(failures: Sequence[View]) -> RenderableType:
     table = _table("Failed lately", "Last (UTC)", "Channel", "Profile", ">Answer", "Why")
     for failure in failures[:MAX_FAILURES]:
+        times = f" ({failure['count']} times)" if failure["count"] > 1 else ""
         _row(
             table,
             failure["at"][11:19],
             failure["channel"],
             failure["profile"] or "its own",
             failure["status"] or "broke off",
-            failure["reason"] + (f" ({failure['count']} times)" if failure["count"] > 1 else ""),
+            "\n".join([failure["reason"] + times, *failure["reasons"]]),
         )
     return table
 

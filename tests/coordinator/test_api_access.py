@@ -32,6 +32,24 @@ async def test_the_api_asks_for_the_password(tmp_path: Path, method: str, path: 
                 assert answer.content_type == "application/problem+json"
 
 
+async def test_a_wrong_password_is_called_so(tmp_path: Path) -> None:
+    async with serving(tmp_path, logged_in=False) as (client, _):
+        for headers, words in (
+            ({}, "is needed"),
+            ({"Authorization": "Bearer wrong"}, "this is not the admin password"),
+        ):
+            async with client.get("/api/v1/channels", headers=headers) as answer:
+                assert words in (await answer.json())["detail"]
+
+
+async def test_an_address_that_is_no_stream_is_answered_with_those_that_are(tmp_path: Path) -> None:
+    async with serving(tmp_path, logged_in=False) as (client, _):
+        for path in ("/stream/news", "/stream/news.mkv"):
+            async with client.get(path) as answer:
+                assert answer.status == 404
+                assert "/stream/CHANNEL.ts" in (await answer.json(content_type=None))["detail"]
+
+
 @pytest.mark.parametrize("path", [*OPEN, "/login", "/static/tvarr.css", "/stream/x.ts"])
 async def test_players_and_probes_need_none(tmp_path: Path, path: str) -> None:
     async def stream(_request: web.Request) -> web.Response:

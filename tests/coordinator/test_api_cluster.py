@@ -292,9 +292,18 @@ async def test_what_failed_lately_is_shown(served: Served) -> None:
         FAILURE,
         {**FAILURE, "channel": "sport", "reason": "nobody is there", "status": None, "count": 1},
     ]
+    services.failed[1]["reasons"] = ["attic: too <slow>"]
     assert json.loads(await get(client, "/api/v1/failures?limit=1")) == [FAILURE]
     page = await get(client, "/relays")
-    for words in (FAILURE["reason"], "3 times", "502", "nobody is there", "broke off", "2026-11-23 12:04:00"):
+    for words in (
+        FAILURE["reason"],
+        "3 times",
+        "502",
+        "nobody is there",
+        "attic: too <slow>",
+        "broke off",
+        "2026-11-23 12:04:00",
+    ):
         assert escape(str(words)) in page
     assert "<script>alert" not in page
     page = await get(client, f"/channels/{channel.id}")

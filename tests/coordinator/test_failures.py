@@ -75,8 +75,9 @@ async def test_the_same_again_counts_up_and_comes_last(served: Served) -> None:
         ("sport", 1, "mpv"),
         ("news", 2, "VLC"),
     ]
-    served.error = NoPlacement("no daemon is connected")
+    served.error = NoPlacement("no daemon can do this job", ["attic: its ffmpeg has no encoder for h264"])
     assert await served.ask("/stream/news.ts") == 503
+    assert served.failures.latest[-1].reasons == ("attic: its ffmpeg has no encoder for h264",)
     assert [(one.status, one.count) for one in served.failures.latest] == [(502, 1), (502, 2), (503, 1)]
 
 

@@ -245,6 +245,7 @@ FAILURE = {
     "container": "ts",
     "status": 502,
     "reason": "the source answered 403 <Forbidden>",
+    "reasons": [],
     "count": 3,
     "at": "2026-11-23T12:04:00.000Z",
     "address": "192.0.2.99",

@@ -25,6 +25,7 @@ class Failure:
     container: str  # ts, mp4, hls, dash
     status: int  # of the answer; 0: the stream had begun
     reason: str
+    reasons: tuple[str, ...]  # one for each thing that was considered, where a choice was made
     address: str
     user_agent: str
     at: float  # wall clock
@@ -47,20 +48,22 @@ class Failures:
             except (NotFound, InvalidRequest):
                 raise
             except TvarrError as error:
-                self.note(request, str(error), self._status_of(error))
+                self.note(request, error, self._status_of(error))
                 raise
 
         return noted
 
-    def note(self, request: web.Request, reason: str, status: int = 0) -> None:
+    def note(self, request: web.Request, error: TvarrError, status: int = 0) -> None:
         """Keeps one failure of a stream's address. `status` 0: the stream had begun."""
         path = request.match_info
         what = path["channel"], path.get("profile") or request.query.get("profile", ""), _container(request)
+        reason, reasons = str(error), tuple(getattr(error, "reasons", ()))
         same = [f for f in self.latest if (f.channel, f.profile, f.container, f.reason) == (*what, reason)]
         failure = Failure(
             *what,
             status=status,
             reason=reason,
+            reasons=reasons,
             address=request.remote or "",
             user_agent=request.headers.get("User-Agent", "")[:200],
             at=time.time(),

@@ -135,7 +135,7 @@ class Streaming:
             except TvarrError as error:
                 metrics.VIEWER_DROPPED.labels("failed").inc()
                 log.info("%s: the stream of viewer %s ends: %s", channel.slug, viewer.address, error)
-                self._failures.note(request, str(error))
+                self._failures.note(request, error)
                 self._hang_up(request)
             except ConnectionResetError:
                 log.debug("%s: viewer %s left", channel.slug, viewer.address)

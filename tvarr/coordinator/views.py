@@ -100,6 +100,7 @@ def failure(met: Failure) -> View:
         "container": met.container,
         "status": met.status or None,
         "reason": met.reason,
+        "reasons": list(met.reasons),
         "count": met.count,
         "at": when(met.at),
         "address": met.address,

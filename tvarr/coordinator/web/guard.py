@@ -64,7 +64,9 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         values = {"next": urlsplit(request.headers.get("Referer", "")).path or "/", "error": LOGIN_IS_OVER}
         return render(request, "login.html", values, HTTPStatus.UNAUTHORIZED)
     if request.path.startswith("/api/") or request.method not in SAFE_METHODS:
-        words = "the admin password is needed: Authorization: Bearer PASSWORD, or log in at /login"
+        wrong = request.headers.get("Authorization", "").lower().startswith("bearer ")
+        words = "this is not the admin password" if wrong else "the admin password is needed"
+        words += ": Authorization: Bearer PASSWORD, or log in at /login"
         return problem(HTTPStatus.UNAUTHORIZED, words, headers={"WWW-Authenticate": 'Bearer realm="tvarr"'})
     raise web.HTTPSeeOther(f"/login?next={quote(request.path_qs, safe='')}")
 

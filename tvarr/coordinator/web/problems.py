@@ -52,6 +52,9 @@ STATUS_BY_ERROR: tuple[tuple[type[TvarrError], HTTPStatus], ...] = (
 
 SOURCE_IS_TO_BLAME = frozenset({ErrorCode.BAD_INPUT, ErrorCode.BAD_REQUEST})
 RETRY_AFTER_S = 5
+STREAM_ADDRESSES = (
+    "streams are /stream/CHANNEL.ts, /stream/CHANNEL.mp4, /stream/CHANNEL/index.m3u8 and /stream/CHANNEL/manifest.mpd"
+)
 NO_TUNER = "805 All Tuners In Use"  # what clients of such devices look for, by Silicondust's HTTP development guide
 
 
@@ -113,8 +116,11 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except web.HTTPException as answer:
         if answer.status < 400:
             raise
+        detail = answer.reason
+        if answer.status == HTTPStatus.NOT_FOUND and request.path.startswith("/stream/"):
+            detail = STREAM_ADDRESSES
         kept = {name: value for name, value in answer.headers.items() if name in {"Allow", "Retry-After"}}
-        return problem(answer.status, answer.reason, headers=kept)
+        return problem(answer.status, detail, headers=kept)
     except TooManyFailures as error:
         headers = {"Retry-After": str(error.retry_after_s)}
         return problem(HTTPStatus.TOO_MANY_REQUESTS, str(error), headers=headers)

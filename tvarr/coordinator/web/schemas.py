@@ -268,6 +268,7 @@ class FailureView(_Shape):
     container: str = Field(description="ts, mp4, hls, dash")
     status: int | None = Field(description="of the answer; null: the stream had begun")
     reason: str
+    reasons: list[str] = Field(description="one line for each thing considered")
     count: int = Field(description="how often")
     at: str = Field(description="the last time; so are the player's address and name")
     address: str
