@@ -106,4 +106,4 @@ def test_nothing_anywhere_names_each_place(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(StartError) as raised:
         find_ffmpeg()
     assert str(tmp_path) in str(raised.value)
-    assert "imageio-ffmpeg wheel: not installed" in str(raised.value)
+    assert "imageio-ffmpeg wheel: not installed (pip install imageio-ffmpeg)" in str(raised.value)

@@ -89,7 +89,7 @@ def _examine(path: str | None, found: str) -> FfmpegBinary:
     if path is None:
         if found == "PATH":
             raise _UnusableError(f"no executable ffmpeg in {os.environ.get('PATH', '') or 'an empty PATH'}")
-        raise _UnusableError("not installed (pip install 'tvarr[ffmpeg]')")
+        raise _UnusableError("not installed (pip install imageio-ffmpeg)")
     if not Path(path).is_file():
         raise _UnusableError(f"{path} does not exist" if not Path(path).exists() else f"{path} is not a file")
     if not os.access(path, os.X_OK):
