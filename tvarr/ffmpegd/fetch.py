@@ -29,9 +29,8 @@ from tvarr.ffmpeg.process import PIPE_BYTES, FfmpegProcess
 from tvarr.ffmpegd.job import FULL_SPEED_PAUSE_S, STATS_S, JobStream
 from tvarr.media.batching import QUICK_S, Batcher, Rhythm
 from tvarr.media.decode_times import DecodeTimes
-from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Tracks
+from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Tracks, signed_33
 from tvarr.media.mpegts.demux import Demuxer
-from tvarr.media.mpegts.stamp import signed_33
 from tvarr.wire import convert, messages
 from tvarr.wire.codec import Batch
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from itertools import pairwise
 
-from tvarr.media.model import TICKS_PER_SECOND, Sample
-from tvarr.media.mpegts.stamp import signed_33
+from tvarr.media.model import TICKS_PER_SECOND, Sample, signed_33
 
 LOOK_AT = 17  # pictures held at the start to learn the depth: H.264 and HEVC reorder 16 at most (H.264, A.3.1)
 JUMP_TICKS = 10 * TICKS_PER_SECOND  # a step of the time of showing behind which all begins anew

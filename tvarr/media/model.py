@@ -13,6 +13,11 @@ TICKS_PER_SECOND = 90_000
 TICKS_33BIT = 1 << 33  # where PTS and DTS wrap in MPEG-TS: after 26.5 hours
 
 
+def signed_33(ticks: int) -> int:
+    """A difference of two 33-bit times, the shorter way around."""
+    return (ticks + TICKS_33BIT // 2) % TICKS_33BIT - TICKS_33BIT // 2
+
+
 class Kind(StrEnum):
     VIDEO = "video"
     AUDIO = "audio"

@@ -26,8 +26,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvarr.media.model import TICKS_PER_SECOND, Kind, Sample, Tracks
-from tvarr.media.mpegts.stamp import signed_33
+from tvarr.media.model import TICKS_PER_SECOND, Kind, Sample, Tracks, signed_33
 
 # Further off than this, a DTS is not taken at its word. It is above what rounding, a lost PES packet or a source with
 # PTS only and reordered pictures makes (0.2 s), and below a usual GOP: less is dropped after a small step back.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from functools import partial
 
-from tvarr.media.model import Codec, Event, Kind, Sample, Tracks
+from tvarr.media.model import Codec, Event, Kind, Sample, Tracks, signed_33
 from tvarr.media.mpegts import psi
 from tvarr.media.mpegts.elementary import Elementary
 from tvarr.media.mpegts.framing import Framer, Packets
@@ -21,7 +21,6 @@ from tvarr.media.mpegts.receive import (
     SectionReceiver,
     pid_key,
 )
-from tvarr.media.mpegts.stamp import signed_33
 
 MAX_STREAMS = 64  # of a program; further ones are left out
 CHOOSE_EACH_PACKETS = 256  # while programs are waited for

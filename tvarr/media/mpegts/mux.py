@@ -51,6 +51,7 @@ FIRST_FREE_PID = 0x100
 LOWEST_PID, HIGHEST_PID = 0x20, 0x1FFA  # those below are DVB's, 0x1FFB is ATSC's, 0x1FFF is for null packets
 DEFAULT_PMT_PID = 0x1000
 TRANSPORT_STREAM_ID = 1
+PROVIDER = "tvarr"  # named in the SDT
 
 _VIDEO_STREAM_ID, _AUDIO_STREAM_ID, _PRIVATE_STREAM_ID = 0xE0, 0xC0, 0xBD
 _STREAM_IDS = {
@@ -95,9 +96,9 @@ class Muxer:
     PCR live as long as the muxer: the output of one variant has one, whatever happens to its jobs and tracks.
     """
 
-    def __init__(self, service_name: str = "tvarr", provider: str = "tvarr") -> None:
+    def __init__(self, service_name: str = "tvarr") -> None:
         self.unknown = 0  # samples of no track, dropped
-        self._names = (service_name, provider)
+        self._service_name = service_name
         self._packetizers: dict[int, Packetizer] = {}  # by PID
         self._pids: dict[int, int] = {}  # by track id
         self._codecs: dict[int, Codec] = {}  # by PID: what was last announced on it
@@ -216,8 +217,7 @@ class Muxer:
     # Tables
 
     def _build_sdt(self, program: int, version: int) -> bytes:
-        name, provider = self._names
-        return psi.build_sdt(TRANSPORT_STREAM_ID, {program: name}, provider=provider, version=version)
+        return psi.build_sdt(TRANSPORT_STREAM_ID, {program: self._service_name}, provider=PROVIDER, version=version)
 
     def _versioned(self, pid: int, build: Callable[[int], bytes]) -> tuple[int, bytes]:
         """The table as it is where nothing changed, else with its version raised."""

@@ -21,7 +21,6 @@ MAX_VIDEO_PES_PACKETS = 45_000  # 8 MiB: a picture of 600 Mb/s at 10 per second
 MAX_OTHER_PES_PACKETS = 1_500  # 270 kB: four times what a PES of stated length can hold
 SCRAMBLED_PACKETS = 16  # so many in a row are no reception error
 
-_MASK_33 = (1 << 33) - 1
 _STREAM_IDS_WITHOUT_HEADER = frozenset({0xBC, 0xBF, 0xF0, 0xF1, 0xF2, 0xF8, 0xFF})  # table 2-22; 0xBE is padding
 _PADDING = 0xBE
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from tvarr.media.model import TICKS_33BIT, TICKS_PER_SECOND, Sample
+from tvarr.media.model import TICKS_33BIT, TICKS_PER_SECOND, Sample, signed_33
 from tvarr.media.mpegts.units import Order, Unit
 
 MAX_EARLY_UNITS = 64  # kept until the first time stamp comes; then they are given times before it
 _DEFAULT_TICKS = TICKS_PER_SECOND // 25  # of a picture, where nothing tells
-
-
-def signed_33(ticks: int) -> int:
-    """A difference of two 33-bit times, the shorter way around."""
-    return (ticks + TICKS_33BIT // 2) % TICKS_33BIT - TICKS_33BIT // 2
 
 
 class Stamper:

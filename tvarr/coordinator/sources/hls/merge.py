@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 
-from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Track, Tracks
-from tvarr.media.mpegts.stamp import signed_33
+from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Track, Tracks, signed_33
 
 ID_STEP = 1 << 16  # between the track ids of one rendition and the next: PIDs and small MP4 ids would meet
 NEAR_TICKS = 10 * TICKS_PER_SECOND  # times further apart are those of different clocks
