@@ -18,7 +18,7 @@ from tests.conftest import program
 from tests.fakes.third_party import ThirdParty, Treat, Work
 from tests.harness import TOKEN, Cluster, cluster, eventually
 from tvarr.media.model import Sample
-from tvarr.wire.codec import Batch
+from tvarr.wire.codec import MAX_MESSAGE_BYTES, Batch
 
 GOOD_FOR = 75  # samples that a bad daemon gives back as they should be, before the garbage
 AFTER_S = 2.0  # how long a stream is watched after the good daemon took over
@@ -161,7 +161,7 @@ async def taken_over(one: Watched, running: Cluster) -> dict[str, Any]:
         pytest.param(garbage(frozen_time()), "clip.ts", id="time standing still"),
         pytest.param(garbage(earlier(5 * 90_000)), "clip.ts", id="five seconds back"),
         pytest.param(garbage(earlier(-3600 * 90_000)), "clip.ts", id="an hour ahead"),
-        pytest.param(garbage(swollen(100_000_000)), "clip.ts", id="100 MB samples"),
+        pytest.param(garbage(swollen(MAX_MESSAGE_BYTES)), "clip.ts", id="samples larger than a message"),
         pytest.param(garbage(swollen(15_000_000)), "clip.ts", id="15 MB samples"),
         pytest.param(garbage(wrong_track, good_for=0), "clip.ts", id="wrong track from the start"),
     ],
