@@ -11,6 +11,7 @@ from typing import Any
 from tests.conftest import program
 
 MP4_SHOWN = "stream=index,codec_name,codec_type,time_base,width,height:packet=stream_index,pts,dts,flags"
+PACKET_BYTES = 188  # of MPEG-TS
 
 
 def make_clip(
@@ -81,6 +82,16 @@ def probe_bytes(data: bytes, folder: Path, name: str = "received.ts") -> Probed:
     path = folder / name
     path.write_bytes(data)
     return probe(path)
+
+
+def up_to_the_last_frame(data: bytes) -> bytes:
+    """What a viewer of an MPEG-TS got who left in the middle, without the frame of which a part was still to come."""
+    end = len(data) // PACKET_BYTES * PACKET_BYTES
+    while end > 0:
+        end -= PACKET_BYTES
+        if data[end + 1] & 0x40:  # payload_unit_start_indicator (13818-1, 2.4.3.2)
+            break
+    return bytes(data[:end])
 
 
 def decode_errors(path: Path, within_s: float = 120.0) -> list[str]:
