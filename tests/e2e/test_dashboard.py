@@ -91,7 +91,7 @@ def test_figures_are_fresh_and_nothing_jumps(tab: Visit, tvarr: Cluster) -> None
     page = tab.open("/transcoders")
     for name in ("rack-1", "attic"):
         expect(_card(page, name).get_by_text("connected")).to_be_visible()
-    expect(page.get_by_role("link", name=NAME)).to_be_visible()
+    expect(page.get_by_role("link", name=NAME).first).to_be_visible()  # on a slow machine it may move, and has two jobs
     expect(page.locator("#link")).to_have_text("live")
     page.evaluate(
         """() => {
