@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
+from anyascii import anyascii
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -372,7 +373,16 @@ def words_of(error: ValidationError) -> str:
 
 
 def slug_of(name: str) -> str:
-    """A name as it goes into a URL: ASCII letters, digits and hyphens, at most 64 characters, never empty."""
-    plain = unicodedata.normalize("NFKD", name.replace("ß", "ss")).encode("ascii", "ignore").decode().lower()
+    """A name as it goes into a URL: ASCII letters, digits and hyphens, at most 64 characters, never empty.
+
+    Letters of other scripts are written in Latin ones; other signs are left out.
+    """
+    plain = "".join(_latin(char) for char in unicodedata.normalize("NFC", name)).lower()
     words = re.findall(r"[a-z0-9]+", plain.replace("&", " and ").replace("+", " plus "))
     return "-".join(words)[:64].strip("-") or "channel"
+
+
+def _latin(char: str) -> str:
+    if char.isascii():
+        return char
+    return anyascii(char).replace("'", "") if char.isalnum() else " " * (not unicodedata.combining(char))
