@@ -143,6 +143,7 @@ def test_built_in_profiles_keep_their_own_rules() -> None:
         ("ΕΡΤ1", "ert1"),
         ("中央电视台-1", "zhongyangdianshitai-1"),
         ("قناة 24", "qnh-24"),
+        ("हिन्दी", "hindi"),
         ("🎬 Film™", "film"),
         ("Kid's TV", "kid-s-tv"),
         ("!!!", "channel"),

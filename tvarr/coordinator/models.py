@@ -385,4 +385,4 @@ def slug_of(name: str) -> str:
 def _latin(char: str) -> str:
     if char.isascii():
         return char
-    return anyascii(char).replace("'", "") if char.isalnum() else " " * (not unicodedata.combining(char))
+    return anyascii(char).replace("'", "") if unicodedata.category(char)[0] in "LNM" else " "
