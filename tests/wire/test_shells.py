@@ -563,6 +563,24 @@ async def test_many_may_send_at_once() -> None:
         assert items[-1] == m.TranscodeStop()
 
 
+async def test_nothing_follows_the_last_word() -> None:
+    """A daemon's figures of each second may be about to go out when its job ends."""
+    received: list[codec.JobOutputItem] = []
+
+    async def work(_: m.WorkOpen, stream: server.JobStream) -> None:
+        while (item := await stream.receive()) is not None:
+            received.append(item)
+
+    application = Application(on_work=work)
+    async with serving(application) as endpoint:
+        async with dial_work(endpoint) as job:
+            await job.send(OPEN)
+            figures = m.TranscodeStats(output_samples=1)
+            await asyncio.gather(job.send(figures), job.send_last(m.OutputComplete(samples=1)), job.send(figures))
+        assert await application.ended.get() is None
+    assert received == [figures, m.OutputComplete(samples=1)]
+
+
 async def test_sizes_up_to_the_limit_pass_and_beyond_are_refused_here() -> None:
     async def work(_: m.WorkOpen, stream: server.JobStream) -> None:
         with pytest.raises(WireError, match="16777216 are allowed"):

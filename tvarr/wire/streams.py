@@ -98,6 +98,7 @@ class MessageStream(Generic[SendT, ReceiveT]):
         self._readable = asyncio.Event()
         self._room = asyncio.Event()
         self._sending = asyncio.Lock()
+        self._said_last = False
         self._writing: asyncio.Task[None] | None = None  # one at a time, as gRPC wants it
         self._failure: TvarrError | None = None
         self._discarding = False
@@ -136,18 +137,24 @@ class MessageStream(Generic[SendT, ReceiveT]):
 
         Raises `WireError` for a message that can't be written, and what `receive` would raise where the stream broke.
         """
-        await self._send(item, despite=False)
+        await self._send(item, last=False)
 
     async def send_last(self, item: SendT) -> None:
-        """As `send`, also to a side that ended its own half early, or that sent what can't be read: to say so."""
-        await self._send(item, despite=True)
+        """As `send`, also to a side that ended its own half early, or that sent what can't be read: to say so.
 
-    async def _send(self, item: SendT, *, despite: bool) -> None:
+        It is the last: what others want to send meanwhile goes out before it or not at all.
+        """
+        await self._send(item, last=True)
+
+    async def _send(self, item: SendT, *, last: bool) -> None:
         data = self._encode(item)
         if len(data) > MAX_MESSAGE_BYTES:
             raise WireError(f"a message of {len(data)} bytes; {MAX_MESSAGE_BYTES} are allowed")
         async with self._sending:
-            if self._failure is not None and (self._lost.is_set() or not despite):
+            if self._said_last:
+                return
+            self._said_last = last
+            if self._failure is not None and (self._lost.is_set() or not last):
                 raise self._failure
             try:
                 await self.settle()
