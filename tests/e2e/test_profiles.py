@@ -259,7 +259,10 @@ async def test_deinterlacing(busy: Cluster, tmp_path: Path) -> None:
         assert len(got["video"].packets) == {"fields": 50, "short": 100}[slug]
     assert found["fields", "auto"][0] <= 10
     assert found["fields", "off"][0] >= 45
-    assert found["short", "auto"] == found["short", "off"]
+    (woven, content), (woven_too, content_too) = found["short", "auto"], found["short", "off"]
+    assert woven == woven_too
+    # x264 makes a picture in a thousand otherwise at times, with several threads on a busy machine
+    assert sum(one != other for one, other in zip(content, content_too, strict=True)) < 10
 
 
 def interlaced_pictures(path: Path) -> int:
