@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import io
 import json
 import logging
@@ -300,3 +301,31 @@ def test_freed_memory_is_given_back_to_the_system() -> None:
     give_back_memory()
     assert process.memory_info().rss < before - 40_000_000
     assert above
+
+
+def test_threads_of_a_role_share_a_heap() -> None:
+    """glibc writes its heaps down as XML (malloc_info(3)): nothing is asked of another C library."""
+    code = """
+        import ctypes, threading
+        from tvarr import background
+        libc = ctypes.CDLL(None)
+        libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+        together = threading.Barrier(8)
+        def allocate():
+            together.wait()
+            libc.malloc(1000)
+            together.wait()
+        async def role():
+            threads = [threading.Thread(target=allocate) for _ in range(8)]
+            [thread.start() for thread in threads]
+            [thread.join() for thread in threads]
+            out = ctypes.c_void_p(libc.fopen(b"/dev/stdout", b"w"))
+            libc.malloc_info(0, out)
+            libc.fclose(out)
+            return 0
+        background.run(role)
+    """
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("this C library has one heap")
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert 1 <= done.stdout.count("<heap nr=") <= 2

@@ -130,8 +130,18 @@ def give_back_memory() -> None:
 def run(main: Callable[[], Awaitable[int]]) -> int:
     """Runs a role on an event loop of its own until it ends or a signal ends it; returns its exit code."""
     _want_files()
+    _want_few_heaps()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run_until_signalled(main))
+
+
+def _want_few_heaps() -> None:
+    """The main thread's heap and one for all others (M_ARENA_MAX, mallopt(3)).
+
+    glibc gives each of gRPC's threads its own, and what passed through one of them once is kept there.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(-8, 2)
 
 
 def _want_files() -> None:
