@@ -191,6 +191,31 @@ async def test_what_can_t_be_had_is_refused_in_words(tvarr: Cluster, path: str, 
         assert words in json.dumps(problem)
 
 
+async def test_who_asks_for_the_segment_that_is_made_now_waits_for_it(tvarr: Cluster) -> None:
+    """FFmpeg and GStreamer reckon when it begins, and ask for it before any manifest names it."""
+    slug = tvarr.add_channel("Ahead", "file:clip.ts", loop=True)
+    async with aiohttp.ClientSession() as session:
+
+        async def ask(url: str) -> tuple[int, int]:
+            async with session.get(url) as answer:
+                return answer.status, len(await answer.read())
+
+        _, (playing,) = await open_hls(session, index(tvarr, slug))
+        await refresh(session, playing)
+        newest = playing.segments[-1].number
+        assert (await ask(playing.url.replace("main.m3u8", f"main-{newest + 20}.ts")))[0] == 404
+        status, size = await ask(playing.url.replace("main.m3u8", f"main-{newest + 1}.ts"))
+        assert (status, size > 0) == (200, True)
+
+        manifest = (await get(session, f"{tvarr.url}/stream/{slug}/manifest.mpd"))[1].decode()
+        folder = f"{tvarr.url}/stream/{slug}/" + re.findall("<BaseURL>(.*)</BaseURL>", manifest)[0]
+        video = manifest.partition('id="video"')[2].partition("</Representation>")[0]
+        start, duration = map(int, re.findall(r't="(\d+)" d="(\d+)"', video)[-1])
+        assert (await ask(f"{folder}video-t{start + 20 * duration}.m4s"))[0] == 404
+        status, size = await ask(f"{folder}video-t{start + duration}.m4s")
+        assert (status, size > 0) == (200, True)
+
+
 async def test_heads_and_headers(tvarr: Cluster) -> None:
     slug = tvarr.add_channel("Heads", "file:clip.ts", loop=True)
     async with aiohttp.ClientSession() as session:

@@ -126,6 +126,18 @@ def cmaf() -> Window:
     return window
 
 
+def test_which_part_is_made_now() -> None:
+    window = cmaf()
+    assert [number for number in range(100, 106) if window.is_next("video", number=number)] == [103]
+    ends = {"video": 6 * SECOND, "audio1": 6 * SECOND + 300, "audio2": 6 * SECOND}
+    for name, end in ends.items():
+        asked = (-SECOND, -1, 0, 1, 2 * SECOND - 1, 2 * SECOND)
+        assert [ahead for ahead in asked if window.is_next(name, ticks=end + ahead)] == [0, 1, 2 * SECOND - 1]
+    assert not window.is_next("audio3", ticks=6 * SECOND)
+    assert not Window(100).is_next("video", ticks=0)
+    assert Window(100).is_next("main", number=100)
+
+
 def test_a_playlist_of_cmaf_segments_has_a_map_where_the_configuration_is_another() -> None:
     assert media(cmaf(), "video", suffix="m4s") == (
         "#EXTM3U\n"

@@ -24,6 +24,7 @@ HLS_TYPE = "application/vnd.apple.mpegurl"
 DASH_TYPE = "application/dash+xml"
 SUFFIXES: dict[Container, str] = {"ts": "ts", "fmp4": "m4s"}
 MEDIA_TYPES: dict[Container, str] = {"ts": "video/mp2t", "fmp4": "video/mp4"}
+HELD_TARGETS = 3  # a request for the segment that is made now waits for it for so many target durations
 DASH_SEGMENTS = 3  # in the first manifest, which suggests to play as far behind
 PLAYLIST_HEADERS = {"Cache-Control": "no-store"}
 MEDIA_HEADERS = {"Cache-Control": "max-age=60"}
@@ -84,7 +85,7 @@ class Adaptive:
         if match is None:
             raise NotFound(f"no file {request.match_info['file']}")
         if match["playlist"] is None:
-            return _media(request, session, match, container)
+            return await _media(request, session, match, container)
         await _ready(session)
         output = session.output
         if match["name"] not in output.renditions:
@@ -130,7 +131,7 @@ class Adaptive:
         match = _FILE.fullmatch(request.match_info["file"])
         if match is None or match["playlist"]:
             raise NotFound(f"no file {request.match_info['file']}")
-        return _media(request, session, match, "fmp4")
+        return await _media(request, session, match, "fmp4")
 
     async def _wanted(self, request: web.Request) -> tuple[Channel, Profile]:
         channel = await self._catalogue.channel(request.match_info["channel"])
@@ -184,8 +185,33 @@ async def _ready(session: Session, least: int = 1) -> None:
         session.asked_at = asyncio.get_running_loop().time()
 
 
-def _media(request: web.Request, session: Session, match: re.Match[str], container: Container) -> web.Response:
-    """A segment or an initialization segment. Raises `NotFound` for what is not there any more, or not yet."""
+async def _made(session: Session, match: re.Match[str]) -> None:
+    """Waits for the segment that is made now, where that is what is asked for.
+
+    FFmpeg and GStreamer reckon the next segment of a DASH timeline and ask for it before it is there, FFmpeg again and
+    again without a pause (5.1, 1.22; tried).
+    """
+    output, window = session.output, session.output.window
+    number, ticks = (int(match[name]) if match[name] else None for name in ("number", "ticks"))
+    if not window.is_next(match["name"], number=number, ticks=ticks):
+        return
+    coming = window.next_number
+    session.waiting += 1
+    try:
+        async with asyncio.timeout(HELD_TARGETS * window.target_s):
+            while window.next_number == coming and not output.ended and output.failure is None:
+                await output.changed.wait()
+    except TimeoutError:
+        pass
+    finally:
+        session.waiting -= 1
+        session.asked_at = asyncio.get_running_loop().time()
+
+
+async def _media(request: web.Request, session: Session, match: re.Match[str], container: Container) -> web.Response:
+    """A segment or an initialization segment. Raises `NotFound` for what is not there any more, or not for long yet."""
+    if request.method != "HEAD":
+        await _made(session, match)
     output, name = session.output, match["name"]
     rendition = output.renditions.get(name)
     if match["init"] is not None:

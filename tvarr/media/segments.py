@@ -289,6 +289,18 @@ class Window:
         at = number - self.segments[0].number if self.segments else -1
         return self.segments[at] if 0 <= at < len(self.segments) else None
 
+    def is_next(self, name: str, *, number: int | None = None, ticks: int | None = None) -> bool:
+        """Whether that is a rendition's part that is made now: by its number, or by when it begins.
+
+        Players reckon either from the part before.
+        """
+        if number is not None:
+            return number == self.next_number
+        last = next((segment.parts[name] for segment in reversed(self.segments) if name in segment.parts), None)
+        if last is None or ticks is None:
+            return False
+        return 0 <= ticks - last.start_ticks - last.duration_ticks < self.longest_ticks
+
     def _measure(self, parts: Mapping[str, Part], duration_ticks: int) -> None:
         sounds = [len(part.data) for name, part in parts.items() if name.startswith("audio")]
         others = sum(len(part.data) for name, part in parts.items() if not name.startswith("audio"))
