@@ -25,6 +25,7 @@ import uvloop
 
 log = logging.getLogger(__name__)
 
+M_ARENA_MAX = -8  # malloc.h of glibc
 STOP_LIMIT_S = 8.8  # a role that has not ended this long after its first signal is ended; `run-roles.sh` kills after 9
 MOST_FILES = 65_536  # descriptors that a role asks for, where it may: each connection is one
 SAME_KEYPRESS_S = 0.5  # another signal than the first this soon after it is the same wish, passed on
@@ -136,12 +137,12 @@ def run(main: Callable[[], Awaitable[int]]) -> int:
 
 
 def _want_few_heaps() -> None:
-    """The main thread's heap and one for all others (M_ARENA_MAX, mallopt(3)).
+    """The main thread's heap and one for all others (mallopt(3)).
 
     glibc gives each of gRPC's threads its own, and what passed through one of them once is kept there.
     """
     with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(-8, 2)
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def _want_files() -> None:

@@ -10,11 +10,11 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
-from tvarr.coordinator.failures import Failures
+from tvarr.coordinator.failures import Failures, agent_of
 from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.relays import Relays
 from tvarr.coordinator.segmented import Container, SegmentOutput, Session
-from tvarr.coordinator.streaming import Catalogue, agent_of, stream_route, wanted_profile
+from tvarr.coordinator.streaming import Catalogue, stream_route, wanted_profile
 from tvarr.coordinator.web.routes import Route
 from tvarr.errors import InvalidRequest, NotFound
 from tvarr.media import playlists
@@ -209,7 +209,7 @@ async def _made(session: Session, match: re.Match[str]) -> None:
 
 
 async def _media(request: web.Request, session: Session, match: re.Match[str], container: Container) -> web.Response:
-    """A segment or an initialization segment. Raises `NotFound` for what is not there any more, or not for long yet."""
+    """A segment or an initialization segment. Raises `NotFound` for what is gone, or not made next."""
     if request.method != "HEAD":
         await _made(session, match)
     output, name = session.output, match["name"]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aiohttp import web
 
+from tvarr.coordinator.web.problems import Handler
 from tvarr.errors import InvalidRequest, NotFound, TvarrError
 
 MAX_FAILURES = 50  # remembered; the oldest go
 BY_NAME = {"index.m3u8": "hls", "manifest.mpd": "dash"}
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +64,16 @@ class Failures:
             reason=reason,
             reasons=reasons,
             address=request.remote or "",
-            user_agent=request.headers.get("User-Agent", "")[:200],
+            user_agent=agent_of(request),
             at=time.time(),
             count=1 + sum(f.count for f in same),
         )
         self.latest = [*(f for f in self.latest if f not in same), failure][-MAX_FAILURES:]
+
+
+def agent_of(request: web.Request) -> str:
+    """What a player calls itself, as far as it is shown."""
+    return request.headers.get("User-Agent", "")[:200]
 
 
 def _container(request: web.Request) -> str:

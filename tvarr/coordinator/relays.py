@@ -41,7 +41,7 @@ class Relays:
         daemons: Daemons,
         make_ingest: Callable[[Channel], Ingest],
         max_connections: Callable[[str], Awaitable[int]],
-        max_relays: int = 0,
+        max_relays: int,
         retention_bytes: int,
         retention_s: float,
         idle_linger_s: float,

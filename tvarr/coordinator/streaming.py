@@ -10,7 +10,7 @@ from typing import Protocol
 from aiohttp import HttpVersion11, web
 
 from tvarr.coordinator import metrics
-from tvarr.coordinator.failures import Failures
+from tvarr.coordinator.failures import Failures, agent_of
 from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.outputs import ViewerTooSlow
 from tvarr.coordinator.relays import Relays
@@ -59,11 +59,6 @@ def stream_route(
         open=True,
         errors=(401, 404, 406, 502, 503, 504, *errors),
     )
-
-
-def agent_of(request: web.Request) -> str:
-    """What a player calls itself, as far as it is shown."""
-    return request.headers.get("User-Agent", "")[:200]
 
 
 async def write(response: web.StreamResponse, data: bytes) -> None:
