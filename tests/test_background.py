@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import io
 import json
 import logging
@@ -15,10 +14,9 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-import psutil
 import pytest
 
-from tvarr.background import JsonFormatter, Redactor, TextFormatter, give_back_memory, log_ids, redact
+from tvarr.background import JsonFormatter, Redactor, TextFormatter, log_ids, redact
 
 LIMIT_S = 20.0
 Log = tuple[logging.Logger, io.StringIO, logging.Handler]
@@ -171,30 +169,6 @@ def ending(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return code, process.stdout.read(), process.stderr.read()
 
 
-WITHOUT_MEMORY = """
-import asyncio, resource, sys
-from tvarr import background
-
-background.SHORT_FOR_S = background.LOOK_EACH_S = 0.1
-
-async def main() -> int:
-    resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]) << 20, resource.RLIM_INFINITY))
-    await asyncio.sleep(0.5)
-    return 0
-
-background.setup_logging()
-sys.exit(background.run(main))
-"""
-
-
-@pytest.mark.parametrize(("limit_mib", "code"), [(4096, 0), (1, 1)])
-def test_a_process_without_memory_ends(limit_mib: int, code: int) -> None:
-    command = [sys.executable, "-c", WITHOUT_MEMORY, str(limit_mib)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    assert done.returncode == code
-    assert ("there is no memory left" in done.stderr) == bool(code)
-
-
 class TestSignals:
     def test_the_exit_code_of_what_ends_by_itself(self, start: Start) -> None:
         process = start("returns")
@@ -289,43 +263,3 @@ def test_a_role_may_open_as_many_files_as_the_system_lets_it() -> None:
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert int(done.stdout) >= 1000
-
-
-def test_freed_memory_is_given_back_to_the_system() -> None:
-    """What lies below something that is still in use stays with glibc until it is asked."""
-    process = psutil.Process()
-    freed = [b"x" * 60_000 for _ in range(1000)]
-    above = b"x" * 60_000
-    del freed
-    before = process.memory_info().rss
-    give_back_memory()
-    assert process.memory_info().rss < before - 40_000_000
-    assert above
-
-
-def test_threads_of_a_role_share_a_heap() -> None:
-    """glibc writes its heaps down as XML (malloc_info(3)): nothing is asked of another C library."""
-    code = """
-        import ctypes, threading
-        from tvarr import background
-        libc = ctypes.CDLL(None)
-        libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
-        together = threading.Barrier(8)
-        def allocate():
-            together.wait()
-            libc.malloc(1000)
-            together.wait()
-        async def role():
-            threads = [threading.Thread(target=allocate) for _ in range(8)]
-            [thread.start() for thread in threads]
-            [thread.join() for thread in threads]
-            out = ctypes.c_void_p(libc.fopen(b"/dev/stdout", b"w"))
-            libc.malloc_info(0, out)
-            libc.fclose(out)
-            return 0
-        background.run(role)
-    """
-    if not hasattr(ctypes.CDLL(None), "mallopt"):
-        pytest.skip("this C library has one heap")
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert 1 <= done.stdout.count("<heap nr=") <= 2

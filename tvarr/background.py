@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import gc
 import json
 import logging
-import mmap
 import os
 import re
 import resource
@@ -23,14 +20,13 @@ from types import FrameType
 
 import uvloop
 
+from tvarr import memory
+
 log = logging.getLogger(__name__)
 
-M_ARENA_MAX = -8  # malloc.h of glibc
 STOP_LIMIT_S = 8.8  # a role that has not ended this long after its first signal is ended; `run-roles.sh` kills after 9
 MOST_FILES = 65_536  # descriptors that a role asks for, where it may: each connection is one
 SAME_KEYPRESS_S = 0.5  # another signal than the first this soon after it is the same wish, passed on
-SPARE_BYTES = 8 << 20  # what cannot be had for so long, looked for so often, is no memory:
-SHORT_FOR_S, LOOK_EACH_S = 6.0, 2.0
 SHORTEST_SECRET = 4  # characters; hiding every "a" would hide the log
 
 # user:password@ of a URL, and a bearer token, wherever they come from
@@ -122,27 +118,12 @@ def setup_logging(level: str = "info", log_format: str = "text", secrets: Iterab
         logging.getLogger(chatty).setLevel(max(_LEVELS[level], logging.WARNING))
 
 
-def give_back_memory() -> None:
-    """Returns what was freed to the system. glibc keeps it otherwise; another C library has no such call."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def run(main: Callable[[], Awaitable[int]]) -> int:
     """Runs a role on an event loop of its own until it ends or a signal ends it; returns its exit code."""
     _want_files()
-    _want_few_heaps()
+    memory.want_few_heaps()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run_until_signalled(main))
-
-
-def _want_few_heaps() -> None:
-    """The main thread's heap and one for all others (mallopt(3)).
-
-    glibc gives each of gRPC's threads its own, and what passed through one of them once is kept there.
-    """
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def _want_files() -> None:
@@ -188,7 +169,7 @@ async def run_until_signalled(main: Callable[[], Awaitable[int]]) -> int:
 
     for number in watched:
         loop.add_signal_handler(number, hear, number)
-    watch = asyncio.create_task(_watch_memory(), name="watch over memory")
+    watch = asyncio.create_task(memory.watch(), name="watch over memory")
     try:
         return await task
     except asyncio.CancelledError:
@@ -197,29 +178,6 @@ async def run_until_signalled(main: Callable[[], Awaitable[int]]) -> int:
         return 0
     finally:
         watch.cancel()
-
-
-async def _watch_memory() -> None:
-    """Ends a process that would go on by failing at whatever it is asked for, so that it is started anew."""
-    short_s = 0.0
-    while short_s < SHORT_FOR_S:
-        await asyncio.sleep(LOOK_EACH_S)
-        short_s = 0.0 if _has_memory() else short_s + LOOK_EACH_S
-    log.critical("there is no memory left, not %d MiB for %g s: ending at once", SPARE_BYTES >> 20, SHORT_FOR_S)
-    os._exit(1)
-
-
-def _has_memory() -> bool:
-    """Asks the kernel first and touches nothing: glibc would keep what it is asked for, and more of what is freed."""
-    with suppress(OSError):
-        mmap.mmap(-1, SPARE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
-        return True
-    try:
-        bytes(SPARE_BYTES)
-    except MemoryError:
-        gc.collect()
-        return False
-    return True
 
 
 def _end_now() -> None:

@@ -8,7 +8,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 
-from tvarr.background import give_back_memory, log_ids
+from tvarr import memory
+from tvarr.background import log_ids
 from tvarr.coordinator import metrics
 from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.ingest import Ingest
@@ -140,7 +141,7 @@ class Relays:
         if self.running.get(relay.channel.id) is relay:
             del self.running[relay.channel.id]
         await relay.close(reason)
-        await asyncio.to_thread(give_back_memory)
+        await asyncio.to_thread(memory.give_back)
 
     async def stop_channel(self, channel_id: str, reason: str) -> None:
         """Ends a channel's relay, if it runs: the channel was changed or deleted."""

@@ -1,0 +1,55 @@
+"""What a process does about its memory: few heaps, what was freed given back, an end where there is none left."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import logging
+import mmap
+import os
+from contextlib import suppress
+
+log = logging.getLogger(__name__)
+
+M_ARENA_MAX = -8  # malloc.h of glibc
+SPARE_BYTES = 8 << 20  # what cannot be had for so long, looked for so often, is no memory:
+SHORT_FOR_S, LOOK_EACH_S = 6.0, 2.0
+
+
+def give_back() -> None:
+    """Returns what was freed to the system. glibc keeps it otherwise; another C library has no such call."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def want_few_heaps() -> None:
+    """The main thread's heap and one for all others (mallopt(3)).
+
+    glibc gives each of gRPC's threads its own, and what passed through one of them once is kept there.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+
+
+async def watch() -> None:
+    """Ends a process that would go on by failing at whatever it is asked for, so that it is started anew."""
+    short_s = 0.0
+    while short_s < SHORT_FOR_S:
+        await asyncio.sleep(LOOK_EACH_S)
+        short_s = 0.0 if _has_memory() else short_s + LOOK_EACH_S
+    log.critical("there is no memory left, not %d MiB for %g s: ending at once", SPARE_BYTES >> 20, SHORT_FOR_S)
+    os._exit(1)
+
+
+def _has_memory() -> bool:
+    """Asks the kernel first and touches nothing: glibc would keep what it is asked for, and more of what is freed."""
+    with suppress(OSError):
+        mmap.mmap(-1, SPARE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        return True
+    try:
+        bytes(SPARE_BYTES)
+    except MemoryError:
+        gc.collect()
+        return False
+    return True
