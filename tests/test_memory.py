@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from tvarr import memory
+from tvarr.errors import SourceError
 
 LIMIT_S = 20.0
 
@@ -76,3 +78,42 @@ def test_threads_of_a_role_share_a_heap() -> None:
         pytest.skip("this C library has one heap")
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert 1 <= done.stdout.count("<heap nr=") <= 2
+
+
+def a_thread_without_room() -> RuntimeError:
+    """The real error, from a process whose threads would have more of a stack than it has memory."""
+    code = """
+        import resource, threading
+        resource.setrlimit(resource.RLIMIT_DATA, (64 << 20, 64 << 20))
+        threading.stack_size(256 << 20)
+        try:
+            threading.Thread(target=print).start()
+        except RuntimeError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    return RuntimeError(done.stdout.strip())
+
+
+def caused_by(cause: Exception) -> Exception:
+    error = SourceError("it can't be read")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (MemoryError(), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (a_thread_without_room(), True),
+        (caused_by(OSError(errno.ENOMEM, "Cannot allocate memory")), True),
+        (OSError(errno.EMFILE, "Too many open files"), False),
+        (RuntimeError("the loop is closed"), False),
+        (caused_by(FileNotFoundError()), False),
+        (SourceError("it can't be read"), False),
+    ],
+    ids=repr,
+)
+def test_what_says_that_there_is_no_memory(error: Exception, short: bool) -> None:
+    assert memory.is_short(error) is short

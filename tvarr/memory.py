@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import gc
 import logging
 import mmap
@@ -30,6 +31,20 @@ def want_few_heaps() -> None:
     """
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+
+
+def is_short(error: BaseException) -> bool:
+    """Whether `error` says, itself or by its cause, that this process gets no more memory.
+
+    Python words it in three ways: `MemoryError`, `OSError` with ENOMEM, and `RuntimeError` where a new thread's stack
+    can't be had (pthread_create(3), EAGAIN; a limit of threads reads the same).
+    """
+    match error:
+        case MemoryError() | OSError(errno=errno.ENOMEM):
+            return True
+        case RuntimeError() if "can't start new thread" in str(error):
+            return True
+    return error.__cause__ is not None and is_short(error.__cause__)
 
 
 async def watch() -> None:

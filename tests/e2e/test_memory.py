@@ -8,10 +8,10 @@ from pathlib import Path
 
 import aiohttp
 import psutil
+import pytest
 
 from tests.harness import Cluster, cluster, eventually, watching
 
-MORE_BYTES = 40 << 20  # than it has when it is idle; each relay may hold 64 MiB
 ABORTED = -6  # how gRPC's core ends a process that has no memory
 
 
@@ -28,12 +28,15 @@ async def how_it_ends(running: Cluster, slug: str) -> str:
         return "cut"
 
 
-async def test_a_coordinator_without_memory_ends_and_cuts_its_viewers(tmp_path: Path, clips: Path) -> None:
+@pytest.mark.parametrize("more_mib", [8, 40])  # than it has when idle: no room for a thread's stack, or for rings
+async def test_a_coordinator_without_memory_ends_and_cuts_its_viewers(
+    tmp_path: Path, clips: Path, more_mib: int
+) -> None:
     with cluster(tmp_path, media_dir=clips) as running:
         role = running.roles["coordinator"]
         slugs = [running.add_channel(f"clip {n}", "file:clip.ts", loop=True, pace="fast") for n in range(6)]
         process = psutil.Process(role.process.pid)
-        most = process.memory_info().data + MORE_BYTES
+        most = process.memory_info().data + (more_mib << 20)
         process.rlimit(resource.RLIMIT_DATA, (most, most))
         viewers = [asyncio.create_task(how_it_ends(running, slug)) for slug in slugs]
         await asyncio.to_thread(eventually, lambda: role.process.poll() is not None, "the coordinator has ended", 40.0)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from uuid import uuid4
 
+from tvarr import memory
 from tvarr.background import log_ids
 from tvarr.coordinator import metrics
 from tvarr.coordinator.clock import Since
@@ -131,18 +132,19 @@ class Relay:
         log.info("%s: the relay starts", self.channel.slug)
         try:
             await self.ingest.run(self._take, self._room)
-        except TvarrError as error:
-            self._end(Ending("source", str(error)), error)
-        except MemoryError:
-            words = "the coordinator has no memory left for it"
-            self._end(Ending("out_of_memory", words), JobError(ErrorCode.OUT_OF_MEMORY, words))
-        except Exception as error:
-            log.exception("%s: the relay ended by a defect", self.channel.slug)
-            self._end(
-                Ending("internal", f"{type(error).__name__}: {error}"), SourceError(f"a defect of tvarr: {error!r}")
-            )
+        except Exception as error:  # noqa: BLE001 - the root of a relay, and told
+            self._end(*self._how_it_failed(error))
         else:
             self._end(Ending("finished", "the source ended"), None)
+
+    def _how_it_failed(self, error: Exception) -> tuple[Ending, TvarrError]:
+        if memory.is_short(error):
+            words = "the coordinator has no memory left for it"
+            return Ending("out_of_memory", words), JobError(ErrorCode.OUT_OF_MEMORY, words)
+        if isinstance(error, TvarrError):
+            return Ending("source", str(error)), error
+        log.error("%s: the relay ended by a defect", self.channel.slug, exc_info=error)
+        return Ending("internal", f"{type(error).__name__}: {error}"), SourceError(f"a defect of tvarr: {error!r}")
 
     def _take(self, events: Sequence[Event]) -> None:
         metrics.SOURCE_SAMPLES.inc(len(events))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, TypeVar, cast
 
+from tvarr import memory
 from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.endings import Ending
 from tvarr.coordinator.keeper import Keeper
@@ -249,9 +250,10 @@ class Variant:
             await self.keeper.keep()
         except (JobError, NoPlacement, QueueTimeout) as error:
             self._finish(error)
-        except MemoryError:
-            self._finish(JobError(ErrorCode.OUT_OF_MEMORY, "the coordinator has no memory left for it"))
         except Exception as error:
+            if memory.is_short(error):
+                self._finish(JobError(ErrorCode.OUT_OF_MEMORY, "the coordinator has no memory left for it"))
+                return
             log.exception("%s: the variant ended by a defect", self.name)
             self._finish(JobError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}"))
         else:

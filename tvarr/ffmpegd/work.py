@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from tvarr import memory
 from tvarr.background import log_ids
 from tvarr.cluster.model import JobSpec
 from tvarr.errors import ErrorCode, JobError, TvarrError
@@ -248,9 +249,8 @@ class Jobs:
             if job.ending is None:
                 raise
             reason = job.ending
-        except Exception as error:  # the root of a job
-            log.exception("job failed by a defect")
-            reason = JobError(ErrorCode.INTERNAL, f"{type(error).__name__} in the daemon: {error}")
+        except Exception as error:  # noqa: BLE001 - the root of a job, and told
+            reason = _how_it_failed(error)
         metrics.JOBS.labels(reason.code.value).inc()
         level = logging.INFO if reason.code in _ASKED_FOR else logging.WARNING
         log.log(level, "job ended: %s (%s)", reason, reason.code.value)
@@ -258,3 +258,10 @@ class Jobs:
             with suppress(TvarrError, TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_WITHIN_S):
                     await observed.send(convert.error_to_wire(reason))
+
+
+def _how_it_failed(error: Exception) -> JobError:
+    if memory.is_short(error):
+        return JobError(ErrorCode.OUT_OF_MEMORY, "the daemon has no memory left for it")
+    log.error("job failed by a defect", exc_info=error)
+    return JobError(ErrorCode.INTERNAL, f"{type(error).__name__} in the daemon: {error}")

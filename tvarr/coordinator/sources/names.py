@@ -46,7 +46,7 @@ class Names(AbstractResolver):
         try:
             threading.Thread(target=look, name=f"look up {host}", daemon=True).start()
         except RuntimeError as error:
-            done(OSError(errno.EAGAIN, str(error)))
+            done(OSError(errno.ENOMEM, str(error)))
         if isinstance(result := await found, OSError):
             raise result
         return result

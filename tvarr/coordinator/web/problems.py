@@ -10,6 +10,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from tvarr import memory
 from tvarr.coordinator.auth import TooManyFailures
 from tvarr.errors import (
     CannotCarry,
@@ -128,12 +129,11 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return answer_for(error)
     except ConnectionResetError:
         raise  # the client left while it was answered
-    except MemoryError:
-        log.error("%s %s failed: no memory is left", request.method, request.path)
+    except Exception as error:
         _end_what_began(request)
-        headers = {"Retry-After": str(RETRY_AFTER_S)}
-        return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the coordinator has no memory left", headers=headers)
-    except Exception:
+        if memory.is_short(error):
+            log.error("%s %s failed: no memory is left", request.method, request.path)
+            headers = {"Retry-After": str(RETRY_AFTER_S)}
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the coordinator has no memory left", headers=headers)
         log.exception("%s %s failed", request.method, request.path)
-        _end_what_began(request)
         return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "a defect of the coordinator; its log has the details")
