@@ -10,7 +10,7 @@ SOURCES := tvarr tests examples
 unexport PYTHONDONTWRITEBYTECODE# a role compiles itself in a third of a second, and tests start some hundreds
 
 .DEFAULT_GOAL := help
-.PHONY: help install venv run demo test images test-images lock check format bench bench-docs bench-faults fuzz soak examples generate docs \
+.PHONY: help install venv run demo test native test-native images test-images lock check format bench bench-docs bench-faults fuzz soak examples generate docs \
     release-protocol clean
 .DELETE_ON_ERROR:
 
@@ -29,6 +29,15 @@ venv: $(VENV)/.installed-dev  ## make .venv with everything that development nee
 
 test: $(VENV)/.installed-dev  ## run the tests
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -rfEs $(PYTEST_ARGS)
+
+native: $(VENV)/.installed-dev  ## compile what handles media, into build/native (needs a C compiler and Python's headers)
+	rm -rf build/native build/sdist
+	$(BIN)/hatchling build --target sdist --directory build/sdist
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=true $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --no-deps --target build/native build/sdist/tvarr-*.tar.gz
+
+test-native: native  ## run the tests of what handles media on the compiled modules
+	PYTHONPATH=build/native TVARR_TEST_NATIVE=1 $(BIN)/pytest --import-mode=append -n $(JOBS) -rfEs tests/media
 
 images:  ## build the container images with podman, docker or buildah
 	container/build.sh

@@ -47,6 +47,21 @@ def test_there_is_nothing_that_only_builds_or_tests(name: str, request: pytest.F
     assert not kept
 
 
+@pytest.mark.parametrize("name", ["default", "coordinator", "ffmpegd"])
+def test_what_handles_media_is_compiled(name: str, request: pytest.FixtureRequest) -> None:
+    image: Image = request.getfixturevalue(name)
+    modules = [
+        path
+        for path in image.files()
+        if re.search(r"/site-packages/tvarr/media/.*\.py$", path) and not path.endswith("/__init__.py")
+    ]
+    assert modules
+    compiled = {path.partition(".cpython-")[0] for path in image.files() if ".cpython-" in path}
+    assert not {path.removesuffix(".py") for path in modules} - compiled
+    done = image.run("python", "-c", "from tvarr.media.mpegts import demux; print(demux.__file__)")
+    assert done.stdout.strip().endswith(".so"), done
+
+
 def test_the_default_has_ffmpeg_and_the_drivers(default: Image) -> None:
     assert {"ffmpeg", "ffprobe", "iHD_drv_video.so", "radeonsi_drv_video.so", "libmfx-gen.so.1.2"} <= {
         re.sub(r"(libmfx-gen\.so\.1\.2).*", r"\1", name) for name in names(default)

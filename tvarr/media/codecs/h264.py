@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from tvarr.media.codecs.annexb import unescaped
 from tvarr.media.codecs.bits import BitReader
 
 # nal_unit_type (table 7-1)
-SLICE, PARTITION_A, IDR, SEI, SPS, PPS, AUD = 1, 2, 5, 6, 7, 8, 9
+SLICE: Final = 1
+PARTITION_A: Final = 2
+IDR: Final = 5
+SEI: Final = 6
+SPS: Final = 7
+PPS: Final = 8
+AUD: Final = 9
 
 RECOVERY_POINT = 6  # SEI payload type (D.1.8)
 _I_SLICES = frozenset({2, 4, 7, 9})  # I and SI (table 7-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from tvarr.errors import MediaError
 from tvarr.media.codecs.annexb import unescaped
@@ -10,7 +11,10 @@ from tvarr.media.codecs.bits import BitReader
 from tvarr.media.codecs.h264 import read_pixel_aspect
 
 # nal_unit_type (table 7-1)
-VPS, SPS, PPS, AUD = 32, 33, 34, 35
+VPS: Final = 32
+SPS: Final = 33
+PPS: Final = 34
+AUD: Final = 35
 FIRST_IRAP, LAST_IRAP = 16, 23  # random access: BLA, IDR, CRA
 
 _MAX_SHORT_TERM_SETS = 64
