@@ -6,6 +6,8 @@ PYTEST_ARGS ?=
 FULL ?=# 1: the long form of `make bench`
 MINUTES ?=# of `make fuzz` (10) and `make soak` (30)
 BIN := $(VENV)/bin
+NATIVE := $(CURDIR)/build/native
+AS_SHIPPED := PYTHONSAFEPATH=1 PYTHONPATH=$(NATIVE):$(CURDIR)# and where it couldn't be compiled, the source
 SOURCES := tvarr tests examples
 unexport PYTHONDONTWRITEBYTECODE# a role compiles itself in a third of a second, and tests start some hundreds
 
@@ -30,14 +32,18 @@ venv: $(VENV)/.installed-dev  ## make .venv with everything that development nee
 test: $(VENV)/.installed-dev  ## run the tests
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -rfEs $(PYTEST_ARGS)
 
-native: $(VENV)/.installed-dev  ## compile what handles media, into build/native (needs a C compiler and Python's headers)
-	rm -rf build/native build/sdist
+native: $(NATIVE)/.made  ## compile what handles media, as the images have it (needs a C compiler and Python's headers)
+
+$(NATIVE)/.made: pyproject.toml $(wildcard tvarr/*.py tvarr/*/*.py tvarr/*/*/*.py templates/* templates/*/* proto/*/*/*) \
+    | $(VENV)/.installed-dev
+	rm -rf $(NATIVE) build/sdist
 	$(BIN)/hatchling build --target sdist --directory build/sdist
 	HATCH_BUILD_HOOK_ENABLE_MYPYC=true $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --no-deps --target build/native build/sdist/tvarr-*.tar.gz
+	    --no-deps --target $(NATIVE) build/sdist/tvarr-*.tar.gz
+	@touch $@
 
-test-native: native  ## run the tests of what handles media on the compiled modules
-	PYTHONPATH=build/native TVARR_TEST_NATIVE=1 $(BIN)/pytest --import-mode=append -n $(JOBS) -rfEs tests/media
+test-native: $(NATIVE)/.made  ## run the tests of what handles media on the compiled modules
+	PYTHONPATH=$(NATIVE) TVARR_TEST_NATIVE=1 $(BIN)/pytest --import-mode=append -n $(JOBS) -rfEs tests/media
 
 images:  ## build the container images with podman, docker or buildah
 	container/build.sh
@@ -64,10 +70,12 @@ format: $(VENV)/.installed-dev  ## format the code
 	$(BIN)/ruff format $(SOURCES)
 
 bench: $(VENV)/.installed-dev  ## measure, and print the numbers: in 5 minutes, or thoroughly with FULL=1
-	$(BIN)/python -m tests.bench $(if $(FULL),--full)
+	-@$(MAKE) --no-print-directory native
+	$(AS_SHIPPED) $(BIN)/python -m tests.bench $(if $(FULL),--full)
 
 bench-docs: $(VENV)/.installed-dev  ## measure thoroughly on a quiet machine, and write docs/benchmarks.md
-	$(BIN)/python -m tests.bench --full --write-docs
+	-@$(MAKE) --no-print-directory native
+	$(AS_SHIPPED) $(BIN)/python -m tests.bench --full --write-docs
 
 bench-faults: $(VENV)/.installed-dev  ## kill, stop and cut off daemons under viewers, count what they lose
 	$(BIN)/python -m tests.bench.faults

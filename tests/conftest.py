@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tvarr.media import ring
+
 settings.register_profile("tvarr", deadline=None)  # how long an example takes says what else the machine does
 settings.load_profile("tvarr")
 
@@ -22,6 +24,11 @@ one that takes a minute is not to be the last."""
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {folder: place for place, folder in enumerate(LONG_ONES_FIRST)}
     items.sort(key=lambda item: places.get(item.path.parent.name, len(places)))
+
+
+def media_is_compiled() -> bool:
+    """Whether this process runs what `make native` made, or the source."""
+    return ring.__file__.endswith(".so")
 
 
 def lacking(what: str) -> None:

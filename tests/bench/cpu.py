@@ -7,6 +7,7 @@ the same work costs; where it does is seen beside the same stream with cores tha
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,8 +19,9 @@ import psutil
 
 from tests.bench.bench import SETTLED_S, Bench, cluster
 from tests.bench.measure import CpuMeter
-from tests.bench.report import Aim, at_most
+from tests.bench.report import ROOT, Aim, at_most
 from tests.bench.viewing import swallow
+from tests.conftest import media_is_compiled
 from tests.harness import Cluster, watching
 
 AIM_PERCENT = 1.5  # of a core
@@ -27,15 +29,42 @@ SEVERAL = 3  # at once; ffmpeg keeps up with so many on two cores
 
 
 def run(bench: Bench) -> None:
+    with channels(bench) as (running, slugs):
+        asyncio.run(measure(bench, running, slugs))
+    if media_is_compiled():
+        with from_source(), channels(bench) as (running, slugs):
+            urls = [running.stream_url(slug, "h264-low") for slug in slugs]
+            percent = asyncio.run(busy(pids_of(running), urls, bench.pick(10.0, 40.0)))
+        each = sum(percent.values()) / SEVERAL
+        bench.report.add(f"each of {SEVERAL} transcoded, tvarr.media as source: own CPU together", each, "% of a core")
+
+
+@contextmanager
+def channels(bench: Bench) -> Iterator[tuple[Cluster, Sequence[str]]]:
+    """A coordinator, a daemon, and as many channels."""
     clip = bench.camera()
     with tempfile.TemporaryDirectory() as name, cluster(Path(name), media_dir=clip.parent) as running:
         running.start_daemon("daemon", "--max-cpu-jobs", str(SEVERAL))
-        slugs = [running.add_channel(f"HD live {n}", f"file:{clip.name}", loop=True) for n in range(SEVERAL)]
-        asyncio.run(measure(bench, running, slugs))
+        yield running, [running.add_channel(f"HD live {n}", f"file:{clip.name}", loop=True) for n in range(SEVERAL)]
+
+
+@contextmanager
+def from_source() -> Iterator[None]:
+    """What is started in it imports no compiled module."""
+    before = os.environ["PYTHONPATH"]
+    os.environ["PYTHONPATH"] = str(ROOT)
+    try:
+        yield
+    finally:
+        os.environ["PYTHONPATH"] = before
+
+
+def pids_of(running: Cluster) -> dict[str, int]:
+    return {name: running.roles[name].process.pid for name in ("coordinator", "daemon")}
 
 
 async def measure(bench: Bench, running: Cluster, slugs: Sequence[str]) -> None:
-    pids = {name: running.roles[name].process.pid for name in ("coordinator", "daemon")}
+    pids = pids_of(running)
     idle = CpuMeter(pids)
     await asyncio.sleep(bench.pick(3.0, 10.0))
     resting = idle.percent()

@@ -16,6 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.conftest import media_is_compiled
+
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build"
 FILE_COLUMNS = 180  # of the table where no terminal says how wide it is
@@ -178,7 +180,7 @@ def surroundings() -> dict[str, str]:
         "commit": _said_by("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"),
         "processor": f"{_cpu_model()}, {os.cpu_count()} cores",
         "kernel": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "Python": platform.python_version(),
+        "Python": f"{platform.python_version()}, tvarr.media {'compiled' if media_is_compiled() else 'as source'}",
         "ffmpeg": _said_by("ffmpeg", "-version").removeprefix("ffmpeg version ").partition(" ")[0],
         "load": f"{os.getloadavg()[0]:.1f} at the start",
     }

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from tvarr.media import ring
+from tests.conftest import media_is_compiled
 
 
 def pytest_configure() -> None:
-    if os.environ.get("TVARR_TEST_NATIVE") == "1" and not ring.__file__.endswith(".so"):
-        raise pytest.UsageError(f"TVARR_TEST_NATIVE is set and {ring.__file__} is not compiled")
+    if os.environ.get("TVARR_TEST_NATIVE") == "1" and not media_is_compiled():
+        raise pytest.UsageError("TVARR_TEST_NATIVE is set, and it is the source that is imported")
