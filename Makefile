@@ -78,11 +78,13 @@ bench-docs: $(VENV)/.installed-dev  ## measure thoroughly on a quiet machine, an
 	$(AS_SHIPPED) $(BIN)/python -m tests.bench --full --write-docs
 
 bench-faults: $(VENV)/.installed-dev  ## kill, stop and cut off daemons under viewers, count what they lose
-	$(BIN)/python -m tests.bench.faults
+	-@$(MAKE) --no-print-directory native
+	$(AS_SHIPPED) $(BIN)/python -m tests.bench.faults
 
 soak: $(VENV)/.installed-dev  ## kill and stop daemons under eight relays for MINUTES (30), look for what grows, draw it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	$(BIN)/python -m tests.bench.faults soak --minutes $(or $(MINUTES),30)
+	-@$(MAKE) --no-print-directory native
+	$(AS_SHIPPED) $(BIN)/python -m tests.bench.faults soak --minutes $(or $(MINUTES),30)
 
 examples: $(VENV)/.installed-dev  ## make the examples' code from proto/, and build them (needs Node and Go)
 	$(MAKE) --no-print-directory -C examples PYTHON=$(abspath $(BIN))/python
