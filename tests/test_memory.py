@@ -52,6 +52,21 @@ def test_freed_memory_is_given_back_to_the_system() -> None:
     assert above
 
 
+def test_a_role_looks_for_garbage_among_what_it_made_itself() -> None:
+    """Not among what it loaded, for which it looked nowhere meanwhile."""
+    code = """
+        import gc, sys
+        from tvarr import background
+
+        async def main():
+            return 0 if gc.isenabled() and gc.get_freeze_count() > 10_000 else 1
+
+        gc.disable()
+        sys.exit(background.run(main))
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=LIMIT_S)
+
+
 def test_threads_of_a_role_share_a_heap() -> None:
     """glibc writes its heaps down as XML (malloc_info(3)): nothing is asked of another C library."""
     code = """

@@ -122,6 +122,7 @@ def run(main: Callable[[], Awaitable[int]]) -> int:
     """Runs a role on an event loop of its own until it ends or a signal ends it; returns its exit code."""
     _want_files()
     memory.want_few_heaps()
+    memory.keep_what_was_loaded()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run_until_signalled(main))
 

@@ -6,6 +6,7 @@ a command needs is imported when it runs: `--help` is quick, and a coordinator's
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import signal
@@ -46,8 +47,14 @@ def _end_on_signals() -> None:
         signal.signal(number, lambda _number, _frame: os._exit(0))
 
 
-def _coordinator(config: CoordinatorConfig) -> int:
+def _begin_to_load() -> None:
+    """Until `background.run`: signals end it, and nobody looks for garbage among what is made to stay."""
     _end_on_signals()
+    gc.disable()
+
+
+def _coordinator(config: CoordinatorConfig) -> int:
+    _begin_to_load()
     from tvarr import background
 
     background.setup_logging(config.log_level, config.log_format, secrets(config))
@@ -58,7 +65,7 @@ def _coordinator(config: CoordinatorConfig) -> int:
 
 
 def _ffmpegd(config: FfmpegdConfig) -> int:
-    _end_on_signals()
+    _begin_to_load()
     from tvarr import background
 
     background.setup_logging(config.log_level, config.log_format, secrets(config))

@@ -33,6 +33,12 @@ def want_few_heaps() -> None:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
+def keep_what_was_loaded() -> None:
+    """Spares collections, from here on, the modules and classes that live as long as the process."""
+    gc.freeze()
+    gc.enable()
+
+
 def is_short(error: BaseException) -> bool:
     """Whether `error` says, itself or by its cause, that this process gets no more memory.
 
