@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,15 +23,41 @@ AFTER_S = 2.0
 ELSEWHERE = {"kill-daemon", "kill-ffmpeg", "terminate", "drain"}  # in test_failover and test_moves
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_clips(tmp_path_factory.mktemp("moving"))
 
 
+Stages = Callable[[bool, bool], Stage]
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory, moving: Path) -> Iterator[Stages]:
+    """By `reorders` and `separate_hosts` the stage of all tests that want such a one."""
+    with ExitStack() as stack:
+
+        @cache
+        def made(reorders: bool, separate_hosts: bool) -> Stage:
+            folder = tmp_path_factory.mktemp("stage")
+            return stack.enter_context(stage(folder, moving, reorders=reorders, separate_hosts=separate_hosts))
+
+        yield made
+
+
+@contextmanager
+def left_as_found(made: Stage) -> Iterator[Stage]:
+    """Where the block fails, the next test gets daemons of its own."""
+    try:
+        yield made
+    except BaseException:
+        made.start_over()
+        raise
+
+
 @pytest.mark.parametrize("name", sorted(CASES.keys() - ELSEWHERE))
-async def test_a_fault_costs_no_picture(name: str, tmp_path: Path, moving: Path) -> None:
+async def test_a_fault_costs_no_picture(name: str, tmp_path: Path, stages: Stages) -> None:
     case = CASES[name]
-    with stage(tmp_path, moving, reorders=case.reorders, separate_hosts=case.strike == "cut-network") as made:
+    with left_as_found(stages(case.reorders, case.strike == "cut-network")) as made:
         rounds = await one_round(made, case, random.uniform(0.5, 0.5 + GOP_S), tmp_path)
         await asyncio.to_thread(eventually, lambda: not made.all_ffmpeg(), "no ffmpeg is left")
     for result in rounds:
@@ -61,7 +89,7 @@ def live(data: bytes, seconds: float, loop_began_at: float, lasts_s: Callable[[]
     return play
 
 
-async def test_the_source_breaks_off_while_a_job_is_taken_over(tmp_path: Path, moving: Path) -> None:
+async def test_the_source_breaks_off_while_a_job_is_taken_over(tmp_path: Path, moving: Path, stages: Stages) -> None:
     """The source comes back a moment later; both viewers see the same pictures all the same."""
     breaks, began_at = asyncio.Event(), asyncio.get_running_loop().time() - 4.0
     clip = (moving / "moving.ts").read_bytes()
@@ -73,7 +101,7 @@ async def test_the_source_breaks_off_while_a_job_is_taken_over(tmp_path: Path, m
         await asyncio.Event().wait()
 
     scripts = (live(clip, 60.0, began_at, broken_off), close, live(clip, 60.0, began_at, for_ever))
-    with stage(tmp_path, moving) as made:
+    with left_as_found(stages(False, False)) as made:
         made.start_missing()
         made.all_connected()
         async with ScriptedServer(*scripts) as server:
