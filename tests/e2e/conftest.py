@@ -11,13 +11,15 @@ from tests.clips import make_clip
 from tests.e2e.two_daemons import both_daemons
 from tests.harness import Cluster, cluster, eventually
 
+SIZE = "320x180"  # many jobs make pictures of it
+
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `clip.ts` (8 s, 640x360, 25 fps, H.264 with B-frames, AAC) and `radio.ts` (sound alone)."""
+    """A folder with `clip.ts` (8 s, 320x180, 25 fps, H.264 with B-frames, AAC) and `radio.ts` (sound alone)."""
     folder = tmp_path_factory.mktemp("clips")
-    make_clip(folder / "clip.ts")
-    make_clip(folder / "mp2.ts", audio=("-c:a", "mp2", "-b:a", "128k"))
+    make_clip(folder / "clip.ts", size=SIZE)
+    make_clip(folder / "mp2.ts", size=SIZE, audio=("-c:a", "mp2", "-b:a", "128k"))
     make_clip(folder / "radio.ts", video=("-vn",), seconds=6)
     return folder
 

@@ -81,7 +81,7 @@ async def test_transport_stream_segments_together_are_the_stream(
     assert playing.segments[0].duration_s < 4  # from where the stream begins to the timeline's next even second
     assert not any(segment.discontinuity for segment in playing.segments)
     assert 'CODECS="avc1.' in text
-    assert "RESOLUTION=640x360,FRAME-RATE=25.000" in text
+    assert "RESOLUTION=320x180,FRAME-RATE=25.000" in text
     bits = [len(segment.data) * 8 / segment.duration_s for segment in playing.segments]
     told = re.search(r":BANDWIDTH=(\d+),AVERAGE-BANDWIDTH=(\d+)", text)
     assert told is not None
@@ -101,7 +101,7 @@ async def test_cmaf_segments_have_every_packet_of_the_stream(tvarr: Cluster, cli
     assert decode_errors(video) == decode_errors(audio) == []
     assert len(pictures.maps) == len(sound.maps) == 1
     assert [s.number for s in pictures.segments] == [s.number for s in sound.segments]
-    assert re.search(r'CODECS="avc1\.[0-9a-f]{6},mp4a\.40\.2",RESOLUTION=640x360,FRAME-RATE=25\.000', text)
+    assert re.search(r'CODECS="avc1\.[0-9a-f]{6},mp4a\.40\.2",RESOLUTION=320x180,FRAME-RATE=25\.000', text)
     length = sum(segment.duration_s for segment in sound.segments)
     assert length == pytest.approx((source.pts("audio")[-1] + 1920 - source.pts("audio")[0]) / 90_000, abs=0.001)
     starts = first_times(pictures, tmp_path)

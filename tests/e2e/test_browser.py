@@ -120,7 +120,7 @@ def assert_played(player: dict[str, Any], name: str) -> None:
     assert player["seconds"] >= PLAYED_S, (name, player)
     assert player["took"] < 1.5 * PLAYED_S, (name, player)
     assert player["jumps"] == 0, (name, player)
-    assert player["width"] == (320 if "Opus" in name else 640), name
+    assert player["width"] == (160 if "Opus" in name else 320), name
     assert player["frames"] > PLAYED_S * 25 * 0.5, (name, player)
 
 

@@ -56,6 +56,6 @@ def test_ffprobe_knows_the_streams_soon(url: str) -> None:
     streams = json.loads(done.stdout)["streams"]
     assert sorted(stream["codec_name"] for stream in streams) == ["aac", "h264"]
     (video,) = [stream for stream in streams if stream["codec_type"] == "video"]
-    assert (video["width"], video["height"]) == (640, 360)
+    assert (video["width"], video["height"]) == (320, 180)
     assert done.stderr == ""
     assert took_s < 5.0

@@ -77,5 +77,5 @@ def test_ffprobe_finds_picture_and_sound(stream: str, output: str) -> None:
     done = subprocess.run([*command, stream + OUTPUTS[output]], capture_output=True, text=True, timeout=30, check=True)
     found = sorted(json.loads(done.stdout)["streams"], key=lambda s: s["codec_type"])
     assert [(s["codec_name"], s["codec_type"]) for s in found] == [("aac", "audio"), ("h264", "video")]
-    assert (found[1]["width"], found[1]["height"], found[0]["sample_rate"]) == (640, 360, "48000")
+    assert (found[1]["width"], found[1]["height"], found[0]["sample_rate"]) == (320, 180, "48000")
     assert done.stderr == ""

@@ -117,7 +117,7 @@ async def test_viewers_share_one_job_and_late_ones_start_at_a_keyframe(tvarr: Cl
     events = Demuxer().feed(head)
     tracks = next(e for e in events if isinstance(e, Tracks))
     video = tracks.of_kind(Kind.VIDEO)[0]
-    assert (video.width, video.height) == (640, 360)
+    assert (video.width, video.height) == (320, 180)
     assert next(e for e in events if isinstance(e, Sample) and e.track == video.id).keyframe
 
 
