@@ -1,7 +1,7 @@
 # `make help` lists what can be done. Nothing here needs root; .venv is made where it is needed.
 
 VENV ?= .venv
-JOBS ?= $(shell expr 2 '*' $$(nproc))# two a core: most tests wait for media in real time
+JOBS ?= $(shell expr 5 "*" $$(nproc) / 2)# five on two cores: most tests wait for media in real time
 PYTEST_ARGS ?=
 FULL ?=# 1: the long form of `make bench`
 MINUTES ?=# of `make fuzz` (10) and `make soak` (30)
