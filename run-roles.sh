@@ -32,6 +32,7 @@ alive() {
 look() {
     wait "$1" 2>/dev/null
     code=$?
+    [ "$code" -ge 0 ] || code=255 # bash's -1: it has lost the code
 }
 
 # The exit code of a child that has ended: what `wait` says now, or said before (then it says 127 now).
@@ -182,6 +183,7 @@ pass_on() {
 }
 
 retire() {
+    retiring=yes
     [ -z "$daemon" ] || kill -USR1 "$daemon" 2>/dev/null
 }
 
@@ -206,7 +208,7 @@ case $roles in *coordinator*ffmpegd* | *ffmpegd*coordinator*) introduce ;; esac
 [ -z "${TVARR_ROLES_FILE:-}" ] || { printf '%s\n' "$roles" >"$TVARR_ROLES_FILE"; } 2>/dev/null || :
 
 MAIN=$$
-pids='' daemon='' launched='' stopping=''
+pids='' daemon='' launched='' stopping='' retiring=''
 trap pass_on TERM INT HUP
 trap retire USR1
 for role in $roles; do
@@ -222,7 +224,7 @@ for pid in $pids; do
     while alive "$pid"; do look "$pid"; done
     last_look "$pid"
     # bash loses the code of a supervisor that a signal reaches as it ends; no role of ours ends with 255
-    if [ -n "$stopping" ] && [ "$code" -eq 255 ]; then code=0; fi
+    if [ -n "$stopping$retiring" ] && [ "$code" -eq 255 ]; then code=0; fi
     if [ "$result" -eq 0 ] || [ "$code" -eq 2 ]; then result=$code; fi
 done
 exit "$result"
