@@ -14,6 +14,7 @@ SELF=run-roles.sh
 KILL_AFTER_S=9
 LONGEST_DELAY_S=30
 HEALTHY_AFTER_S=60
+REMIND_AFTER=10 # tenths of a second
 
 log() { # level, words
     if [ "${TVARR_LOG_FORMAT:-text}" = json ]; then
@@ -50,6 +51,10 @@ on_term() {
     stopping=yes
     [ -z "$nap" ] || kill "$nap" 2>/dev/null
     [ -z "$child" ] || kill -TERM "$child" 2>/dev/null
+}
+
+on_usr2() {
+    [ -n "$stopping" ] || on_term
 }
 
 on_usr1() {
@@ -99,6 +104,7 @@ supervise() {
     trap '' INT HUP # a terminal sends these to everybody: only the main shell acts on them, and passes TERM on
     trap on_term TERM
     trap on_usr1 USR1
+    trap on_usr2 USR2
     while [ -z "$stopping$retiring" ]; do
         started=$(date +%s)
         "$TVARR" "$role" &
@@ -177,9 +183,15 @@ introduce() {
     export TVARR_AUTH_TOKEN_FILE="$token_file"
 }
 
+tell() { # signal
+    for supervisor in $pids; do kill "-$1" "$supervisor" 2>/dev/null; done
+}
+
+# A supervisor that has just been forked may still have this shell's own handler, which loses the TERM: it is reminded.
 pass_on() {
     stopping=yes
-    [ -z "$launched" ] || for supervisor in $pids; do kill -TERM "$supervisor" 2>/dev/null; done
+    [ -z "$launched" ] || tell TERM
+    remind=$REMIND_AFTER
 }
 
 retire() {
@@ -208,7 +220,7 @@ case $roles in *coordinator*ffmpegd* | *ffmpegd*coordinator*) introduce ;; esac
 [ -z "${TVARR_ROLES_FILE:-}" ] || { printf '%s\n' "$roles" >"$TVARR_ROLES_FILE"; } 2>/dev/null || :
 
 MAIN=$$
-pids='' daemon='' launched='' stopping='' retiring=''
+pids='' daemon='' launched='' stopping='' retiring='' remind=0
 trap pass_on TERM INT HUP
 trap retire USR1
 for role in $roles; do
@@ -221,7 +233,15 @@ launched=yes
 result=0
 for pid in $pids; do
     code=127
-    while alive "$pid"; do look "$pid"; done
+    while alive "$pid"; do
+        if [ "$remind" -eq 0 ]; then
+            look "$pid"
+        else
+            sleep 0.1
+            remind=$((remind - 1))
+            [ "$remind" -gt 0 ] || tell USR2
+        fi
+    done
     last_look "$pid"
     # bash loses the code of a supervisor that a signal reaches as it ends; no role of ours ends with 255
     if [ -n "$stopping$retiring" ] && [ "$code" -eq 255 ]; then code=0; fi

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import program
@@ -311,6 +312,18 @@ def test_a_role_that_ignores_the_signal_is_killed_after_9_s(roles: Roles) -> Non
     assert output == "run-roles.sh: coordinator did not stop within 9 s: killing it\n"
     assert gone(roles.pids()[0])
     assert len(roles.lines("clock")) == 1 + 1 + 10
+
+
+def test_a_supervisor_that_missed_the_signal_is_reminded(roles: Roles) -> None:
+    """The reminder alone stops it: a TERM that comes as it is forked goes to the handler of the shell that forks it."""
+    roles.tvarr(LIVES)
+    process = roles.start("ffmpegd")
+    roles.until(lambda: len(roles.lines("starts")) == 1)
+    (supervisor,) = psutil.Process(process.pid).children()
+    supervisor.send_signal(signal.SIGUSR2)
+    assert process.wait(LIMIT_S) == 0
+    assert roles.lines("stopped") == ["ffmpegd"]
+    assert len(roles.lines("starts")) == 1
 
 
 class TestRetiring:
