@@ -65,6 +65,12 @@ def playlists(form: str) -> dict[str, LivePlaylist | str]:
     return {"/live.m3u8": MULTIVARIANT, **parts}
 
 
+def whole_pictures(data: bytes) -> bytes:
+    """A recorded transport stream without the picture that its end cuts through, for which a decoder has words."""
+    packets = range(0, len(data) // 188 * 188, 188)
+    return data[: max(i for i in packets if data[i + 1] & 0x40 and b"\x00\x00\x01\xe0" in data[i : i + 188])]
+
+
 @pytest.mark.parametrize("form", ["ts", "fMP4", "sound apart"])
 async def test_live_hls_is_passed_through_and_transcoded(
     form: str, tvarr: Cluster, segments: Path, tmp_path: Path
@@ -79,7 +85,7 @@ async def test_live_hls_is_passed_through_and_transcoded(
         )
         assert origin.most_at_once <= (2 if form == "sound apart" else 1), "viewers share one request at a time"
     for name, data in (("passed.ts", passed), ("transcoded.ts", transcoded)):
-        got = await asyncio.to_thread(probe_bytes, data[: len(data) // 188 * 188], tmp_path, name)
+        got = await asyncio.to_thread(probe_bytes, whole_pictures(data), tmp_path, name)
         assert got.codecs() == ["h264", "aac"]
         assert len(got.pts("video")) > 20
         assert len(got.pts("audio")) > 20
