@@ -1,9 +1,7 @@
 """What viewers cost: `python -m tests.bench viewers`. One relay of 8 Mb/s, passed through, read by 1 to 500 of them.
 
 The viewers are in another process, so that the coordinator's CPU time is its own; the machine may be busy with other
-things. No core sleeps meanwhile: one that slept does the same work more slowly (tests/bench/cpu.py), and how long it
-sleeps goes with the number of viewers. Where nginx is installed, it serves as many bytes a second from a file to as
-many.
+things. Where nginx is installed, it serves as many bytes a second from a file to as many.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ import psutil
 
 from tests.bench.bench import ENCODED_S, SETTLED_S, Bench, cluster
 from tests.bench.cost import Cost, Counted, add_growth
-from tests.bench.measure import CpuMeter, kept_awake, own_memory_mb, resident_mb
+from tests.bench.measure import CpuMeter, own_memory_mb, resident_mb
 from tests.bench.report import at_most
 from tests.harness import Cluster
 
@@ -100,13 +98,12 @@ def run(bench: Bench) -> None:
         rate = file.stat().st_size / ENCODED_S
         others: list[Cost] = []
         if shutil.which("nginx"):
-            with nginx(folder, file, round(rate), seconds) as (port, pids), kept_awake():
+            with nginx(folder, file, round(rate), seconds) as (port, pids):
                 others = [watch(pids, port, "/long.ts", count, seconds)[0] for count in counts]
         with cluster(folder, media_dir=file.parent) as running:
             slug = running.add_channel("Watched", f"file:{file.name}", loop=True)
             path = f"/stream/{slug}.ts"
-            with kept_awake():
-                measure(bench, running, path, counts, seconds, rate, others)
+            measure(bench, running, path, counts, seconds, rate, others)
             if bench.full:
                 slow(bench, running, path, rate)
 
