@@ -14,7 +14,7 @@ SELF=run-roles.sh
 KILL_AFTER_S=9
 LONGEST_DELAY_S=30
 HEALTHY_AFTER_S=60
-REMIND_AFTER=10 # tenths of a second
+REMIND_AFTER=10 # tenths of a second, in which nobody is so young any more as to miss a signal
 
 log() { # level, words
     if [ "${TVARR_LOG_FORMAT:-text}" = json ]; then
@@ -53,6 +53,7 @@ on_term() {
     [ -z "$child" ] || kill -TERM "$child" 2>/dev/null
 }
 
+# The main shell reminds everybody of its TERM, which is news to who missed it only.
 on_usr2() {
     [ -n "$stopping" ] || on_term
 }

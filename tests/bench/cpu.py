@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
+import psutil
+
 from tests.bench.bench import SETTLED_S, Bench, cluster
-from tests.bench.measure import CpuMeter, kept_awake
+from tests.bench.measure import CpuMeter
 from tests.bench.report import ROOT, Aim, at_most
 from tests.bench.viewing import swallow
 from tests.conftest import media_is_compiled
@@ -96,3 +100,16 @@ async def busy(pids: Mapping[str, int], urls: Sequence[str], seconds: float) -> 
         for reader in readers:
             reader.cancel()
     return percent
+
+
+@contextmanager
+def kept_awake() -> Iterator[None]:
+    """No core sleeps: each runs a loop that anything else goes before (SCHED_IDLE, sched(7))."""
+    loop = "import os; os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
+    loops = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(psutil.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for process in loops:
+            process.kill()
+            process.wait()
