@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tvarr.coordinator import outputs
 from tvarr.coordinator.outputs import SILENCE_PACKETS, TsOutput, Viewer
 from tvarr.coordinator.signals import Signal
+from tvarr.errors import SourceError
 from tvarr.media.model import Codec, Event, Sample, Track, Tracks
 
 VIDEO = Track(0x100, Codec.MPEG2VIDEO)
@@ -139,3 +141,104 @@ async def test_who_reads_the_same_is_given_the_same_object(output: TsOutput) -> 
     output.push(pictures(10, 1))
     later = await within(first.read())
     assert output.framed(later).endswith(later + b"\r\n")
+
+
+async def watched(viewer: Viewer, at_once: Callable[[bytes], bool], got: list[bytes]) -> None:
+    """As a stream is answered: what can't be sent at once comes back, to be sent when there is room."""
+    while data := await viewer.read(at_once):
+        got.append(data)
+
+
+async def settled(*viewers: Viewer) -> None:
+    """Until they have all there is."""
+    async with asyncio.timeout(5):
+        while any(viewer.behind_bytes for viewer in viewers):
+            await viewers[0].output.drained.wait()
+
+
+async def test_who_keeps_up_is_sent_to_at_once_and_told_of_the_end(output: TsOutput) -> None:
+    output.push(pictures(0, 5))
+    first, second = join(output), join(output)
+    sent: list[bytes] = []
+    task = asyncio.create_task(watched(first, lambda data: not sent.append(data), got := []))
+    await settled(first)
+    assert len(got) == 1, "what was there before is for who asks"
+    for number in range(5, 8):
+        output.push(pictures(number, 1))
+        await settled(first)
+    assert len(got) == 1
+    assert len(sent) == 3
+    output.push(pictures(8, 1))
+    output.end()
+    async with asyncio.timeout(5):
+        await task
+    assert b"".join(got + sent) == await within(second.read())
+    assert first.sent_bytes == second.sent_bytes
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_nothing_is_lost_or_sent_twice_however_often_a_viewer_falls_behind(output: TsOutput, seed: int) -> None:
+    dice = random.Random(seed)
+    output.push(pictures(0, 1))
+    viewers = [join(output) for _ in range(4)]
+    got: list[list[bytes]] = [[] for _ in viewers]
+
+    def at_once(of: list[bytes]) -> Callable[[bytes], bool]:
+        return lambda data: dice.random() < 0.7 and not of.append(data)
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        for viewer, mine in zip(viewers, got, strict=True):
+            group.create_task(watched(viewer, at_once(mine), mine))
+        for number in range(1, 100):
+            output.push(pictures(number, dice.randrange(1, 3)))
+            for _ in range(dice.randrange(4)):
+                await asyncio.sleep(0)
+        output.end()
+    everything = b"".join(chunk.data for chunk in output.chunks.read(0, max_items=1 << 20, max_bytes=1 << 30)[0])
+    assert [b"".join(mine) for mine in got] == [everything] * len(viewers)
+
+
+async def test_more_than_is_sent_at_once_comes_in_parts(output: TsOutput, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "READ_BYTES", 1000)
+    output.push(pictures(0, 1))
+    viewer = join(output)
+    got: list[bytes] = []
+    task = asyncio.create_task(watched(viewer, lambda data: not got.append(data), got))
+    await settled(viewer)
+    output.push(pictures(1, 9))
+    await settled(viewer)
+    assert len(got) == 10
+    output.end()
+    await task
+
+
+async def test_one_viewer_that_fails_is_no_harm_to_others(output: TsOutput) -> None:
+    def broken(data: bytes) -> bool:
+        raise OSError("no more")
+
+    output.push(pictures(0, 1))
+    bad, good = join(output), join(output)
+    sent: list[bytes] = []
+    failing = asyncio.create_task(watched(bad, broken, []))
+    going_on = asyncio.create_task(watched(good, lambda data: not sent.append(data), []))
+    await settled(bad, good)
+    output.push(pictures(1, 1))
+    async with asyncio.timeout(5):
+        with pytest.raises(OSError, match="no more"):
+            await failing
+    assert len(sent) == 1
+    output.end(SourceError("lost"))
+    with pytest.raises(SourceError, match="lost"):
+        await going_on
+
+
+async def test_who_keeps_up_gets_null_packets_at_once_as_well(output: TsOutput, silence_s: float) -> None:
+    output.push(pictures(0, 5))
+    viewer = join(output)
+    nulls: asyncio.Queue[bytes] = asyncio.Queue()
+    task = asyncio.create_task(watched(viewer, lambda data: not nulls.put_nowait(data), got := []))
+    for _ in range(2):
+        assert is_null(await within(nulls.get()))
+    assert len(got) == 1
+    output.leave(viewer)
+    task.cancel()

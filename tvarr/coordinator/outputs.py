@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, cast
 
+from tvarr.coordinator import metrics
 from tvarr.coordinator.profiles import carried
 from tvarr.coordinator.signals import Signal
 from tvarr.errors import MediaError, TvarrError
@@ -22,6 +23,8 @@ OUTPUT_RING_BYTES = 16 * 1024 * 1024  # how far a viewer may fall behind the new
 READ_BYTES = 1024 * 1024  # given to one viewer at once
 SILENCE_S = 0.7  # without a new chunk for so long, and each time again, viewers get null packets: some leave after 3 s
 SILENCE_PACKETS = 7  # as many as fit into a datagram
+
+AtOnce = Callable[[bytes], bool]  # sends without waiting; False: something sent before has not left yet
 
 _ids = itertools.count(1)
 
@@ -44,33 +47,40 @@ class Viewer:
     sent_at: float = 0.0  # of the loop's time; anything
     init: bytes = b""  # MP4: the initialization segment that was sent last
 
-    async def read(self) -> bytes:
+    async def read(self, at_once: AtOnce | None = None) -> bytes:
         """The next bytes, or none at the end of the stream. In a transport stream null packets while there is nothing
         to send: not before the first media, by which players tell what the stream is, and only to who asks.
 
+        While it waits, what comes goes to `at_once`, and only what that can't take comes back from here.
         Raises the variant's failure where it ended by one, and `ViewerTooSlow`.
         """
-        output = self.output
-        while True:
-            at = self.seq
-            try:
-                chunks, self.seq = output.chunks.read(at, max_bytes=READ_BYTES)
-            except Lagged as error:
-                raise ViewerTooSlow(f"fell more than {OUTPUT_RING_BYTES >> 20} MiB behind") from error
-            if chunks:
-                data = output.joined(self, at, chunks)
-                self.sent_bytes += len(data)
-                self.sent_at = output.now()
-                output.drained.set()
-                return data
-            if output.ended:
-                if output.failure is not None:
-                    raise output.failure
+        while not (data := self.take()):
+            if self.output.ended:
+                if self.output.failure is not None:
+                    raise self.output.failure
                 return b""
-            if self.sent_bytes and output.filler and output.silent and output.now() - self.sent_at > SILENCE_S / 2:
-                self.sent_at = output.now()
-                return output.filler
-            await output.changed.wait()
+            if refused := await self.output.coming(self, at_once):
+                return refused
+        return data
+
+    def take(self) -> bytes:
+        """What there is to send now, counted as sent. Raises `ViewerTooSlow`."""
+        output, at = self.output, self.seq
+        try:
+            chunks, self.seq = output.chunks.read(at, max_bytes=READ_BYTES)
+        except Lagged as error:
+            raise ViewerTooSlow(f"fell more than {OUTPUT_RING_BYTES >> 20} MiB behind") from error
+        if chunks:
+            data = output.joined(self, at, chunks)
+            self.sent_bytes += len(data)
+            self.sent_at = output.now()
+            output.sent.inc(len(data))
+            output.drained.set()
+            return data
+        if self.sent_bytes and output.filler and output.silent and output.now() - self.sent_at > SILENCE_S / 2:
+            self.sent_at = output.now()
+            return output.filler
+        return b""
 
     @property
     def container(self) -> str:
@@ -98,8 +108,10 @@ class StreamOutput:
     def __init__(self, drained: Signal) -> None:
         self.chunks = ChunkRing(OUTPUT_RING_BYTES)
         self.viewers: set[Viewer] = set()
-        self.changed = Signal()  # new chunks, the end, or `SILENCE_S` without either
+        self._waiting: dict[Viewer, tuple[AtOnce | None, asyncio.Future[bytes]]] = {}
+        self._handing_out = False  # will be done soon
         self.drained = drained  # set when a viewer has read something, or left
+        self.sent = metrics.SENT_BYTES.labels(self.container)
         self.ended = False
         self.failure: TvarrError | None = None
         self.dropped = 0  # viewers that were too slow
@@ -162,8 +174,41 @@ class StreamOutput:
 
     def _append(self, chunk: Chunk) -> None:
         self.chunks.append(chunk)
-        self.changed.set()
+        self._hand_out_soon()
         self._written_at = self.now()
+
+    async def coming(self, viewer: Viewer, at_once: AtOnce | None) -> bytes:
+        """Waits until there is something for a viewer that `at_once` does not see to: bytes that it refused, or none
+        where the viewer is to look for itself.
+        """
+        self._waiting[viewer] = at_once, asyncio.get_running_loop().create_future()
+        try:
+            return await self._waiting[viewer][1]
+        finally:
+            self._waiting.pop(viewer, None)
+
+    def _hand_out_soon(self) -> None:
+        """Once all that comes together is there."""
+        if self._waiting and not self._handing_out:
+            self._handing_out = True
+            asyncio.get_running_loop().call_soon(self._hand_out)
+
+    def _hand_out(self) -> None:
+        """Gives those who wait what there is. Whoever takes it at once goes on waiting: to wake a task for each viewer
+        and piece costs more than to send it.
+        """
+        self._handing_out = False
+        for viewer, (at_once, woken) in list(self._waiting.items()):
+            if woken.done():
+                continue
+            try:
+                data = viewer.take() if at_once is not None else b""
+                if at_once is None or not data or not at_once(data):
+                    woken.set_result(data)
+                elif self.ended or viewer.seq != self.chunks.next_seq:
+                    woken.set_result(b"")
+            except Exception as error:  # noqa: BLE001 - raised where the viewer's stream is answered
+                woken.set_exception(error)
 
     def _listen(self) -> None:
         """Wakes the viewers where nothing was written for a while.
@@ -172,7 +217,7 @@ class StreamOutput:
         """
         silent = self.silent
         if silent:
-            self.changed.set()
+            self._hand_out_soon()
         due = (self.now() if silent else self._written_at) + SILENCE_S
         self._alarm = asyncio.get_running_loop().call_at(due, self._listen)
 
@@ -190,7 +235,7 @@ class StreamOutput:
         self.ended = True
         self.failure = failure
         self._stop_listening()
-        self.changed.set()
+        self._hand_out_soon()
 
     def join(self, address: str, user_agent: str) -> Viewer:
         viewer = Viewer(self, address, user_agent, self.chunks.join_seq())

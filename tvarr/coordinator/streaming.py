@@ -12,7 +12,7 @@ from aiohttp import HttpVersion11, web
 from tvarr.coordinator import metrics
 from tvarr.coordinator.failures import Failures, agent_of
 from tvarr.coordinator.models import Channel, Profile
-from tvarr.coordinator.outputs import ViewerTooSlow
+from tvarr.coordinator.outputs import AtOnce, Viewer, ViewerTooSlow
 from tvarr.coordinator.relays import Relays
 from tvarr.coordinator.web.problems import Handler
 from tvarr.coordinator.web.routes import Route
@@ -70,6 +70,19 @@ async def write(response: web.StreamResponse, data: bytes) -> None:
         raise ViewerTooSlow(f"took nothing for {STUCK_S:g} s") from None
 
 
+def _at_once(request: web.Request, viewer: Viewer, *, chunked: bool) -> AtOnce:
+    """Sends to a viewer whose answer has begun, while it takes everything."""
+
+    def send(data: bytes) -> bool:
+        transport = request.transport
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+            return False
+        transport.write(viewer.output.framed(data) if chunked else data)
+        return True
+
+    return send
+
+
 class EndlessResponse(web.StreamResponse):
     """An answer whose chunks are framed by who writes it: once for all viewers of an output.
 
@@ -113,13 +126,12 @@ class Streaming:
         async with self._relays.watch(channel, profile, container, *who) as viewer:
             data = await viewer.read()
             metrics.FIRST_BYTE.labels(container).observe(time.monotonic() - asked_at)
-            sent = metrics.SENT_BYTES.labels(container)
+            at_once = _at_once(request, viewer, chunked=chunked)
             try:
                 await response.prepare(request)
                 while data:
                     await write(response, viewer.output.framed(data) if chunked else data)
-                    sent.inc(len(data))
-                    data = await viewer.read()
+                    data = await viewer.read(at_once)
                 if chunked:
                     await write(response, LAST_CHUNK)
             except ViewerTooSlow as error:
