@@ -50,14 +50,19 @@ def make(language: str) -> None:
 
 
 def _environment(**variables: str) -> dict[str, str]:
-    """Go keeps what it fetches and compiles below `build/`, and is found where its own installer puts it."""
-    return tvarr_environment(
+    """Go keeps what it fetches and compiles below `build/`, and is found where its own installer puts it.
+
+    The Python clients import what lies beside them, whatever the tests' own Python may do.
+    """
+    made = tvarr_environment(
         PATH=f"{os.environ['PATH']}{os.pathsep}{GO}",
         GOMODCACHE=str(BUILD / "go" / "mod"),
         GOCACHE=str(BUILD / "go" / "cache"),
         GOFLAGS="-modcacherw",
         **variables,
     )
+    made.pop("PYTHONSAFEPATH", None)
+    return made
 
 
 def start(*command: str, token: str = TOKEN) -> subprocess.Popen[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.bench.__main__ import Case, exit_code, measured
 from tests.bench.bench import Bench
-from tests.bench.cost import Cost, Counted, add_growth
+from tests.bench.cost import Cost, Counted, add_growth, each_round, least
 from tests.bench.docs import page
 from tests.bench.live import paced
 from tests.bench.measure import CpuMeter, cpu_s, growth, quantile
@@ -157,6 +157,12 @@ def test_what_each_more_costs_is_said_in_words() -> None:
         "each more relay passed through: daemon's CPU, from 4 to 16: 1 x, compared with from 1 to 4, at most 1.15: yes",
         "each more relay passed through: daemon's memory: 2,000 kB (USS; RSS 4,000 kB)",
     ]
+
+
+def test_the_round_that_took_least_counts_and_the_first_ones_memory() -> None:
+    rounds = [[Cost(1, 2.0, 10.0, 20.0), Cost(4, 9.0, 11.0, 21.0)], [Cost(1, 3.0, 1.0, 2.0), Cost(4, 8.0, 1.0, 2.0)]]
+    assert least(rounds) == [Cost(1, 2.0, 10.0, 20.0), Cost(4, 8.0, 11.0, 21.0)]
+    assert (each_round([2.0, 3.25]), each_round([2.0])) == ("rounds: 2, 3.25", "")
 
 
 def test_a_live_source_sends_each_byte_when_its_clock_says() -> None:

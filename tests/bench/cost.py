@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.bench.measure import growth
 from tests.bench.report import Report, at_most
@@ -20,6 +20,23 @@ class Cost:
     percent: float  # of a core
     own_mb: float  # USS
     resident_mb: float
+
+
+def least(rounds: Sequence[Sequence[Cost]]) -> list[Cost]:
+    """Of each count, in the order of the first round.
+
+    What else a machine does only adds, and lasts for minutes where machines share one: the round that took least CPU
+    says most about us. Memory is the first round's, for what one round has freed hides what the next one needs.
+    """
+    return [
+        replace(first, percent=min(cost.percent for made in rounds for cost in made if cost.count == first.count))
+        for first in rounds[0]
+    ]
+
+
+def each_round(values: Sequence[float]) -> str:
+    """What every round gave, for those who want to know how even they were; nothing where there was but one."""
+    return f"rounds: {', '.join(f'{value:.3g}' for value in values)}" if len(values) > 1 else ""
 
 
 @dataclass(frozen=True, slots=True)

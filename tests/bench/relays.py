@@ -7,8 +7,8 @@ Each relay with one viewer in another process:
 * transcoded, in the full form: the daemon makes a smaller picture;
 * copy jobs: every track goes through the daemon and comes back to `tvarr.client`; a coordinator never asks for that.
 
-Sources have 1 Mb/s: 32 of 8 would be too much for two cores. Rings may still grow in the seconds that this takes, so
-memory is that of young relays.
+Sources have 1 Mb/s: 32 of 8 would be too much for two cores. In the full form each is the least of `ROUNDS`. Rings may
+still grow in the seconds that this takes, so memory is that of young relays.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.bench import SETTLED_S, Bench, cluster
-from tests.bench.cost import Cost, Counted, add_growth
+from tests.bench.cost import Cost, Counted, add_growth, each_round, least
 from tests.bench.measure import CpuMeter, own_memory_mb, resident_mb
 from tests.bench.viewers import crowd
 from tests.harness import eventually
@@ -30,6 +30,7 @@ from tests.listening import listening
 from tvarr.client import TICKS_PER_SECOND, Sample, Tracks, connect, copy, read_ts
 
 KBPS = 1000
+ROUNDS = 2  # one after the other, each with all counts
 STEP_S = 0.02  # in which a source's samples come
 FLAGS = ("--max-jobs", "64", "--max-cpu-jobs", "64")
 
@@ -50,41 +51,52 @@ TRANSCODED = Shape(" transcoded", {"video_codec": "h264", "width": 160, "height"
 
 
 def run(bench: Bench) -> None:
-    counts, seconds = bench.pick((1, 4, 16), (1, 4, 16, 32)), bench.pick(4.0, 15.0)
+    counts, seconds = bench.pick((1, 4, 16), (1, 4, 16, 32)), bench.pick(4.0, 8.0)
+    rounds = bench.pick(1, ROUNDS)
     clip = bench.stuffed(KBPS - 130, seconds=60)
     shapes = bench.pick((WITH_SOUND,), (PASSED, WITH_SOUND, TRANSCODED))
     for shape in shapes:  # each with a coordinator of its own: what one has freed hides what comes next
         with tempfile.TemporaryDirectory() as name:
-            found = relays(Path(name), clip, shape, [count for count in counts if count <= shape.most], seconds)
+            fitting = [count for count in counts if count <= shape.most]
+            found = relays(Path(name), clip, shape, fitting, seconds, rounds)
         for who in shape.costs:
-            tell(bench, Counted("relay", who, shape.how), [cost[who] for cost in found])
+            tell(bench, Counted("relay", who, shape.how), [[cost[who] for cost in made] for made in found])
     with tempfile.TemporaryDirectory() as name, listening(Path(name), *FLAGS) as box, clip.open("rb") as file:
         tracks, samples = read_ts(file)
         everything, pid = list(samples), box.role.process.pid
-        copied = [asyncio.run(jobs(box.url, pid, tracks, everything, count, seconds)) for count in counts]
+        copied = [
+            [asyncio.run(jobs(box.url, pid, tracks, everything, count, seconds)) for count in counts]
+            for _ in range(rounds)
+        ]
     tell(bench, Counted("copy job", "daemon"), copied)
 
 
-def tell(bench: Bench, counted: Counted, costs: Sequence[Cost]) -> None:
-    for cost in costs:
-        bench.report.add(counted.name(cost.count), cost.percent, "% of a core")
+def tell(bench: Bench, counted: Counted, rounds: Sequence[Sequence[Cost]]) -> None:
+    costs = least(rounds)
+    for at, cost in enumerate(costs):
+        more = each_round([made[at].percent for made in rounds])
+        bench.report.add(counted.name(cost.count), cost.percent, "% of a core", more=more)
     add_growth(bench.report, counted, costs)
 
 
-def relays(folder: Path, clip: Path, shape: Shape, counts: Sequence[int], seconds: float) -> list[dict[str, Cost]]:
-    """What so many cost, by role, for each number of them."""
-    found = []
+def relays(
+    folder: Path, clip: Path, shape: Shape, counts: Sequence[int], seconds: float, rounds: int
+) -> list[list[dict[str, Cost]]]:
+    """What so many cost, by role, for each number of them in each round."""
+    found: list[list[dict[str, Cost]]] = []
     with cluster(folder, media_dir=clip.parent, coordinator_flags=("--idle-linger", "0")) as running:
         running.start_daemon("daemon", *FLAGS)
         assert running.request("POST", "/api/v1/profiles", {"name": "shape", **shape.profile})[0] == 201
         slugs = [running.add_channel(f"Relay {n}", f"file:{clip.name}", loop=True) for n in range(counts[-1])]
         pids = {name: running.roles[name].process.pid for name in shape.costs}
-        for count in counts:
-            eventually(lambda: not running.relays(), "the relays before are over")
-            paths = [f"/stream/{slug}.ts?profile=shape" for slug in slugs[:count]]
-            with crowd(running.http_port, paths, 1, seconds + 1.0) as said:
-                found.append(costs(pids, count, seconds))
-                said.readline()
+        for _ in range(rounds):
+            found.append([])
+            for count in counts:
+                eventually(lambda: not running.relays(), "the relays before are over")
+                paths = [f"/stream/{slug}.ts?profile=shape" for slug in slugs[:count]]
+                with crowd(running.http_port, paths, 1, seconds + 1.0) as said:
+                    found[-1].append(costs(pids, count, seconds))
+                    said.readline()
     return found
 
 
