@@ -23,6 +23,8 @@ the figure over that. *aim* is what we hold ourselves to, *met* whether this run
   count. That of the last step over that of the steps before it says whether a crowd makes each dearer; cost by number
   would fall whatever happens.
 * CPU: the process's own clock, 100 % being one core; a coordinator's or daemon's is without its ffmpeg's.
+* Where *more* names rounds, everything of that case was measured once in each of them, and the least counts: what else
+  the machine does only adds, and can last for minutes.
 * Memory: USS, what would be free if the process ended, and RSS. Relays and viewers are seconds old.
 """
 
