@@ -20,7 +20,7 @@ import psutil
 from tests.bench.bench import SETTLED_S, Bench, cluster
 from tests.bench.cost import each_round
 from tests.bench.measure import CpuMeter
-from tests.bench.report import ROOT, at_most
+from tests.bench.report import ROOT, Aim, at_most
 from tests.bench.viewing import swallow
 from tests.conftest import media_is_compiled
 from tests.harness import Cluster, eventually, watching
@@ -41,11 +41,7 @@ def run(bench: Bench) -> None:
             for _ in range(bench.pick(1, ROUNDS)):
                 percent = asyncio.run(busy(pids_of(running), urls, bench.pick(*WINDOW_S)))
                 rounds.append({name: value / SEVERAL for name, value in percent.items()})
-        name, each = (
-            f"each of {SEVERAL} transcoded, tvarr.media as source: own CPU together",
-            sum(least(rounds).values()),
-        )
-        bench.report.add(name, each, "% of a core", more=each_round([sum(made.values()) for made in rounds]))
+        tell(bench, f"each of {SEVERAL} transcoded, tvarr.media as source", rounds)
 
 
 @contextmanager
@@ -95,15 +91,19 @@ async def measure(bench: Bench, running: Cluster, slugs: Sequence[str]) -> None:
                 percent = await busy(pids, [running.stream_url(slug, profile) for slug in slugs[:count]], seconds)
             rounds[what].append({name: value / count for name, value in percent.items()})
     for what, (_, _, _, aim) in shapes.items():
-        percent = least(rounds[what])
+        percent = quietest(rounds[what])
         for name in pids:
             idle_words = f"idle: {resting[name]:.2f} %"
             bench.report.add(f"{what}: {name}'s CPU", percent[name], "% of a core", against=idle_words)
-        more = each_round([sum(made.values()) for made in rounds[what]])
-        bench.report.add(f"{what}: own CPU together", sum(percent.values()), "% of a core", aim=aim, more=more)
+        tell(bench, what, rounds[what], aim)
 
 
-def least(rounds: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+def tell(bench: Bench, what: str, rounds: Sequence[Mapping[str, float]], aim: Aim | None = None) -> None:
+    together, more = sum(quietest(rounds).values()), each_round([sum(made.values()) for made in rounds])
+    bench.report.add(f"{what}: own CPU together", together, "% of a core", aim=aim, more=more)
+
+
+def quietest(rounds: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
     """The round in which all together took least: what else the machine does only adds."""
     return min(rounds, key=lambda percent: sum(percent.values()))
 
