@@ -154,6 +154,9 @@ def test_make_run_greets_over_tls(tmp_path: Path) -> None:
     text = log.read_text()
     assert f"Dashboard:       https://127.0.0.1:{http_port}/\n" in text
     assert "Admin password:  " in text
+    stored = (tmp_path / "data" / "tvarr.db").read_bytes()
+    assert b"file:demo.ts" in stored
+    assert os.fsencode(CLIP.parent) not in stored, "a clone that is moved would lose its channel"
     assert f"'https://127.0.0.1:{http_port}/stream/demo.ts?profile=h264'" in text
 
 

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tvarr import resources
 from tvarr.config import CoordinatorConfig, load
@@ -84,8 +85,10 @@ class Api:
     def has_worker(self) -> bool:
         return 'tvarr_transcoders{state="connected"}' in self.call("GET", "/metrics")
 
-    def add_demo_channel(self) -> None:
-        self.call("POST", "/api/v1/channels", {"name": "demo", "slug": "demo", "url": CLIP.as_uri(), "loop": True})
+    def add_demo_channel(self, media_dir: Path) -> None:
+        """Named from the media folder on, so that it goes on where everything is moved, or cloned again elsewhere."""
+        url = f"file:{quote(CLIP.relative_to(media_dir).as_posix())}"
+        self.call("POST", "/api/v1/channels", {"name": "demo", "slug": "demo", "url": url, "loop": True})
 
 
 def _reason(body: bytes) -> str:
@@ -161,9 +164,9 @@ def greet(*, first: bool) -> None:
 
     _wait(ready, START_LIMIT_S, f"coordinator and daemon were not ready after {START_LIMIT_S:g} s")
     may_add = config.admin_password or config.no_http_auth
-    clip_is_served = config.media_dir is not None and CLIP.is_relative_to(config.media_dir)
-    if may_add and clip_is_served and not _stream_urls(api):
-        api.add_demo_channel()
+    media_dir = config.media_dir
+    if may_add and media_dir is not None and CLIP.is_relative_to(media_dir) and not _stream_urls(api):
+        api.add_demo_channel(media_dir)
     lines = [f"Dashboard:       {api.base}/"]
     if first:
         lines.append(f"Admin password:  {config.admin_password}   (shown this once)")
@@ -317,7 +320,7 @@ def _show(api: Api, process: subprocess.Popen[bytes], http_port: int, environ: d
 
     _wait(alive(api.ready), START_LIMIT_S, f"the coordinator was not ready after {START_LIMIT_S:g} s")
     _wait(alive(api.has_worker), START_LIMIT_S, f"no daemon was connected after {START_LIMIT_S:g} s")
-    api.add_demo_channel()
+    api.add_demo_channel(CLIP.parent)
     got = watch(
         "127.0.0.1",
         http_port,
