@@ -28,8 +28,9 @@ OUTPUTS = {
 def stream(tvarr: Cluster) -> str:
     """A new channel at real time, as it is; its address without what says which output.
 
-    Of DASH that has run for longer than the manifest lists, 12 s, the dashdemux of GStreamer 1.22 shows nothing: it
-    asks for segments that are still to come.
+    Of DASH that has run for longer than the manifest lists, 12 s, GStreamer 1.22 shows nothing: where it looks up the
+    segment of a time (`gst_mpd_client_stream_seek`) it counts the start of the first one listed as well, and asks for
+    what is as far ahead. That is so of any live timeline whose first segment isn't at 0.
     """
     return f"{tvarr.url}/stream/{tvarr.add_channel('For many players', 'file:clip.ts', loop=True)}"
 
