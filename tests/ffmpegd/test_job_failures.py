@@ -31,6 +31,7 @@ from tvarr.cluster.model import Gpu, JobSpec, Target
 from tvarr.errors import ErrorCode, JobError
 from tvarr.ffmpeg.pipes import FIRST_ID
 from tvarr.ffmpegd import job as job_module
+from tvarr.ffmpegd import stall
 from tvarr.ffmpegd.job import Job
 from tvarr.media.model import Codec, Sample, Track
 from tvarr.wire import convert, messages
@@ -130,7 +131,7 @@ async def test_a_hang_is_noticed(
 
 async def test_a_source_that_pauses_is_no_hang(stand_in: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_module, "STATS_S", 0.02)
-    monkeypatch.setattr(job_module, "PAUSE_S", 0.1)
+    monkeypatch.setattr(stall, "PAUSE_S", 0.1)
     body = "n = 0\nwhile d := os.read(0, 65536):\n    n += len(d)\n    if n > 200_000: os.write(1, d)\n"
     client = Client()
     job = Job(SPEC, client.stream, binary(stand_in(body)), capabilities(), stall_s=0.3)

@@ -19,7 +19,9 @@ from tvarr.ffmpeg.command import Start, build, check, decoders, environment
 from tvarr.ffmpeg.errors import Failure, classify
 from tvarr.ffmpeg.locate import FfmpegBinary
 from tvarr.ffmpeg.process import PIPE_BYTES, FfmpegProcess
-from tvarr.ffmpegd.feed import Inlet, Opening, Outlet, output_tracks
+from tvarr.ffmpegd.feed import Opening, Outlet, output_tracks
+from tvarr.ffmpegd.run import Run
+from tvarr.ffmpegd.stall import STALL_S, StallWatch
 from tvarr.media.batching import QUICK_S, Batcher, Rhythm
 from tvarr.media.model import Kind, Sample, Track, Tracks
 from tvarr.wire import convert, messages
@@ -27,13 +29,8 @@ from tvarr.wire.codec import Batch, JobInputItem, JobOutputItem
 
 log = logging.getLogger(__name__)
 
-STALL_S = 10.0  # input flows and nothing comes out for so long
-PAUSE_S = 2.0  # input that stays away for so long is a pause of the source
 STATS_S = 1.0
 FULL_SPEED_PAUSE_S = 0.250  # between two reads of ffmpeg's output, in which it gathers; live: see `_gather`
-REPLAY_BYTES = 16 * 1024 * 1024
-"""Input kept until the first output, so that a second way of decoding can be tried; with more, there is none."""
-
 _WITH_ANY_DECODER = frozenset({ErrorCode.BAD_REQUEST, ErrorCode.SESSION_LIMIT})
 """Errors that decoding in another way does not help. The session that the driver refused is the encoder's."""
 
@@ -62,9 +59,9 @@ class _Counts:
 class Job:
     """Runs one transcode. `run` is called once.
 
-    Bounds: what is held is at most `feed.OPENING_BYTES` before ffmpeg starts, `REPLAY_BYTES` before its first output,
-    and then one batch each way beside the pipes. While ffmpeg's stdin is full nothing is received, and while the other
-    side does not take output nothing is read: flow control reaches from end to end.
+    Bounds: what is held is at most `feed.OPENING_BYTES` before ffmpeg starts, `run.REPLAY_BYTES` before its first
+    output, and then one batch each way beside the pipes. While ffmpeg's stdin is full nothing is received, and while
+    the other side does not take output nothing is read: flow control reaches from end to end.
     """
 
     def __init__(
@@ -83,9 +80,9 @@ class Job:
         self._stall_s = stall_s
         self._counts = _Counts()
         self._started_at = time.monotonic()
-        self._watch = _Watch(stall_s)
+        self._watch = StallWatch(stall_s)
         self._opening = Opening(spec)
-        self._run: _Run | None = None
+        self._run: Run | None = None
         self._fed = asyncio.Event()  # input came
         self._begun = asyncio.Event()  # there is a run, or never will be
         self._missing: set[int] = set()  # tracks that ffmpeg was started without
@@ -219,7 +216,7 @@ class Job:
         self._begun.set()
         await run.give(held)
 
-    async def _start(self, spec: JobSpec, start: Start) -> _Run:
+    async def _start(self, spec: JobSpec, start: Start) -> Run:
         """Starts ffmpeg with the first of the decoders that are left."""
         decoder = self._decoders[0]
         process = await FfmpegProcess.start(
@@ -235,9 +232,9 @@ class Job:
             environment(self._encoder),
         )
         log.debug("ffmpeg is process %d", process.pid)
-        return _Run(process, spec, start, decoder, keeps=len(self._decoders) > 1)
+        return Run(process, spec, start, decoder, keeps=len(self._decoders) > 1)
 
-    async def _acknowledge(self, run: _Run) -> None:
+    async def _acknowledge(self, run: Run) -> None:
         """Says once that the encoders are open; nothing else is said before it."""
         if self._acknowledged:
             return
@@ -278,7 +275,7 @@ class Job:
             return Failure(ErrorCode.BAD_INPUT, "nothing in the input could be decoded", False, False)
         return Failure(ErrorCode.FFMPEG_EXITED, "ffmpeg ended before its input", True, True)
 
-    async def _fall_back(self, run: _Run, reason: str) -> None:
+    async def _fall_back(self, run: Run, reason: str) -> None:
         """Decoding on the device failed before anything came out: the same input goes through the next decoder."""
         failed = self._decoders.popleft()
         log.warning("decoding by %s failed (%s), trying %s", failed, reason, self._decoders[0])
@@ -289,7 +286,7 @@ class Job:
         self._watch.input_came(time.monotonic())
         self._replay = asyncio.create_task(successor.pump(), name=f"replay of job {self.spec.job_id}")
 
-    async def _drain_process(self, run: _Run) -> None:
+    async def _drain_process(self, run: Run) -> None:
         """Sends what comes out of one process, until its end.
 
         What was read is sent at once, and then nothing is read for a while: output gathers in the pipe instead of
@@ -385,98 +382,6 @@ class Job:
             first_output_s=counts.first_output_s,
             warnings=process.stderr.take_new(),
         )
-
-
-_Item = list[Sample] | tuple[Track, ...] | None
-"""What goes into ffmpeg: samples, the tracks from here on, or the end."""
-
-
-class _Run:
-    """One ffmpeg process of a job, and what it is given.
-
-    While it `keeps` its input, another process can be given the same.
-    """
-
-    def __init__(self, process: FfmpegProcess, spec: JobSpec, start: Start, decoder: str, *, keeps: bool) -> None:
-        self.process = process
-        self.spec = spec
-        self.start = start
-        self.decoder = decoder
-        self.keeps = keeps
-        self.blocked = False  # ffmpeg does not take what it is given
-        self._pending: deque[_Item] = deque()  # bounded: whoever gives waits until it is taken
-        self._given: list[_Item] = []
-        self._given_bytes = 0
-        self._writing = asyncio.Lock()
-        self._inlet = Inlet(spec, start)
-
-    def take_over(self, other: _Run) -> None:
-        """All that the other was given and has kept is pending here, in order."""
-        self._pending.extend([*other._given, *other._pending])
-
-    def forget(self) -> None:
-        self.keeps = False
-        self._given.clear()
-
-    async def give(self, item: _Item) -> None:
-        """Returns when ffmpeg has taken it, or has ended. Raises `JobError` for what can't be given to it."""
-        self._pending.append(item)
-        await self.pump()
-
-    async def pump(self) -> None:
-        """Writes what is pending."""
-        async with self._writing:
-            while self._pending and not self.process.ended:
-                item = self._pending.popleft()
-                if self.keeps:
-                    self._keep(item)
-                if item is None:
-                    self.process.close_stdin()
-                elif isinstance(item, tuple):
-                    self._inlet.set_tracks(item)
-                else:
-                    self.blocked = True
-                    await self.process.write(self._inlet.mux(item))
-                    self.blocked = False
-
-    def _keep(self, item: _Item) -> None:
-        self._given.append(item)
-        if isinstance(item, list):
-            self._given_bytes += sum([len(sample.data) for sample in item])
-            if self._given_bytes > REPLAY_BYTES:
-                self.forget()
-
-
-@dataclass(slots=True)
-class _Watch:
-    """Whether ffmpeg gives nothing although it gets something. Times are of `time.monotonic`."""
-
-    stall_s: float
-    output_blocked: bool = False  # the other side does not take what came out
-    _waiting_since: float | None = None  # of the first input since the last output
-    _last_input: float = 0.0
-    _ended: bool = False
-
-    def input_came(self, now: float) -> None:
-        if self._waiting_since is None or now - self._last_input > PAUSE_S:
-            self._waiting_since = now
-        self._last_input = now
-
-    def input_taken(self, now: float) -> None:
-        self._last_input = now
-
-    def input_ended(self, now: float) -> None:
-        self._waiting_since, self._ended = now, True
-
-    def output_went(self, now: float) -> None:
-        self.output_blocked = False
-        self._waiting_since = now if self._ended else None
-
-    def stalled(self, now: float, *, input_blocked: bool) -> bool:
-        if self._waiting_since is None or self.output_blocked:
-            return False
-        flows = self._ended or input_blocked or now - self._last_input <= PAUSE_S
-        return flows and now - self._waiting_since >= self.stall_s
 
 
 def _changed(words: str) -> JobError:
