@@ -250,9 +250,11 @@ class World:
         self.later(self.random.uniform(60, 600), lambda: self.break_stream(daemon_id))
 
     def move_one(self) -> None:
-        """An operator, or a job that does not keep up."""
+        """An operator, a job that does not keep up, or a profile that was edited."""
         if running := sorted(self.ledger.jobs):
-            self.succeed(self.random.choice(running), self.random.choice([MoveKind.ASKED, MoveKind.SLOW]))
+            self.succeed(
+                self.random.choice(running), self.random.choice([MoveKind.ASKED, MoveKind.SLOW, MoveKind.CHANGED])
+            )
         self.later(self.random.uniform(1.0, 5.0), self.move_one)
 
     def drain(self, turn: int) -> None:

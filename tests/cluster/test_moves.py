@@ -225,6 +225,21 @@ def test_an_operators_move_goes_anywhere_else_or_where_it_is_told() -> None:
     assert set(refusal(play(ledger, successor("1", MoveKind.ASKED, to="nobody")))) == {"a", "b", "c"}
 
 
+def test_a_job_that_is_done_otherwise_may_stay_where_it_is_but_keeps_its_hardware() -> None:
+    ledger = Ledger()
+    play(ledger, attached("a", gpu(2)), attached("b", SOFTWARE), *running("1"))
+    assert starts(play(ledger, successor("1", MoveKind.CHANGED), JobEnded("1'"))) == [("1'", "a")]
+    play(ledger, *running("2"))
+    reasons = refusal(play(ledger, successor("1", MoveKind.CHANGED)))
+    assert reasons["b"].endswith("it would do less of the job in hardware")
+
+
+def test_a_software_job_that_is_done_otherwise_needs_only_room() -> None:
+    ledger = Ledger()
+    play(ledger, attached("a", SOFTWARE), *running("1"))
+    assert starts(play(ledger, successor("1", MoveKind.CHANGED))) == [("1'", "a")]
+
+
 @pytest.mark.parametrize("kind", MoveKind)
 @pytest.mark.parametrize("policy", ["fallback", "queue", "reject"])
 def test_a_successor_never_waits(kind: MoveKind, policy: str) -> None:
@@ -313,8 +328,8 @@ def test_every_successor_goes_where_its_kind_allows(seed: int) -> None:
         if event.move is MoveKind.PROMOTION:
             assert new.placement.encoder is not None
             assert new.placement.encoder.family is not Family.SOFTWARE
-        else:
+        elif event.move is not MoveKind.CHANGED:
             assert new.daemon_id != old.daemon_id
-        if event.move is MoveKind.SLOW:
+        if event.move in {MoveKind.SLOW, MoveKind.CHANGED}:
             assert rank_of(new.placement) <= rank_of(old.placement)
     assert placed > 30

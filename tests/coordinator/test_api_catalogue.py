@@ -96,7 +96,7 @@ async def test_keys_that_nobody_has(served: Served, key: str) -> None:
 
 
 async def test_profiles(served: Served) -> None:
-    client, _ = served
+    client, services = served
     builtin = await ask(client, "GET", "/api/v1/profiles", 200)
     assert [profile["name"] for profile in builtin][:2] == ["passthrough", "h264"]
     assert all(profile["builtin"] for profile in builtin)
@@ -106,6 +106,7 @@ async def test_profiles(served: Served) -> None:
     assert (made["width"], made["crf"], made["builtin"], made["gop_s"]) == (320, None, False, 2.0)
     changed = await ask(client, "PATCH", "/api/v1/profiles/tiny", 200, json={"crf": 30})
     assert changed == {**made, "crf": 30}
+    assert services.asked == [("profile", "tiny")]
     assert await ask(client, "GET", "/api/v1/profiles/tiny", 200) == changed
     await ask(client, "DELETE", "/api/v1/profiles/tiny", 204)
     await ask(client, "GET", "/api/v1/profiles/tiny", 404)

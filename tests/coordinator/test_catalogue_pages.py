@@ -159,6 +159,7 @@ async def test_profiles_by_form(served: Served) -> None:
     await page(served, "/profiles/small", **{**form, "width": "", "crf": "23"})
     profile = await served[1].store.profile("small")
     assert (profile.width, profile.crf) == (0, 23)
+    assert served[1].asked == [("profile", "small")]
     assert "Somebody else changed this" in await page(served, "/profiles/small", 412, **form)
 
     text = await page(served, "/profiles", 400, name="../x", flags="-vf evil", video_codec="rm -rf")

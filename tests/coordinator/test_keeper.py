@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from itertools import chain, pairwise, repeat
+from typing import Any
 
 import pytest
 
@@ -129,6 +130,11 @@ class Channel:
         self.keeper.current_plan = plan(PASSED, tracks)
         return self.ring.append(tracks)
 
+    def edit(self, **changes: Any) -> None:
+        """The profile is another from now on."""
+        profile = PASSED.model_copy(update=changes)
+        self.keeper.change(profile, plan(profile, Tracks((VIDEO,))))
+
     def end(self) -> None:
         self._ended = True
         self.changed.set()
@@ -212,6 +218,52 @@ async def test_a_job_that_must_leave_is_taken_over_where_its_successor_never_mee
         (ending,) = channel.keeper.endings
         assert (ending.code, ending.daemon_name) == ("moved", "old")
         assert (channel.keeper.moves, channel.keeper.takeovers) == (1, 0)
+
+
+async def test_an_edited_profile_brings_a_job_of_its_own_on_the_same_daemon(site: Site) -> None:
+    async with site.daemon("only", echo()), site.channel() as channel:
+        await until(lambda: on(channel) == "only" and len(channel.got) > 5)
+        first = channel.keeper.run
+        channel.edit(crf=30)
+        await until(lambda: channel.keeper.run is not first and on(channel) == "only")
+        assert channel.keeper.run is not None
+        assert [target.crf for target in channel.keeper.run.plan.targets] == [30]
+        (ending,) = channel.keeper.endings
+        assert (ending.code, ending.reason) == ("moved", "moved to only: the profile was changed")
+        assert (channel.keeper.moves, channel.keeper.takeovers) == (1, 0)
+
+
+async def test_an_edited_profile_is_followed_also_where_the_two_jobs_never_meet(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "MOVE_WITHIN_S", 1.5)
+    treats = chain([echo(), echo(keyframes=False)], repeat(echo()))
+
+    async def treat(work: Work) -> None:
+        await next(treats)(work)
+
+    async with site.daemon("only", treat), site.channel() as channel:
+        await until(lambda: on(channel) == "only" and len(channel.got) > 5)
+        channel.edit(crf=30)
+        await until(lambda: bool(channel.keeper.moves) and on(channel) == "only")
+        assert channel.keeper.run is not None
+        assert [target.crf for target in channel.keeper.run.plan.targets] == [30]
+        assert channel.keeper.takeovers == 0
+
+
+async def test_two_edits_in_a_row_end_with_the_last(site: Site) -> None:
+    async with site.daemon("only", echo()), site.channel() as channel:
+        channel.edit(crf=29)  # before there is a job
+        await until(lambda: on(channel) == "only" and len(channel.got) > 5)
+        channel.edit(crf=30)
+        await until(lambda: channel.keeper.successor is not None)
+        channel.edit(crf=31)
+
+        def crf() -> list[int | None]:
+            run = channel.keeper.run
+            return [target.crf for target in run.plan.targets] if run is not None else []
+
+        await until(lambda: crf() == [31] and on(channel) == "only")
 
 
 async def test_the_source_is_kept_while_it_may_be_needed(site: Site) -> None:

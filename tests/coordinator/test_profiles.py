@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -162,6 +163,33 @@ def test_what_one_job_can_serve(change: dict[str, object], same: bool) -> None:
     assert after.one_job_serves(before) is same
     assert before.same_picture(after) is same
     assert before.same_picture(plan(settings, Tracks((VIDEO,))))
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        pytest.param({"width": 320, "height": 180, "fps": 10.0, "crf": 30, "gop_s": 1.0}, True, id="another picture"),
+        pytest.param({"hw_accel": "none", "preset": "slow"}, True, id="made otherwise"),
+        pytest.param({"video_codec": "hevc"}, False, id="another codec of the picture"),
+        pytest.param({"audio_codec": "mp3"}, False, id="another codec of the sound"),
+        pytest.param({"audio_codec": "copy"}, False, id="the sound is copied"),
+        pytest.param({"audio_codec": "ac3"}, False, id="the codec that the sound has"),
+        pytest.param({"audio_channels": 1}, True, id="fewer channels"),
+    ],
+)
+def test_what_viewers_can_follow(change: dict[str, Any], same: bool) -> None:
+    fields = {"video_codec": "h264", "audio_codec": "aac"}
+    before = plan(profile(**fields), Tracks((VIDEO, AC3)))
+    after = plan(profile(**fields | change), Tracks((VIDEO, AC3)))
+    assert before.same_for_viewers(after) is same
+    assert after.same_for_viewers(before) is same
+
+
+def test_viewers_can_not_follow_where_what_was_copied_is_encoded() -> None:
+    """The codec is the same, but a job would begin with it somewhere in the middle."""
+    sound = Tracks((VIDEO, AAC))
+    copied = plan(profile(video_codec="h264", audio_codec="aac"), sound)
+    assert not copied.same_for_viewers(plan(profile(video_codec="h264", audio_codec="aac", audio_channels=1), sound))
 
 
 @given(

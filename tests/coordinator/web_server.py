@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from tvarr.coordinator.auth import Auth
 from tvarr.coordinator.log_tail import LogTail
-from tvarr.coordinator.models import Channel
+from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.store import Store
 from tvarr.coordinator.web import make_web
 from tvarr.errors import Conflict, NotFound
@@ -339,6 +339,9 @@ class Services:
         if "dead" in channel.url:
             return {"works": False, "error": "nobody <there>", "took_s": 0.0, "tracks": [], "bitrate_kbps": 0}
         return {"works": True, "error": "", "took_s": 0.4, "tracks": RELAY["tracks"], "bitrate_kbps": 8000}
+
+    def profile_changed(self, profile: Profile) -> None:
+        self.asked.append(("profile", profile.name))
 
     async def channel_changed(self, channel_id: str) -> None:
         self.asked.append(("changed", channel_id))

@@ -51,6 +51,7 @@ class MoveKind(StrEnum):
     ASKED = "asked"  # an operator wants it
     PROMOTION = "promotion"  # it fell back to software, and hardware is free
     SLOW = "slow"  # it does not keep up where it is
+    CHANGED = "changed"  # it is to be done in another way
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 * promotion: hardware alone, on any daemon, the old one too;
 * drain: any other daemon, in software too where the need's policy allows it;
 * asked: any other daemon;
+* changed: any daemon, the old one too, where it is done in no lesser way;
 * slow: another daemon that does the job in no lesser way, has processors to spare for it, and whose own jobs keep up.
 """
 
@@ -35,10 +36,16 @@ def objection(succession: Succession, daemon: Daemon, way: Way | None) -> str:
         return "another daemon was asked for"
     if succession.kind is MoveKind.PROMOTION:
         return ""
+    if succession.kind is MoveKind.CHANGED:
+        return _lesser(succession, way)
     slow = succession.kind is MoveKind.SLOW
     if daemon.id == succession.daemon_id:
         return "the job runs there, too slowly" if slow else "the job is to leave it"
     return _too_weak(succession, daemon, way) if slow else ""
+
+
+def _lesser(succession: Succession, way: Way | None) -> str:
+    return "it would do less of the job in hardware" if way is not None and way.rank > succession.rank else ""
 
 
 def _too_weak(succession: Succession, daemon: Daemon, way: Way | None) -> str:
@@ -46,8 +53,8 @@ def _too_weak(succession: Succession, daemon: Daemon, way: Way | None) -> str:
         return f"its own jobs run at {daemon.slowest_speed:.2f} of real time"
     if way is None:
         return ""
-    if way.rank > succession.rank:
-        return "it would do less of the job in hardware"
+    if lesser := _lesser(succession, way):
+        return lesser
     cpu_count = daemon.capabilities.cpu_count
     load = (daemon.load_cores + way.cost_cores) * daemon.cost_factor
     if 0 < cpu_count < load:

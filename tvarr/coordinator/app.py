@@ -31,7 +31,7 @@ from tvarr.coordinator.failures import Failures
 from tvarr.coordinator.hdhomerun import Tuner, is_device_id, make_device_id
 from tvarr.coordinator.ingest import Ingest
 from tvarr.coordinator.log_tail import LogTail
-from tvarr.coordinator.models import SOURCE_FIELDS, Channel
+from tvarr.coordinator.models import SOURCE_FIELDS, Channel, Profile
 from tvarr.coordinator.relays import Relays
 from tvarr.coordinator.source import IngestLimits, SourceSpec
 from tvarr.coordinator.sources.fetch import Fetcher
@@ -198,6 +198,9 @@ class Coordinator:
     def channel_edited(self, channel: Channel) -> None:
         if relay := self.relays_running.running.get(channel.id):
             relay.channel = channel
+
+    def profile_changed(self, profile: Profile) -> None:
+        self.relays_running.follow(profile)
 
     async def drain(self, daemon_id: str) -> None:
         self.daemons.drain(daemon_id, draining=True)

@@ -35,7 +35,7 @@ WELL_AFTER_S = 5.0  # a job that gave output for so long ends a row of failures
 MOVE_WITHIN_S = 20.0  # a successor that viewers can't change to in this time is ended
 SLOW_PAUSE_S = 30.0  # between two tries to move a slow job
 LIVE_AFTER_S = 2.0  # a live job that waited longer in the queue begins with what is on then
-
+PROFILE_CHANGED = "the profile was changed"
 
 _NOT_BEGUN = frozenset({ErrorCode.CAPACITY, ErrorCode.SHUTTING_DOWN})  # a daemon that could not take the job
 
@@ -176,6 +176,14 @@ class Keeper:
             raise Conflict("the job is being moved already")
         self._ask(MoveKind.ASKED, reason, to)
 
+    def change(self, profile: Profile, current: Plan | None) -> None:
+        """Jobs do from here on what this profile says, which is the `same_for_viewers`; `current` is what it makes of
+        the source's latest tracks. The job that runs is replaced by one that does.
+        """
+        self._profile, self.current_plan = profile, current
+        if self.run is not None:
+            self._ask(MoveKind.CHANGED, PROFILE_CHANGED, "")
+
     # ---------------------------------------------------------------------------------------- what jobs tell
 
     def begins(self, run: JobRun, waited_s: float) -> Begin:
@@ -277,7 +285,12 @@ class Keeper:
 
     def _begin_move(self, run: JobRun) -> None:
         """Starts the successor of a job that was asked to move, once it gives output."""
-        if self._asked is None or self._move is not None or run.state != "running":
+        if self._asked is None or self._move is not None:
+            return
+        if run.state != "running":
+            if self._asked[0] is MoveKind.CHANGED and run.state in {"placing", "starting"}:
+                run.leave_reason = self._asked[1]
+                raise _Uprooted(run.leave_reason)
             return
         (kind, reason, to), self._asked = self._asked, None
         current = self._plan_at(self._restart_seq(run)[0])
@@ -300,7 +313,7 @@ class Keeper:
         self.moves += 1
         metrics.MOVES.inc()
         self.move_refused = ""
-        log.info("%s: on %s: %s", self._name, old.daemon_name, reason, extra=_id_of(old))
+        log.info("%s: on %s: %s", self._name, old.daemon_name or "nobody", reason, extra=_id_of(old))
         self.endings.append(Ending("moved", reason, job_id=old.id, daemon_name=old.daemon_name))
 
     def _is_over(self, move: _Move, now: float) -> bool:
@@ -316,9 +329,10 @@ class Keeper:
         words = str(failure) if failure is not None else "viewers could not change to its successor"
         self.move_refused = f"not moved to {to}: {words}"
         log.info("%s: %s", self._name, self.move_refused, extra=_id_of(old))
-        if failure is None and move.kind in {MoveKind.DRAIN, MoveKind.ASKED}:
+        if move.kind is MoveKind.CHANGED or (failure is None and move.kind in {MoveKind.DRAIN, MoveKind.ASKED}):
             old.leave_reason = move.reason
-            self._avoid = frozenset({old.placement.daemon_id}) if old.placement is not None else frozenset()
+            if move.kind is not MoveKind.CHANGED and old.placement is not None:
+                self._avoid = frozenset({old.placement.daemon_id})
             raise _Uprooted(f"{move.reason}; what viewers lacked was made again")
 
     async def _drop_move(self, reason: str) -> None:

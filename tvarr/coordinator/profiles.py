@@ -64,10 +64,18 @@ class Plan:
         """
         return _alike(self.targets, other.targets)
 
+    def same_for_viewers(self, other: Plan) -> bool:
+        """Whether what comes of both are the same tracks of the same codecs, the same of them made by a job."""
+        return self.target_ids == other.target_ids and _codecs(self.output) == _codecs(other.output)
+
     def same_picture(self, other: Plan) -> bool:
         """Whether what one job decodes for the picture of one plan is of the kind that the other wants."""
         pictures = ([t for t in plan.targets if t.track.kind is Kind.VIDEO] for plan in (self, other))
         return _alike(*pictures)
+
+
+def _codecs(tracks: Tracks) -> list[tuple[int, Codec]]:
+    return [(track.id, track.codec) for track in tracks.tracks]
 
 
 def _alike(targets: Sequence[Target], others: Sequence[Target]) -> bool:

@@ -15,6 +15,7 @@ from tvarr.coordinator.clock import Since
 from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.endings import MAX_ENDINGS, Ending
 from tvarr.coordinator.ingest import Ingest
+from tvarr.coordinator.keeper import PROFILE_CHANGED
 from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.signals import Signal
 from tvarr.coordinator.variant import HEAD_START_TICKS, Variant, VariantLimits
@@ -77,9 +78,9 @@ class Relay:
 
     def variant(self, profile: Profile) -> Variant:
         """The variant of a profile, started where it does not run yet."""
+        self.follow(profile)
         variant = self.variants.get(profile.name)
         if variant is not None and (variant.state == "failed" or variant.profile != profile):
-            variant.end("the profile was changed")
             variant = None
         if variant is None:
             with log_ids(relay_id=self.id):  # whoever asks first
@@ -87,6 +88,12 @@ class Relay:
             if self.ended:
                 variant.source_ended(self.failure)
         return variant
+
+    def follow(self, profile: Profile) -> None:
+        """The variant of a profile that may have been changed goes on under it, or ends where viewers couldn't."""
+        variant = self.variants.get(profile.name)
+        if variant is not None and variant.profile != profile and not variant.follow(profile):
+            variant.end(PROFILE_CHANGED)
 
     def _make(self, profile: Profile) -> Variant:
         return Variant(

@@ -148,6 +148,11 @@ class Relays:
         if relay := self.running.get(channel_id):
             await self.stop(relay, reason)
 
+    def follow(self, profile: Profile) -> None:
+        """The profile was changed: so is what its viewers get."""
+        for relay in self.running.values():
+            relay.follow(profile)
+
     async def close(self) -> None:
         self._sweeper.cancel()
         await asyncio.gather(self._sweeper, return_exceptions=True)

@@ -198,6 +198,20 @@ class Variant:
                 out.extend(self._interleaver.push(event))
         self._emit(out)
 
+    def follow(self, profile: Profile) -> bool:
+        """Goes on under a profile that was changed, if viewers get the same tracks and codecs by it."""
+        if self.state in {"ended", "failed"} or _copies_all(profile) != _copies_all(self.profile):
+            return False
+        tracks = self._source.tracks_at(self._source.next_seq)
+        new = plan(profile, tracks) if tracks is not None else None
+        if self._plan is not None and (new is None or not self._plan.same_for_viewers(new)):
+            return False
+        self.profile = profile
+        if self._plan is not None:
+            self._plan = new
+        self.keeper.change(profile, self._plan)
+        return True
+
     def source_ended(self, failure: TvarrError | None) -> None:
         """No more events will come: what is under way is finished, unless nothing can be."""
         self._source_ended = True

@@ -85,7 +85,16 @@ async def get_profile(request: web.Request) -> web.Response:
 async def change_profile(request: web.Request) -> web.Response:
     changes = await json_object(request)
     name = request.match_info["name"]
-    return one(await services_of(request).store.change_profile(name, changes, versions_in(request)))
+    return one(await edit_profile(services_of(request), name, changes, versions_in(request)))
+
+
+async def edit_profile(
+    services: CoordinatorServices, name: str, changes: Mapping[str, Any], versions: Versions
+) -> Profile:
+    """Changes a profile as the store does; who watches under it follows."""
+    profile = await services.store.change_profile(name, changes, versions)
+    services.profile_changed(profile)
+    return profile
 
 
 async def remove_profile(request: web.Request) -> web.Response:

@@ -21,7 +21,7 @@ from tvarr.coordinator.models import (
     version_of,
 )
 from tvarr.coordinator.source import Pace
-from tvarr.coordinator.web.catalogue import delete_channel, edit_channel
+from tvarr.coordinator.web.catalogue import delete_channel, edit_channel, edit_profile
 from tvarr.coordinator.web.groups import group_views
 from tvarr.coordinator.web.lists import fetch_list, import_list, must_fit
 from tvarr.coordinator.web.problems import answer_for
@@ -270,11 +270,11 @@ def _profile(request: web.Request, profile: Profile, form: Form, error: str = ""
 
 
 async def save_profile(request: web.Request) -> web.Response:
-    store, form, name = services_of(request).store, await form_of(request), request.match_info["name"]
+    services, form, name = services_of(request), await form_of(request), request.match_info["name"]
     try:
-        profile = await store.change_profile(name, _asked(form, PROFILE_FIELDS), {form.get("version", "")})
+        profile = await edit_profile(services, name, _asked(form, PROFILE_FIELDS), {form.get("version", "")})
     except TvarrError as error:
-        return _profile(request, await store.profile(name), form, _words(error), answer_for(error).status)
+        return _profile(request, await services.store.profile(name), form, _words(error), answer_for(error).status)
     raise web.HTTPSeeOther(f"/profiles/{quote(profile.name)}")
 
 

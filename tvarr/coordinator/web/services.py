@@ -10,7 +10,7 @@ from aiohttp import web
 
 from tvarr.coordinator.auth import Auth
 from tvarr.coordinator.log_tail import LogTail
-from tvarr.coordinator.models import Channel
+from tvarr.coordinator.models import Channel, Profile
 from tvarr.coordinator.store import Store
 from tvarr.errors import InvalidRequest
 
@@ -93,6 +93,9 @@ class CoordinatorServices(Protocol):
 
     async def channel_changed(self, channel_id: str) -> None:
         """What the channel's stream is made from is another now, or it was deleted."""
+
+    def profile_changed(self, profile: Profile) -> None:
+        """What is watched under it is to follow."""
 
 
 SERVICES = web.AppKey("services", CoordinatorServices)
