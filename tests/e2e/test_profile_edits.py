@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.clips import decode_errors, probe_bytes, up_to_the_last_frame
+from tests.conftest import program
 from tests.e2e.test_changes import widths
 from tests.e2e.test_moves import LONGEST_PAUSE_S, Watcher
-from tests.e2e.two_daemons import assert_nothing_lost, variant
+from tests.e2e.two_daemons import PICTURE_TICKS, assert_nothing_lost, variant
 from tests.fakes.gpu_host import GpuHost
 from tests.harness import Cluster, cluster, eventually, read_all, watching
 
@@ -81,6 +84,31 @@ async def test_viewers_notice_nothing_but_the_new_settings(one: Cluster, tmp_pat
         assert sum(count for _, count in widths(path)) >= 75
 
 
+@pytest.mark.parametrize("output", ["/index.m3u8", "/index.m3u8?container=fmp4", "/manifest.mpd"])
+async def test_a_player_of_segments_decodes_every_picture(one: Cluster, output: str) -> None:
+    """FFmpeg's, which reads one initialization segment, whatever the playlist says later."""
+    kind = "".join(filter(str.isalnum, output))
+    slug, profile = make(one, f"segments-{kind}")
+    url = f"{one.url}/stream/{slug}{output}{'&' if '?' in output else '?'}profile={profile}"
+    command = [program("ffmpeg"), "-v", "error", "-nostdin", "-i", url, "-t", "12", "-vf", "scale=64:36"]
+    command += ["-fps_mode", "passthrough", "-enc_time_base", "1:90000"]
+    player = await asyncio.create_subprocess_exec(*command, "-an", "-f", "framecrc", "-", stdout=PIPE, stderr=PIPE)
+    try:
+        await asyncio.to_thread(eventually, lambda: _state(one, slug) == "running", "it runs")
+        await asyncio.to_thread(edit, one, profile, **SMALLER)
+        await asyncio.to_thread(eventually, lambda: variant(one, slug)["moves"] == 1, "another job does it")
+        text, errors = await asyncio.wait_for(player.communicate(), 60)
+    finally:
+        if player.returncode is None:
+            player.kill()
+            await player.wait()
+    assert errors == b""
+    times = sorted({int(line.split(",")[2]) for line in text.decode().splitlines() if line.startswith("0,")})
+    assert len(times) > 250  # some segments of DASH it reads twice
+    steps = [later - earlier for earlier, later in pairwise(times)]
+    assert [s for s in steps if not PICTURE_TICKS <= s < 2 * PICTURE_TICKS] == []  # the loop's seam is up to a frame
+
+
 async def test_where_there_is_no_room_for_both_jobs_one_follows_the_other(tmp_path: Path, clips: Path) -> None:
     with cluster(tmp_path, media_dir=clips) as running:
         running.start_daemon("small", "--max-jobs", "1", "--max-cpu-jobs", "1")
@@ -102,7 +130,7 @@ async def test_a_job_that_waits_in_the_queue_is_asked_for_anew(tmp_path: Path, c
         eventually(lambda: running.get("/api/v1/transcoders")[0]["pools"][0]["foreign"] == 2, "it is counted")
         slug, profile = make(running, "patient", hw_accel="nvenc", exhausted_policy="queue")
         viewer = asyncio.create_task(read_some(running.stream_url(slug, profile)))
-        await asyncio.to_thread(eventually, lambda: _state(running) == "queued", "it waits")
+        await asyncio.to_thread(eventually, lambda: _state(running, slug) == "queued", "it waits")
         await asyncio.to_thread(edit, running, profile, hw_accel="none")
         assert await asyncio.wait_for(viewer, 20)
         assert variant(running, slug)["job"]["encoder"] == "libx264"
@@ -114,8 +142,9 @@ async def read_some(url: str) -> bytes:
         return await answer.content.readexactly(188 * 100)
 
 
-def _state(running: Cluster) -> str:
-    jobs = [v["job"] for relay in running.relays() for v in relay["variants"] if v["job"]]
+def _state(running: Cluster, slug: str) -> str:
+    found = [relay["variants"] for relay in running.relays() if relay["channel"]["slug"] == slug]
+    jobs = [variant["job"] for variants in found for variant in variants if variant["job"]]
     return str(jobs[0]["state"]) if jobs else ""
 
 
@@ -123,7 +152,7 @@ async def test_streams_end_where_they_would_get_another_codec(one: Cluster) -> N
     slug, profile = make(one, "another-codec")
     url = one.stream_url(slug, profile)
     viewer = asyncio.create_task(read_all(url))
-    await asyncio.to_thread(eventually, lambda: bool(one.relays()) and _state(one) == "running", "it runs")
+    await asyncio.to_thread(eventually, lambda: _state(one, slug) == "running", "it runs")
     await asyncio.to_thread(edit, one, profile, audio_codec="ac3")
     assert await asyncio.wait_for(viewer, 10)
     async with watching(url) as answer:

@@ -21,6 +21,8 @@ from tvarr.media.fmp4.entries import describe
 from tvarr.media.fmp4.mux import STYP, Muxer
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Track, Tracks
 from tvarr.media.mpegts.demux import Demuxer
+from tvarr.media.segmenter import Cut
+from tvarr.media.segments import CmafPacker
 from tvarr.media.timeline import Timeline
 
 SPS, PPS = bytes.fromhex("6764001eacd940a02ff9610000030001000003003c8f162d96"), bytes.fromhex("68ebecb22c")
@@ -135,6 +137,15 @@ def test_out_of_band_sets_leave_the_samples() -> None:
     assert run.payloads == [b"".join(len(unit).to_bytes(4, "big") + unit for unit in (OTHER_PPS, IDR))]
 
 
+def test_out_of_band_sets_can_be_kept_in_the_samples_as_well() -> None:
+    writer = muxer(VIDEO, in_band=False)
+    writer.keep_sets()
+    samples = [picture(0, key=True), picture(3600), picture(7200, key=True, sets=())]
+    (run,) = runs(writer.fragment(1, samples))
+    whole = b"".join(len(unit).to_bytes(4, "big") + unit for unit in (SPS, PPS, IDR))
+    assert run.payloads == [whole, len(SLICE).to_bytes(4, "big") + SLICE, whole]
+
+
 def test_audio_does_not_drift() -> None:
     """Frames of 44.1 kHz last 2089.8 ticks; a rounded clock, an hour of it."""
     writer, position = muxer(AUDIO), 0
@@ -229,6 +240,24 @@ def test_a_change_of_sets(sets: tuple[bytes, ...], in_band: bool, out_of_band: b
         writer.learn(sample)
         assert not writer.differs(sample)
         assert (writer.init_segment() != before) or not expected
+
+
+def test_segments_behind_a_change_of_sets_can_be_decoded_without_their_initialization_segment() -> None:
+    """Which FFmpeg reads once. What came before is described as it was."""
+    packer, parts = CmafPacker(), []
+    tall = (b"\x67\x64\x00\x1f" + SPS[4:], PPS)
+    for number, sets in enumerate([(SPS, PPS), (SPS, PPS), tall, tall]):
+        start = number * 2 * TICKS_PER_SECOND
+        samples = (picture(start, key=True, sets=sets), picture(start + 3600))
+        part, _ = packer.pack(Cut(start, start + 180_000, Tracks((VIDEO,)), samples, {}, True, number == 2))
+        parts.append(part["video"])
+    assert [part.init for part in parts] == [1, 1, 2, 2]
+    firsts = [runs(part.data)[0].payloads[0] for part in parts]
+    assert [tall[0] in first for first in firsts] == [False, False, True, True]
+    assert not any(SPS in first for first in firsts)
+    rendition = packer.renditions["video"]
+    assert (rendition.as_of(1).codecs, rendition.as_of(2).codecs) == ("avc1.64001e", "avc1.64001f")
+    assert rendition.codecs == "avc1.64001f"
 
 
 def test_a_keyframe_without_sets_gets_those_that_came_last() -> None:

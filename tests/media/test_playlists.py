@@ -246,6 +246,17 @@ def test_a_manifest() -> None:
     assert later.attrib["initialization"] == "video-init2.mp4?key=k"
 
 
+def test_a_period_says_what_its_own_segments_are() -> None:
+    shown = renditions()
+    shown["video"].before[1] = Rendition("video", Kind.VIDEO, "", "avc1.64001e", 640, 360, 25.0)
+    text = playlists.manifest(cmaf(), shown, base="", query="", epoch_s=EPOCH_S, now_s=EPOCH_S + 7, ended=False)
+    pictures = [
+        (found.attrib["codecs"], found.attrib["width"], found.attrib["height"], found.attrib["frameRate"])
+        for found in ET.fromstring(text).iterfind(".//Representation[@id='video']", NAMES)
+    ]
+    assert pictures == [("avc1.64001e", "640", "360", "25"), ("avc1.640028", "1920", "1080", "30000/1001")]
+
+
 def test_the_manifest_of_what_has_ended_is_not_asked_for_again() -> None:
     root = ET.fromstring(manifest(ended=True))
     assert "minimumUpdatePeriod" not in root.attrib

@@ -161,7 +161,7 @@ def _period(
     for rendition in renditions.values():
         parts = [part for segment in segments if (part := segment.parts.get(rendition.name))]
         if parts:
-            yield from _adaptation_set(rendition, parts, segments, start, query)
+            yield from _adaptation_set(rendition.as_of(parts[-1].init), parts, segments, start, query)
     yield "  </Period>"
 
 

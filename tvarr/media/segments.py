@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tvarr.media.fmp4 import entries
 from tvarr.media.fmp4.mux import STYP
@@ -64,8 +64,22 @@ class Rendition:
     sample_rate: int = 0
     init: int = 0  # number of the newest initialization segment
     inits: dict[int, bytes] = field(default_factory=dict)
+    before: dict[int, Rendition] = field(default_factory=dict)  # what it was with those but the newest
     pictures: int = 0  # since `since_ticks`
     pictures_ticks: int = 0
+
+    def as_of(self, init: int) -> Rendition:
+        """What it was with this initialization segment."""
+        return self.before.get(init, self)
+
+    def add_init(self, data: bytes) -> None:
+        """From here on segments need this one."""
+        if self.init:
+            self.before[self.init] = replace(self, inits={}, before={})
+        self.init += 1
+        self.inits[self.init] = data
+        for numbered in (self.inits, self.before):
+            numbered.pop(self.init - INITS_KEPT, None)
 
     def describe_video(self, track: Track, entry: entries.SampleEntry | None) -> None:
         self.width = entry.width if entry else track.width
@@ -186,10 +200,10 @@ class CmafPacker:
         entry = current.muxer.entry(current.track.id)
         track = current.track
         if rendition.inits.get(rendition.init) != data:
-            rendition.init += 1
-            rendition.inits[rendition.init] = data
-            rendition.inits.pop(rendition.init - INITS_KEPT, None)
+            rendition.add_init(data)
         current.init = rendition.init
+        if current.init > 1:
+            current.muxer.keep_sets()
         rendition.codecs, rendition.language = entry.codecs, track.language
         rendition.channels, rendition.sample_rate = track.channels, entry.timescale
         if track.kind is Kind.VIDEO:

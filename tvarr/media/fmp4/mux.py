@@ -10,12 +10,12 @@ samples. Nothing is kept between fragments but the place that each audio track h
   one before it. A wrong guess has no consequences but a gap or an overlap of that size between two fragments: each
   fragment tells its own decode times (tfdt, 64 bits).
 * Parameter sets of H.264 and HEVC are in band at keyframes in the entries `avc3` and `hev1`, added where a keyframe has
-  none, and repeated in the
-  initialization segment as they were when it was made; they may change without a new one. Chromium plays `avc3` in
-  `<video>` and in MSE, which hls.js and dash.js hand segments to as they are (Chromium 156, tried). Apple's players are
-  the exception: the HLS Authoring Specification wants `avc1` and `hvc1`, and Safari plays no `hev1`. With
-  `in_band=False` these are written: sets that the entry holds are left out of samples, and a change of sets needs a
-  new segment. That is the safe choice for HLS.
+  none, and repeated in the initialization segment as they were when it was made; they may change without a new one.
+  Chromium plays `avc3` in `<video>` and in MSE, which hls.js and dash.js hand segments to as they are (Chromium 156,
+  tried). Apple's players are the exception: the HLS Authoring Specification wants `avc1` and `hvc1`, and Safari plays
+  no `hev1`. With `in_band=False` these are written: sets that the entry holds are left out of samples, and a change of
+  sets needs a new segment. That is the safe choice for HLS, and from the first change on the sets had better be in the
+  samples as well (`keep_sets`): of a playlist or a manifest FFmpeg reads one initialization segment (5.1, tried).
 * Access unit delimiters and filler data are left out, temporal delimiters of AV1 and ADTS headers too.
 """
 
@@ -64,6 +64,7 @@ class _Output:
     entry: entries.SampleEntry | None = None
     settled: bool = False  # audio: a sample has confirmed the entry
     sets: tuple[bytes, ...] = ()  # parameter sets that came last
+    keeps_sets: bool = False
     end_units: int | None = None  # audio: where its last frame ends
     duration_units: int = 0  # of its last sample
 
@@ -117,6 +118,11 @@ class Muxer:
             output.end_units, output.duration_units = None, 0
         output.entry, output.settled = entry, output.track.kind is Kind.AUDIO
         output.sets = entry.sets
+
+    def keep_sets(self) -> None:
+        """From here on samples hold parameter sets whatever the entry holds."""
+        for output in self._outputs.values():
+            output.keeps_sets = True
 
     def _described(self, output: _Output, sample: Sample) -> entries.SampleEntry | None:
         """What the sample says; what the track came with counts only until a keyframe has said more."""
@@ -262,7 +268,7 @@ def _payloads(output: _Output, entry: entries.SampleEntry, samples: list[Sample]
     """The samples as files hold them."""
     codec = output.track.codec
     if codec in FORMATS:
-        if entry.key == entry.box:
+        if entry.key == entry.box and not output.keeps_sets:
             return [to_lengths(sample.data, FORMATS[codec].unwanted, entry.sets) for sample in samples]
         return [_with_sets(output, codec, sample) for sample in samples]
     if codec is Codec.AAC:
