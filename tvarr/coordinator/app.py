@@ -345,7 +345,7 @@ async def _serve_http(stack: AsyncExitStack, coordinator: Coordinator, certifica
         tls = {"ssl": certificate.server_context(), "ssl_handshake_timeout": REQUEST_WITHIN_S}
     try:
         listening = await asyncio.get_running_loop().create_server(
-            within_limit(runner.server), options.host, options.http_port, backlog=HTTP_BACKLOG, **tls
+            within_limit(runner.server), **_where(options), backlog=HTTP_BACKLOG, **tls
         )
     except OSError as error:
         reason = error.strerror or str(error)
@@ -356,6 +356,16 @@ async def _serve_http(stack: AsyncExitStack, coordinator: Coordinator, certifica
     for one in listening.sockets:  # and so for what it accepts: who vanished is known by what it does not acknowledge
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(streaming.STUCK_S * 1000))
     return int(listening.sockets[0].getsockname()[1])
+
+
+def _where(options: CoordinatorOptions) -> dict[str, Any]:
+    """What to listen on, for `create_server`: `::` is every address of either family, as gRPC has it, which asyncio
+    would take for those of IPv6 alone. Raises OSError.
+    """
+    if options.host == "::" and socket.has_dualstack_ipv6():
+        address = (options.host, options.http_port)
+        return {"sock": socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)}
+    return {"host": options.host, "port": options.http_port}
 
 
 def _make_data_dir(path: Path) -> Path:
