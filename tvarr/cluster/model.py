@@ -189,6 +189,7 @@ class Wait:
     reason: str
     considered: Sequence[Considered] = ()
     until: float | None = None  # when a daemon may be tried again; None: when capacity frees
+    busy: bool = False  # the end of another job would help
 
 
 class RefusalKind(StrEnum):
@@ -207,6 +208,7 @@ class Refusal:
     considered: Sequence[Considered] = ()
     kind: RefusalKind = RefusalKind.UNSUPPORTED
     retry_after_s: float = 10.0  # for the header `Retry-After`
+    busy: bool = False  # the end of another job would help
 
 
 @dataclass(frozen=True, slots=True)

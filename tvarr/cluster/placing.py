@@ -122,6 +122,7 @@ class Placing:
     def _note(self, request: Waiting, verdict: Wait | Refusal, now: float) -> None:
         request.reason, request.considered = verdict.reason, verdict.considered
         request.until = verdict.until if isinstance(verdict, Wait) else None
+        request.busy = verdict.busy
         if request.until is not None:
             self.cluster.wake(request.until)
         if isinstance(verdict, Wait) or verdict.kind is RefusalKind.EXHAUSTED:

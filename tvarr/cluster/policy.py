@@ -190,9 +190,9 @@ class _Question:
         if busy:
             words = "all hardware sessions are taken" if hardware_busy else "all daemons are busy"
         if busy and self.need.policy == ExhaustedPolicy.QUEUE and may_wait:
-            return Wait(words, considered, until)
+            return Wait(words, considered, until, busy)
         retry_after_s = settings.retry_after_s if until is None else max(1.0, until - self.now)
-        return Refusal(words, considered, RefusalKind.EXHAUSTED, retry_after_s)
+        return Refusal(words, considered, RefusalKind.EXHAUSTED, retry_after_s, busy)
 
     def _placement(self, best: _Best, *, fallback: bool) -> Placement:
         standing, score = best.standing, best.score

@@ -27,6 +27,7 @@ class Waiting:
     reason: str = ""
     considered: Sequence[Considered] = ()
     until: float | None = None  # when a daemon may be tried again
+    busy: bool = False  # the end of another job would help
     lonely_at: float | None = None  # when it is refused unless somebody comes who could do it
 
     @property

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from tvarr.cluster.waiting import Waiting
 from tvarr.coordinator import metrics
 from tvarr.coordinator.endings import MAX_ENDINGS, PastJob
 from tvarr.coordinator.history import History
+from tvarr.coordinator.signals import Signal
 from tvarr.errors import ErrorCode, JobError, NoPlacement, NotFound, QueueTimeout, TvarrError
 from tvarr.wire import convert, messages
 from tvarr.wire.streams import DaemonMessages, JobOutputs
@@ -81,7 +82,7 @@ class Daemons:
     """Keeps every daemon's stream, places jobs, and hands out their streams.
 
     The life of a job here: `place`, which may wait, `open`, `acked`, and then one of `finished`, `failed`, `cancel` and
-    `place_again`.
+    `place_again`. A job that nobody watches any more gives way to one that finds no room (`make_room`).
     """
 
     def __init__(
@@ -94,6 +95,11 @@ class Daemons:
         self._slots: dict[str, JobSlot] = {}
         self._wanted: dict[str, asyncio.Future[JobSlot]] = {}  # jobs whose owners wait in `place`
         self._timer: asyncio.TimerHandle | None = None
+        self.make_room: Callable[[], Awaitable[Collection[str]]] = _nobody
+        """Begins the end of what nobody has watched for longest: the ids of its jobs, none where all are watched."""
+        self._room_maker: asyncio.Task[None] | None = None  # for those that wait
+        self._may_make_room = Signal()  # a job waits, or is watched no more
+        self._handled = Signal()  # an event
 
     # ------------------------------------------------------------------------------------------ the daemons' side
 
@@ -242,12 +248,22 @@ class Daemons:
         `work` names what the job does over all its tries; the rest is that of `JobWanted`.
         Raises `NoPlacement` and `QueueTimeout` with every daemon's reason.
         """
-        return await self._placed(job_id, events.JobWanted(job_id, need, avoid, work, replaces, move, to))
+        wanted = events.JobWanted(job_id, need, avoid, work, replaces, move, to)
+        while True:
+            try:
+                return await self._placed(job_id, wanted)
+            except NoPlacement as error:
+                if replaces or not error.busy or not await self._room_is_made():
+                    raise
 
     async def place_again(self, slot: JobSlot, error: JobError) -> JobSlot:
         """Another place for a job whose session the driver refused, as `place`. Raises `error` where it is lost."""
         self._close(slot)
         return await self._placed(slot.id, events.SessionRefused(slot.id), error)
+
+    def watched_no_more(self) -> None:
+        """A job has lost its last viewer: `make_room` may find it."""
+        self._may_make_room.set()
 
     def waiting(self, job_id: str) -> Waiting | None:
         """What a job waits for; None where it does not wait."""
@@ -314,6 +330,19 @@ class Daemons:
             if not answer.cancel() and not answer.cancelled():
                 answer.exception()  # it may have come at the same moment as a cancellation
 
+    async def _room_is_made(self) -> bool:
+        """Ends a job that nobody watches, where there is one, and returns when nothing of it is left."""
+        ended = await self.make_room()
+        while any(job.id in ended for job in self.ledger.cluster.closing.values()):
+            await self._handled.wait()
+        return bool(ended)
+
+    async def _make_room_for_the_queue(self) -> None:
+        while True:
+            wanted = any(entry.busy for entry in self.ledger.waiting())
+            if not wanted or not await self._room_is_made():
+                await self._may_make_room.wait()
+
     def _close(self, slot: JobSlot) -> None:
         """The slot's owner is through with it."""
         slot.done.set()
@@ -357,6 +386,8 @@ class Daemons:
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._room_maker is not None:
+            self._room_maker.cancel()
         for link in self.links.values():
             link.cut.set()
 
@@ -375,6 +406,7 @@ class Daemons:
         if len(self.links) != len(self.ledger.daemons):
             self.links = {key: link for key, link in self.links.items() if key in self.ledger.daemons}
         self._arm()
+        self._handled.set()
 
     def _recount(self, event: events.Event) -> None:
         try:
@@ -394,13 +426,17 @@ class Daemons:
             case events.Queued(job_id, position, reason):
                 metrics.EXHAUSTION.labels("queue").inc()
                 log.info("a job waits at position %d: %s", position, reason, extra={"job_id": job_id})
+                self._may_make_room.set()
+                if self._room_maker is None:
+                    self._room_maker = asyncio.create_task(self._make_room_for_the_queue(), name="room for the queue")
             case events.QueueTimedOut(job_id, waited_s, reason, considered):
                 words = f"no daemon was free for this job within {waited_s:.0f} s: {reason}"
                 self._refuse(job_id, QueueTimeout(words, lines_of(considered)))
             case events.Refuse(job_id, refusal):
                 if refusal.kind is RefusalKind.EXHAUSTED:
                     metrics.EXHAUSTION.labels("reject").inc()
-                self._refuse(job_id, NoPlacement(refusal.reason, lines_of(refusal.considered), refusal.retry_after_s))
+                words, reasons = refusal.reason, lines_of(refusal.considered)
+                self._refuse(job_id, NoPlacement(words, reasons, refusal.retry_after_s, busy=refusal.busy))
             case events.Lost(job_id, code, reason):
                 if slot := self._slots.get(job_id):
                     slot.gone = True
@@ -451,6 +487,10 @@ class Daemons:
         except asyncio.QueueFull:
             log.error("daemon %s does not read its messages: cut off", link.name)
             link.cut.set()
+
+
+async def _nobody() -> Collection[str]:
+    return ()
 
 
 def _lose(slot: JobSlot, error: JobError) -> None:

@@ -76,6 +76,13 @@ class Relay:
             return None
         return max((variant.idle_since or 0.0 for variant in self.variants.values()), default=0.0)
 
+    @property
+    def jobs(self) -> set[str]:
+        """Those that hold a place now, the one that fetches the source included."""
+        fetch = self.ingest.fetch
+        own = {fetch.id} if fetch is not None and fetch.holds_place else set()
+        return own.union(*(variant.jobs for variant in self.variants.values()))
+
     def variant(self, profile: Profile) -> Variant:
         """The variant of a profile, started where it does not run yet."""
         self.follow(profile)

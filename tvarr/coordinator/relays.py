@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable
 from contextlib import asynccontextmanager
 
 from tvarr import memory
@@ -33,7 +33,7 @@ class Relays:
 
     A channel has one connection to its source, and a group of channels as many as `max_connections` says of its name
     (0: as many as they like); all together have `max_relays` (0 likewise). A relay that nobody watches gives way to who
-    needs its place.
+    needs its place, and a job to who needs its slot or session.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Relays:
         self._idle_linger_s = idle_linger_s
         self._limits = limits
         self._sessions: dict[str, tuple[Session, Variant]] = {}  # by token
+        daemons.make_room = self._make_room
         self._sweeper = asyncio.create_task(self._sweep(), name="relay sweeper")
 
     @asynccontextmanager
@@ -81,8 +82,7 @@ class Relays:
                 yield viewer
         finally:
             output.leave(viewer)
-            if not variant.watched:
-                variant.idle_since = time.monotonic()
+            self._left(variant)
 
     async def open_session(
         self,
@@ -213,9 +213,7 @@ class Relays:
             raise _taken(limit, users)
         _, longest = min(idle, key=lambda pair: pair[0])
         del self.running[longest.channel.id]  # at once: nobody is to join it any more
-        task = asyncio.create_task(longest.close("another channel needs its place"), name="end an idle relay")
-        self._stopping.add(task)
-        task.add_done_callback(self._stopping.discard)
+        self._to_its_end(longest.close("another channel needs its place"), "end an idle relay")
         return longest
 
     async def _sweep(self) -> None:
@@ -241,8 +239,43 @@ class Relays:
     def _end_session(self, token: str) -> None:
         session, variant = self._sessions.pop(token)
         session.output.leave(session)
+        self._left(variant)
+
+    def _left(self, variant: Variant) -> None:
         if not variant.watched:
             variant.idle_since = time.monotonic()
+            self._daemons.watched_no_more()
+
+    async def _make_room(self) -> set[str]:
+        """Ends what nobody has watched for longest of all that has jobs, and returns their ids."""
+        idle: list[tuple[float, Relay, Variant | None]] = []
+        for relay in self.running.values():
+            fetch = relay.ingest.fetch
+            if fetch is not None and fetch.holds_place and (since := relay.idle_since) is not None:
+                idle.append((since, relay, None))
+            idle += [
+                (variant.idle_since, relay, variant)
+                for variant in relay.variants.values()
+                if variant.idle_since is not None and not variant.watched and variant.jobs
+            ]
+        if not idle:
+            return set()
+        _, relay, longest = min(idle, key=lambda found: found[0])
+        reason = "another viewer needs its place"
+        if longest is None:
+            jobs, ending = relay.jobs, self.stop(relay, reason)
+            del self.running[relay.channel.id]  # at once: nobody is to join it any more
+        else:
+            jobs, ending = longest.jobs, relay.drop(longest, reason)
+            del relay.variants[longest.profile.name]
+        await asyncio.shield(self._to_its_end(ending, "end an unwatched job"))  # also where who asked has left
+        return jobs
+
+    def _to_its_end(self, ending: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(ending, name=name)
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+        return task
 
     def _is_done(self, variant: Variant, now: float) -> bool:
         if variant.watched or variant.idle_since is None:

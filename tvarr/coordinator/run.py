@@ -38,6 +38,10 @@ class Run:
         self._daemons = daemons
 
     @property
+    def holds_place(self) -> bool:
+        return self.placement is not None and self.state != "ended"
+
+    @property
     def waiting(self) -> Waiting | None:
         """What it waits for in the queue; None where it does not."""
         return self._daemons.waiting(self.id)

@@ -150,6 +150,12 @@ class Variant:
     def watched(self) -> bool:
         return any(output.viewers for output in self._outputs.values())
 
+    @property
+    def jobs(self) -> set[str]:
+        """Those that hold a place now."""
+        runs = (self.keeper.run, self.keeper.successor)
+        return {run.id for run in runs if run is not None and run.holds_place}
+
     def end_unwatched(self, now: float, after_s: float) -> None:
         """Ends outputs that nobody has watched for so long: each one that is there is muxed."""
         for kind, output in list(self._outputs.items()):
