@@ -145,7 +145,7 @@ def test_gpu_max_sessions(text: str, value: object) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("127.0.0.1:7000", ("127.0.0.1", 7000)), ("[::1]:0", ("[::1]", 0)), (":7000", ("0.0.0.0", 7000))],
+    [("127.0.0.1:7000", ("127.0.0.1", 7000)), ("[::1]:0", ("::1", 0)), (":7000", ("0.0.0.0", 7000))],
 )
 def test_listen(text: str, value: object) -> None:
     assert ffmpegd(TVARR_LISTEN=text).listen == value

@@ -208,7 +208,7 @@ def _listen(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[\w.-]*", host):
         raise ValueError
-    return host or "0.0.0.0", _whole(0, 65535)(port)
+    return host.strip("[]") or "0.0.0.0", _whole(0, 65535)(port)
 
 
 def _host(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a coordinator listens on."""
+"""What the roles listen on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import cluster
+from tests.harness import TOKEN, Cluster, cluster, eventually
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
@@ -17,3 +17,15 @@ def test_every_address_of_both_families_answers_where_the_host_says_so(tmp_path:
         for host in ("127.0.0.1", "[::1]"):
             with urllib.request.urlopen(f"http://{host}:{running.http_port}/livez", timeout=10) as answer:
                 assert answer.status == 200
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_a_daemon_listens_on_an_address_of_ipv6(tmp_path: Path) -> None:
+    made = Cluster(tmp_path)
+    flags = ("--work-dir", str(tmp_path), "--listen", "[::1]:0", "--metrics-listen", "[::1]:0")
+    try:
+        role = made.run("listening", "ffmpegd", *flags, TVARR_AUTH_TOKEN=TOKEN)
+        eventually(lambda: role.process.poll() is not None or "serving clients on port" in role.text(), "it listens")
+        assert role.process.poll() is None, role.text()
+    finally:
+        made.stop()
