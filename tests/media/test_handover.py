@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from tvarr.media.handover import MAX_HOLD_TICKS, Handover, Phase
+from tvarr.media.handover import MAX_HELD_BYTES, MAX_HOLD_TICKS, Handover, Phase
 from tvarr.media.model import Kind, Sample
 from tvarr.media.splice import Splice
 
@@ -131,6 +131,53 @@ def test_one_that_never_meets_is_given_up_and_nothing_is_lost() -> None:
     assert pair.got == old
 
 
+def test_one_that_was_close_once_is_waited_for_once() -> None:
+    old = [s for s in encode(0, 200) if s.track == 1]
+    pair = Pair({1: Kind.VIDEO}, before=old[:60])
+    pair.new(Sample(1, PICTURE * 50, PICTURE * 50, b"new", keyframe=True))
+    waits = []
+    for sample in old[60:]:
+        before = len(pair.got)
+        pair.old(sample)
+        if len(pair.got) == before:
+            waits.append(sample.pts_ticks // PICTURE)
+    assert waits == list(range(100, 100 + MAX_HOLD_TICKS // PICTURE + 1))
+    assert pair.handover.phase is Phase.RUNNING
+    assert pair.got == old
+
+
+def test_nobody_waits_before_the_keyframe_where_the_successor_stands() -> None:
+    old = [s._replace(keyframe=s.pts_ticks // PICTURE in (0, 50, 75, 100)) for s in encode(0, 120) if s.track == 1]
+    pair = Pair({1: Kind.VIDEO}, before=old[:55])
+    for at in (50, 100):  # a little late, then in time
+        pair.new(Sample(1, PICTURE * at, PICTURE * at, b"new", keyframe=True))
+    for sample in old[55:100]:
+        pair.old(sample)
+    assert pair.got == old[:100]
+    pair.old(old[100])
+    assert pair.handover.phase is Phase.SWITCHED
+    assert_whole(pair.got)
+
+
+def test_groups_that_lie_elsewhere_are_no_place_to_change() -> None:
+    """The old job's pictures around the successor's keyframe are P B B: it is left at its own next keyframe."""
+    old = [s for s in encode(25, 175, b_frames=2) if s.track == 1]
+    old = [s._replace(dts_ticks=s.dts_ticks + PICTURE, keyframe=s.pts_ticks // PICTURE in (25, 150)) for s in old]
+    new = [s for s in encode(0, 200, origin=b"new") if s.track == 1]
+    started = next(at for at, s in enumerate(old) if s.pts_ticks > 80 * PICTURE)
+    pair = Pair({1: Kind.VIDEO}, before=old[:started])
+    todo = new[100:]
+    for sample in old[started:]:
+        pair.old(sample)
+        while todo and todo[0].pts_ticks <= sample.dts_ticks + 20 * PICTURE:
+            pair.new(todo.pop(0))
+    pair.end()
+    assert pair.handover.phase is Phase.SWITCHED
+    assert_whole(pair.got)
+    assert pair.splice.missing == 0
+    assert next(s.pts_ticks // PICTURE for s in pair.pictures() if s.data == b"new") == 150
+
+
 def test_giving_up_lets_go_of_what_was_held_back() -> None:
     old = [s for s in encode(0, 120) if s.track == 1]
     pair = Pair({1: Kind.VIDEO}, before=old[:40])
@@ -158,3 +205,15 @@ def test_sound_alone_changes_as_soon_as_the_successor_has_what_comes_next() -> N
     assert all(b.pts_ticks - a.pts_ticks == AAC for a, b in pairwise(pair.got))
     assert [s.data for s in pair.got] == [b"old"] * 60 + [b"new"] * (len(pair.got) - 60)
     assert pair.got[-1].pts_ticks == new[-1].pts_ticks
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_of_a_successor_only_so_much_is_kept_and_no_sound_that_viewers_have(heard: bool) -> None:
+    pair = Pair()
+    sound = [s for s in encode(0, 20) if s.track == 2]
+    for at, sample in enumerate(sound):
+        if heard and at:
+            pair.old(sound[at - 1])
+        pair.new(sample._replace(data=bytes(MAX_HELD_BYTES // 4)))
+    assert pair.handover.phase is (Phase.RUNNING if heard else Phase.FAILED)
+    assert pair.got == (sound[:-1] if heard else [])

@@ -59,6 +59,16 @@ def test_other_tracks_set_samples_free() -> None:
     assert merger.set_tracks([]) == [at(COPIED, 500)]
 
 
+def test_a_new_transcoded_track_counts_from_where_the_hindmost_is() -> None:
+    merger = Interleaver(pacing=[VIDEO, AUDIO])
+    merger.push(at(VIDEO, 100))
+    merger.push(at(AUDIO, 10))
+    assert merger.set_tracks([VIDEO, AUDIO, OTHER]) == []
+    merger.push(at(AUDIO, 100))
+    assert merger.push(at(COPIED, 50)) == []
+    assert merger.push(at(OTHER, 60)) == [at(COPIED, 50), at(OTHER, 60)]
+
+
 def test_the_cap_lets_the_oldest_go_first_and_counts_them() -> None:
     merger = Interleaver(pacing=[VIDEO], max_bytes=2 * (100 + ITEM_OVERHEAD_BYTES))
     assert merger.push(at(COPIED, 1, 100)) == []

@@ -149,6 +149,15 @@ def test_chunks_are_joined_at_a_random_access_point() -> None:
     assert ring.read(ring.join_seq()) == ([Chunk(b"d", True), Chunk(b"e")], 5)
 
 
+def test_how_far_behind_a_reader_of_chunks_is() -> None:
+    ring = ChunkRing(3 * (10 + ITEM_OVERHEAD_BYTES))
+    assert (ring.bytes_since(0), ring.ticks_since(0)) == (0, 0)
+    for n in range(5):
+        ring.append(Chunk(bytes(6 + n), dts_ticks=100 * n * n))
+    assert [ring.bytes_since(seq) for seq in range(6)] == [27, 27, 27, 19, 10, 0]
+    assert [ring.ticks_since(seq) for seq in range(6)] == [1200, 1200, 1200, 700, 0, 0]
+
+
 def test_chunks_are_evicted() -> None:
     ring = ChunkRing(3 * (100 + ITEM_OVERHEAD_BYTES))
     ring.append(Chunk(bytes(100), True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,6 +101,14 @@ def test_the_next_job_repeats_nothing_and_goes_on_with_a_keyframe() -> None:
     assert (splice.missing, splice.repeated) == (0, 3)
 
 
+def test_a_hole_in_the_source_is_no_picture_that_is_missing() -> None:
+    splice = Splice()
+    taken(splice, [video(0, keyframe=True), video(3600)])
+    splice.restart()
+    taken(splice, [video(18000, keyframe=True)])
+    assert splice.missing == 0
+
+
 def test_pictures_before_the_keyframe_are_counted_as_missing() -> None:
     splice = Splice()
     taken(splice, [video(0, keyframe=True)])
@@ -116,18 +125,29 @@ def test_decode_times_never_step_back() -> None:
     assert [s.dts_ticks for s in out] == [3501, 3502, 14400]
 
 
-def test_sound_goes_on_where_it_stopped() -> None:
+@pytest.mark.parametrize("frame", [AAC, 2160, 2880, 360], ids=["AAC", "MP2", "AC-3", "Opus of 4 ms"])
+def test_sound_goes_on_where_it_stopped(frame: int) -> None:
     splice = Splice()
-    taken(splice, [audio(0), audio(AAC)])
+    taken(splice, [audio(0), audio(frame)])
     splice.restart()
-    late = 700  # less than half a frame
-    out = taken(splice, [audio(late), audio(AAC + late), audio(2 * AAC + late), audio(3 * AAC + late)])
-    assert [s.pts_ticks for s in out] == [2 * AAC, 3 * AAC]
-    assert splice.resume_ticks({2: Kind.AUDIO}) == 3 * AAC + 1
+    late = frame // 3  # less than half a frame
+    out = taken(splice, [audio(n * frame + late) for n in range(4)])
+    assert [s.pts_ticks for s in out] == [2 * frame, 3 * frame]
+    assert splice.resume_ticks({2: Kind.AUDIO}) == 3 * frame + 1
 
 
 def test_a_hole_in_the_sound_stays_a_hole() -> None:
     splice = Splice()
     taken(splice, [audio(0), audio(AAC)])
+    splice.restart()
+    assert [s.pts_ticks for s in taken(splice, [audio(90_000)])] == [90_000]
+
+
+def test_sound_behind_a_hole_is_where_its_own_job_has_it() -> None:
+    """Not moved by as much as that of the job before was."""
+    splice = Splice()
+    taken(splice, [audio(0), audio(AAC)])
+    splice.restart()
+    assert [s.pts_ticks for s in taken(splice, [audio(2 * AAC + 700)])] == [2 * AAC]
     splice.restart()
     assert [s.pts_ticks for s in taken(splice, [audio(90_000)])] == [90_000]
