@@ -341,6 +341,13 @@ def test_a_learned_limit_is_doubted_after_a_time_one_session_at_a_time() -> None
     assert pool_of(ledger)[0] == 4
 
 
+def test_a_job_that_waits_tries_the_session_that_is_doubted() -> None:
+    ledger = Ledger(settings=Settings(relearn_after_s=100, queue_timeout_s=1000), unhealthy_after_s=1e6)
+    play(ledger, host("a", gpu_host(8)), *wanted("1"), JobWanted("2", need(policy="queue")), SessionRefused("2"))
+    assert ledger.position("2") == 1
+    assert starts(play(ledger, TimePassed(), now=100)) == [("2", "a")]
+
+
 def test_another_driver_forgets_what_was_learned() -> None:
     ledger = Ledger()
     play(ledger, host("a", gpu_host(8)), JobWanted("1", need()), SessionRefused("1"))

@@ -221,6 +221,18 @@ def test_a_looped_file_of_unequal_tracks_keeps_them_together() -> None:
     assert [b.dts_ticks - a.dts_ticks for a, b in zip(first, second, strict=True)] == [4 * SECOND] * len(lap)
 
 
+def test_a_looped_file_in_which_a_track_is_silent_for_long_is_joined_to_the_tick() -> None:
+    lap = [s for s in programme(0, 11) if s.dts_ticks < 10 * SECOND or s.track == AUDIO]
+    lap = [s for s in lap if s.track == VIDEO or not 2 * SECOND < s.dts_ticks < 9 * SECOND]
+    line = timeline()
+    first = mapped(line, lap)
+    line.restart()
+    second = mapped(line, lap)
+    assert first == lap
+    shifts = {b.dts_ticks - a.dts_ticks for a, b in zip(first, second, strict=True)}
+    assert shifts == {max(dts_of(lap, AUDIO)) + FRAME}
+
+
 @pytest.mark.parametrize("again", [0, 500 * SECOND, 2**32])
 def test_a_reconnected_source_goes_on_behind_what_was(again: int) -> None:
     line = timeline()
