@@ -410,6 +410,7 @@ def test_who_waits_for_a_daemon_that_does_not_come_back_is_refused_after_a_grace
     play(ledger, host("a", gpu_host(1)), *wanted("1", "2", "3", policy="queue"))
     assert [type(i) for i in play(ledger, DaemonDetached("a", "1", "bye"), now=1)] == [Lost]
     assert play(ledger, TimePassed(), now=5.9) == []
+    assert ledger.deadline() == pytest.approx(6)
     refused = play(ledger, TimePassed(), now=6)
     assert [(type(i), i.job_id) for i in refused] == [(Refuse, "2"), (Refuse, "3")]  # type: ignore[union-attr]
     assert isinstance(refused[0], Refuse)
@@ -501,6 +502,16 @@ def test_a_sick_daemon_is_set_aside_for_a_growing_time() -> None:
     play(ledger, JobEnded("6"), now=110)
     fail(ledger, "7", "8", now=111)
     assert ledger.daemons["sick"].aside_until is None, "a success forgives"
+
+
+def test_a_job_that_hardly_ran_forgives_nothing() -> None:
+    ledger = Ledger(settings=Settings(aside_failures=3, healthy_after_s=10))
+    play(ledger, host("sick", gpu_host(8)))
+    fail(ledger, "1", "2", now=5)
+    play(ledger, *wanted("3"), now=6)
+    play(ledger, JobEnded("3"), now=15.9)
+    fail(ledger, "4", now=16)
+    assert ledger.daemons["sick"].aside_until is not None
 
 
 def test_a_daemon_that_is_set_aside_has_the_jobs_that_nobody_else_can_do() -> None:
