@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.media.test_fmp4_mux import AUDIO, frame
 from tvarr.coordinator import outputs
-from tvarr.coordinator.outputs import SILENCE_PACKETS, TsOutput, Viewer
+from tvarr.coordinator.outputs import SILENCE_PACKETS, Mp4Output, TsOutput, Viewer
 from tvarr.coordinator.signals import Signal
 from tvarr.errors import SourceError
 from tvarr.media.model import Codec, Event, Sample, Track, Tracks
@@ -242,3 +243,63 @@ async def test_who_keeps_up_gets_null_packets_at_once_as_well(output: TsOutput, 
     assert len(got) == 1
     output.leave(viewer)
     task.cancel()
+
+
+# ------------------------------------------------------------------------------------------------- fragmented MP4
+
+
+MORE = Track(2, AUDIO.codec)
+"""Fragments of sound are half a second long."""
+
+
+def boxes(data: bytes) -> list[str]:
+    """The types of a file's boxes, of fragments the first one alone."""
+    kinds = []
+    while data:
+        size = int.from_bytes(data[:4])
+        kinds.append(data[4:8].decode())
+        data = data[size:]
+    return [kind for kind in kinds if kind not in ("ftyp", "mdat")]
+
+
+def seconds_of_sound(start: int, end: int, *tracks: Track) -> list[Event]:
+    return [frame(ticks)._replace(track=t.id) for ticks in range(start * 90_000, end * 90_000, 2090) for t in tracks]
+
+
+async def all_of(viewer: Viewer) -> bytes:
+    got = b""
+    while data := await within(viewer.read()):
+        got += data
+    return got
+
+
+@pytest.mark.parametrize("read_bytes", [1, 3000, 1 << 20], ids=["fragment by fragment", "a few", "all"])
+async def test_an_initialization_segment_comes_first_and_where_it_changes(
+    read_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "READ_BYTES", read_bytes)
+    output = Mp4Output(Signal())
+    quick, slow = join(output), join(output)
+    output.push([Tracks((AUDIO,)), *seconds_of_sound(0, 2, AUDIO)])
+    got = await within(quick.read())
+    output.push([Tracks((AUDIO, MORE)), *seconds_of_sound(2, 4, AUDIO, MORE)])
+    output.end()
+    late = join(output)
+    everything = await all_of(slow)
+    assert got + await all_of(quick) == everything
+    assert boxes(everything) == ["moov", *["moof"] * 4, "moov", *["moof"] * 4]
+    assert everything.count(b"trak") == 1 + 2
+    assert boxes(await all_of(late)) == ["moov", "moof"]
+
+
+async def test_who_is_behind_gets_the_initialization_segment_that_was_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the fragments that it came with are evicted already."""
+    monkeypatch.setattr(outputs, "OUTPUT_RING_BYTES", 10_000)
+    output = Mp4Output(Signal())
+    output.push([Tracks((AUDIO,)), *seconds_of_sound(0, 60, AUDIO)])
+    behind = join(output)
+    output.push([Tracks((AUDIO, MORE)), *seconds_of_sound(60, 61, AUDIO, MORE)])
+    output.end()
+    got = await all_of(behind)
+    assert boxes(got)[:4] == ["moov", "moof", "moof", "moov"]
+    assert len(output.chunks) < 10
