@@ -98,6 +98,16 @@ async def test_guessing_gets_slower_and_others_are_not_held_up(monkeypatch: pyte
     assert await known.password_is("swordfish", "bad")
 
 
+async def test_who_logs_in_after_wrong_passwords_begins_anew() -> None:
+    settings = Memory()
+    await Auth.open(settings, password="swordfish")
+    known = await Auth.open(settings)
+    for given in (*["guess"] * (auth.FREE_FAILURES - 1), "swordfish", *["guess"] * auth.FREE_FAILURES):
+        assert await known.password_is(given, "a") is (given == "swordfish")
+    with pytest.raises(TooManyFailures):
+        await known.password_is("swordfish", "a")
+
+
 async def test_guesses_at_the_same_time_count_too() -> None:
     known = await Auth.open(Memory(), password="swordfish")
     results = await asyncio.gather(*(known.password_is("guess", "bad") for _ in range(40)), return_exceptions=True)
@@ -107,7 +117,9 @@ async def test_guesses_at_the_same_time_count_too() -> None:
 
 
 async def test_a_very_long_password_is_wrong() -> None:
-    known = await Auth.open(Memory(), password="x" * 1024)
+    settings = Memory()
+    await Auth.open(settings, password="x" * 1024)
+    known = await Auth.open(settings)
     assert await known.password_is("x" * 1024, "a")
     assert not await known.password_is("x" * 1025, "a")
     with pytest.raises(ConfigError, match="--admin-password takes at most 1024"):
