@@ -46,12 +46,12 @@ def test_at_full_speed_only_what_lies_ready_counts() -> None:
     assert pace.slow_at(100.0, 90 * TICKS) is None
 
 
-def run(pace: Pace, speed: float, seconds: int, source_speed: float = 1.0) -> float | None:
-    """What is said in the end of a job at this speed that is looked at each second."""
+def run(pace: Pace, speed: float, seconds: int, source_speed: float = 1.0, well_s: int = 0) -> float | None:
+    """What is said in the end of a job at this speed that is looked at each second, and kept up for `well_s`."""
     said = None
-    for now in range(1, seconds + 1):
+    for now in range(1, well_s + seconds + 1):
         newest = round(now * source_speed * TICKS)
-        pace.output_came(now, round(now * speed * TICKS), newest)
+        pace.output_came(now, round((min(now, well_s) + max(0, now - well_s) * speed) * TICKS), newest)
         said = pace.slow_at(now, newest)
     return said
 
@@ -59,6 +59,7 @@ def run(pace: Pace, speed: float, seconds: int, source_speed: float = 1.0) -> fl
 def test_a_job_that_falls_behind_for_ten_seconds_is_slow() -> None:
     assert run(live(), 0.8, 12) == pytest.approx(0.8, abs=0.01)
     assert run(live(), 0.8, int(SLOW_S)) is None
+    assert run(live(), 0.8, 12, well_s=300) == pytest.approx(0.8, abs=0.01)
     assert run(live(), 0.95, 60) is None
     assert run(live(), 1.0, 60) is None
 
@@ -68,6 +69,7 @@ def test_a_source_that_is_slow_itself_makes_no_slow_job() -> None:
 
 
 def test_the_lag_is_that_of_the_latest_output() -> None:
-    pace = live()
-    pace.output_came(2.0, TICKS, 2 * TICKS)
-    assert pace.lag_ticks == TICKS
+    pace = Pace(full_speed=False, now=0.0, newest_ticks=5 * TICKS, start_ticks=3 * TICKS)
+    assert pace.lag_ticks == 2 * TICKS  # of what it starts with
+    pace.output_came(2.0, 3 * TICKS, 6 * TICKS)
+    assert pace.lag_ticks == 3 * TICKS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tvarr.coordinator.models import AUDIO_CHANNEL_LIMITS, BUILTIN_PROFILES, Profile
-from tvarr.coordinator.profiles import carried, default_kbps, plan
+from tvarr.coordinator.profiles import carried, default_kbps, must_carry, plan
 from tvarr.errors import CannotCarry
 from tvarr.ffmpeg.families import AUDIO
 from tvarr.media.model import Codec, Kind, Track, Tracks
@@ -230,6 +231,21 @@ def test_a_container_without_the_picture_or_the_sound_is_refused() -> None:
     with pytest.raises(CannotCarry, match="MP4 has no mapping for aac_latm"):
         carried(latm, "mp4")
     assert [track.id for track in carried(Tracks((*latm.tracks, AC3)), "mp4").tracks] == [256, 258]
+
+
+@pytest.mark.parametrize(
+    ("name", "container", "words"),
+    [
+        ("passthrough", "ts", None),
+        ("h264", "ts", None),
+        ("h264", "mp4", None),
+        ("av1", "mp4", None),
+        ("av1", "ts", "MPEG-TS has no mapping for av1; ask for another profile, or for .mp4, HLS with container=fmp4"),
+    ],
+)
+def test_a_profile_that_a_container_can_not_hold_is_refused(name: str, container: str, words: str | None) -> None:
+    with contextlib.nullcontext() if words is None else pytest.raises(CannotCarry, match=words):
+        must_carry(BUILTIN_PROFILES[name], container)
 
 
 def test_profiles_allow_the_channels_that_daemons_make() -> None:

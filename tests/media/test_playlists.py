@@ -126,6 +126,14 @@ def cmaf() -> Window:
     return window
 
 
+def test_a_period_begins_with_its_earliest_part() -> None:
+    """Sound may begin before the first picture."""
+    window, one = Window(100), cut(10, 2)
+    parts = {"video": 0, "audio1": -4000, "audio2": 900}
+    window.add(one, {name: Part(b"", one.start_ticks + ticks, 2 * SECOND) for name, ticks in parts.items()}, False)
+    assert window.periods == {0: one.start_ticks - 4000}
+
+
 def test_which_part_is_made_now() -> None:
     window = cmaf()
     assert [number for number in range(100, 106) if window.is_next("video", number=number)] == [103]
@@ -240,6 +248,7 @@ def test_a_manifest() -> None:
     assert shown.attrib["codecs"] == "avc1.640028"
     assert shown.attrib["frameRate"] == "30000/1001"
     assert shown.attrib["bandwidth"] == "1600000"
+    assert (shown.attrib["width"], shown.attrib["height"]) == ("1920", "1080")
     later = second.find("AdaptationSet/Representation/SegmentTemplate", NAMES)
     assert later is not None
     assert later.attrib["presentationTimeOffset"] == str(4 * SECOND)
