@@ -254,7 +254,7 @@ def test_every_family_has_a_command(name: str, full_speed: bool) -> None:
     for decoder in decoders(spec, encoder(name)):
         argv = build("ffmpeg", spec, START, encoder=encoder(name), gpu=GPU, decoder=decoder)
         assert after("-c:v", argv) == name
-        assert not any("{" in argument for argument in argv)
+        assert not any(argument == "" or "{" in argument for argument in argv)
         assert ("-hwaccel" in argv) == (decoder != SOFTWARE_DECODER)
         if HARDWARE[name] in {Family.VAAPI, Family.QSV}:
             assert "vaapi=va:/dev/dri/renderD129" in argv
@@ -293,23 +293,24 @@ def test_every_preset_of_a_profile_means_something(row: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "chosen", "code"),
+    ("spec", "chosen", "code", "elsewhere"),
     [
-        (job(Target(VIDEO, Codec.H264), Target(replace(VIDEO, id=8), Codec.H264)), X264, ErrorCode.BAD_REQUEST),
-        (job(Target(VIDEO, Codec.AAC)), X264, ErrorCode.BAD_REQUEST),
-        (job(Target(Track(1, Codec.DVB_SUBTITLE), Codec.DVB_SUBTITLE)), None, ErrorCode.BAD_REQUEST),
-        (job(Target(VIDEO, Codec.MPEG1VIDEO)), X264, ErrorCode.UNSUPPORTED),
-        (job(Target(replace(VIDEO, codec=Codec.AV1), Codec.H264), MP2_TO_AAC), X264, ErrorCode.UNSUPPORTED),
-        (job(Target(AUDIO_TRACK, Codec.AAC_LATM)), None, ErrorCode.UNSUPPORTED),
-        (job(), None, ErrorCode.UNSUPPORTED),
-        (job(), Encoder("libkvazaar", Codec.H264, Family.SOFTWARE), ErrorCode.UNSUPPORTED),
-        (job(), Encoder("libx265", Codec.HEVC, Family.SOFTWARE), ErrorCode.BAD_REQUEST),
+        (job(Target(VIDEO, Codec.H264), Target(replace(VIDEO, id=8), Codec.H264)), X264, ErrorCode.BAD_REQUEST, False),
+        (job(Target(VIDEO, Codec.AAC)), X264, ErrorCode.BAD_REQUEST, False),
+        (job(Target(Track(1, Codec.DVB_SUBTITLE), Codec.DVB_SUBTITLE)), None, ErrorCode.BAD_REQUEST, False),
+        (job(Target(VIDEO, Codec.MPEG1VIDEO)), X264, ErrorCode.UNSUPPORTED, False),
+        (job(Target(replace(VIDEO, codec=Codec.AV1), Codec.H264), MP2_TO_AAC), X264, ErrorCode.UNSUPPORTED, False),
+        (job(Target(AUDIO_TRACK, Codec.AAC_LATM)), None, ErrorCode.UNSUPPORTED, False),
+        (job(), None, ErrorCode.UNSUPPORTED, True),
+        (job(), Encoder("libkvazaar", Codec.H264, Family.SOFTWARE), ErrorCode.UNSUPPORTED, True),
+        (job(), Encoder("libx265", Codec.HEVC, Family.SOFTWARE), ErrorCode.BAD_REQUEST, False),
     ],
 )
-def test_what_can_not_be_done_is_said(spec: JobSpec, chosen: Encoder | None, code: ErrorCode) -> None:
+def test_what_can_not_be_done_is_said(spec: JobSpec, chosen: Encoder | None, code: ErrorCode, elsewhere: bool) -> None:
     with pytest.raises(JobError) as raised:
         check(spec, chosen)
     assert raised.value.code is code
+    assert raised.value.retry_elsewhere is elsewhere
 
 
 @pytest.mark.parametrize("codec", AUDIO)
@@ -320,8 +321,7 @@ def test_sound_gets_a_rate_and_channels_that_its_encoder_takes(codec: Codec, rat
     flags = AUDIO[codec]
     assert int(after("-ar:a:0", argv)) in flags.rates
     assert 1 <= int(after("-ac:a:0", argv)) <= flags.max_channels
-    if flags.bitrates:
-        assert int(after("-b:a:0", argv).removesuffix("k")) in flags.bitrates
+    assert after("-b:a:0", argv) == ("160k" if codec is Codec.MP2 else "150k")  # the nearest that there is
 
 
 @functools.cache

@@ -76,7 +76,7 @@ def test_the_first_specific_line_wins(line: str, code: ErrorCode, elsewhere: boo
         (["[enc:libx264 @ 0x1] Could not open encoder before EOF"], 1, ErrorCode.BAD_INPUT, "could be decoded"),
         ([TAIL[0]], 1, ErrorCode.FFMPEG_EXITED, "encoder can't be opened"),
         (["[h264 @ 0x1] no frame!"], -11, ErrorCode.FFMPEG_EXITED, "SIGSEGV"),
-        ([], -9, ErrorCode.FFMPEG_EXITED, "out of memory"),
+        ([], -9, ErrorCode.FFMPEG_EXITED, "killed (SIGKILL): perhaps the host is out of memory"),
         ([], -35, ErrorCode.FFMPEG_EXITED, "signal 35"),
         (["something new"], 69, ErrorCode.FFMPEG_EXITED, "exit code 69: something new"),
         ([], 69, ErrorCode.FFMPEG_EXITED, "without a word"),
