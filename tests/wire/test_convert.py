@@ -228,6 +228,12 @@ def test_what_a_client_leaves_open_gets_the_defaults() -> None:
     assert (spec.hw_accel, spec.batch_age_s, spec.targets[0].gop_s) == ("auto", 0.040, 2.0)
 
 
+def test_a_track_that_is_copied_survives() -> None:
+    copied = Target(Track(256, Codec.H264), Codec.H264, copy=True)
+    spec = JobSpec("j1", (copied, Target(Track(1, Codec.MP2), Codec.AAC)))
+    assert convert.start_from_wire(convert.start_to_wire(spec)) == spec
+
+
 def target(**values: Any) -> list[m.Target]:
     return [m.Target(track_id=256, codec="hevc", **values)]
 
