@@ -183,6 +183,13 @@ def test_tracks_share_a_fragment() -> None:
     assert audio.payloads == [adts()[7:]] * 3
 
 
+def test_a_track_without_number_gets_one_of_its_own() -> None:
+    """0 is none (14496-12, 8.3.2.3)."""
+    samples = [picture(0, key=True)._replace(track=0), frame(0)._replace(track=1)]
+    found = runs(muxer(replace(VIDEO, id=0), replace(AUDIO, id=1)).fragment(1, samples))
+    assert [run.track for run in found] == [2, 1]
+
+
 def test_nothing_to_write_is_nothing() -> None:
     assert muxer(VIDEO).fragment(1, []) == b""
     assert muxer(VIDEO).fragment(1, [frame(0)]) == b""
