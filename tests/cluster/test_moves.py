@@ -306,6 +306,9 @@ def test_a_slow_job_does_not_leave_hardware_for_software() -> None:
     assert "less of the job in hardware" in refusal(play(ledger, successor("1", MoveKind.SLOW)))["b"]
     half = attached("half", capabilities(sessions=3, hwaccels=()))
     assert "less of the job in hardware" in refusal(play(ledger, half, successor("1", MoveKind.SLOW)))["half"]
+    encoded = Ledger()
+    play(encoded, half, *running("1"), attached("b", SOFTWARE), now=0)
+    assert "less of the job in hardware" in refusal(play(encoded, successor("1", MoveKind.SLOW)))["b"]
 
 
 # ------------------------------------------------------------------------------------------------ whatever happens

@@ -126,6 +126,13 @@ def test_choice(daemons: list[DaemonAttached], wanted: Need, chosen: tuple[str, 
             id="no such family",
         ),
         pytest.param(
+            [plain("a", nvenc(usable=False, reason="the driver is too old"), X264)],
+            need(hw_accel="nvenc"),
+            RefusalKind.UNSUPPORTED,
+            ["h264_nvenc: the driver is too old); the job wants hardware"],
+            id="a family that failed its trial",
+        ),
+        pytest.param(
             [attached("a", Capabilities(encoders=(X264, AAC), decoders=frozenset({"h264"})))],
             need(audio=True),
             RefusalKind.UNSUPPORTED,
