@@ -426,8 +426,11 @@ def test_packets_of_noise_are_survived(noise: bytes, chunk: int) -> None:
 def test_events_can_be_told_apart_by_track() -> None:
     """No sample comes before the Tracks that it belongs to."""
     known: set[int] = set()
+    seen: set[int] = set()
     for event in demuxed(b"".join(channel(Writer())) + multiplex((1, 2, 3))):
         if isinstance(event, Tracks):
             known = {t.id for t in event.tracks}
         else:
             assert event.track in known
+            seen.add(event.track)
+    assert seen >= {VIDEO, AUDIO}
