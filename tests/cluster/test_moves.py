@@ -172,6 +172,18 @@ def test_what_finds_no_place_stays_until_there_is_one() -> None:
     assert moves(play(ledger, attached("d", gpu(1)), now=5)) == [("2", MoveKind.DRAIN)]
 
 
+def test_what_found_no_place_is_looked_at_again_though_nothing_became_free() -> None:
+    ledger = Ledger(settings=Settings(move_pause_s=20, backoff_s=5))
+    play(ledger, attached("b", SOFTWARE), JobWanted("0", need(), work="w"))
+    play(ledger, JobFailed("0", ErrorCode.FFMPEG_EXITED, "it broke"), attached("a", SOFTWARE))
+    play(ledger, JobWanted("1", need(), work="w"), JobAcked("1"))
+    assert where(ledger) == {"1": "a"}
+    assert moves(play(ledger, DRAIN, now=1)) == [], "b failed this job a moment ago"
+    assert moves(play(ledger, TimePassed(), now=20.9)) == []
+    assert ledger.deadline() == pytest.approx(21)
+    assert moves(play(ledger, TimePassed(), now=21)) == [("1", MoveKind.DRAIN)]
+
+
 def test_a_successor_that_fails_gives_the_next_its_turn_and_rests() -> None:
     ledger = Ledger(settings=Settings(move_pause_s=25))
     play(ledger, attached("a", SOFTWARE), *running("1", "2", "3"), attached("b", SOFTWARE), DRAIN)
