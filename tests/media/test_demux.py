@@ -273,6 +273,7 @@ def test_a_pat_that_goes_away_ends_nothing_and_a_new_program_is_followed() -> No
     demuxer.feed(b"".join(channel(writer, 12)))
     empty = writer.section(psi.PAT_PID, psi.build_pat(psi.Pat(1, 1, {})))
     assert len(samples(demuxer.feed(empty + b"".join(channel(writer, 12, tables_each=50)[2:])))) > 30
+    assert demuxer.programs == (1,)
     other = replace_pids(channel(Writer(), 14), {VIDEO: 0x200, AUDIO: 0x201})
     tables = writer.tables(psi.PmtStream(0x1B, 0x200), psi.PmtStream(0x0F, 0x201), program=7, pmt_pid=0x1010)
     events = demuxer.feed(tables + other)

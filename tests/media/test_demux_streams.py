@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
+
 from tests.media.test_demux import AUDIO, DATA, FRAME, H264, VIDEO, announcements, demuxed, samples
 from tests.media.ts_writer import AUD, MP2_FRAME, PPS, SPS, Writer, adts, bits_to_bytes, h264_slice, pes
 from tvarr.media.codecs import opus
 from tvarr.media.model import Codec, Event
 from tvarr.media.mpegts import framing, psi
+from tvarr.media.mpegts import video as mpegts_video
 from tvarr.media.mpegts.demux import Demuxer
 
 MPEG2 = psi.PmtStream(0x02, VIDEO)
@@ -99,6 +102,20 @@ def test_pictures_across_pes_packets() -> None:
     assert times(events) == [(i, i) for i in range(40)]
 
 
+def test_a_picture_without_end_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mpegts_video, "MAX_UNIT_BYTES", 5000)
+    payloads: list[tuple[bytes, int | None, int | None]] = [(b"\xaa" * 900, None, None)] * 40
+    first = AUD + SPS + PPS + h264_slice(0, idr=True)
+    events = video(H264, [(b"\xaa" * 10 + first, 0, None), *payloads, (first, FRAME, None)])
+    assert max(len(s.data) for s in samples(events)) < 5000 + 1000
+    assert len(samples(events)) >= 2
+
+
+def test_two_mpeg2_pictures_without_a_header_in_one_pes() -> None:
+    payloads = [(SEQUENCE + mpeg2(1, 0), 0, None), (mpeg2(2, 1) + mpeg2(2, 2), FRAME, None)]
+    assert [s.data for s in samples(video(MPEG2, payloads))] == [SEQUENCE + mpeg2(1, 0), mpeg2(2, 1), mpeg2(2, 2)]
+
+
 def test_pictures_without_times_before_the_first_time() -> None:
     payloads: list[tuple[bytes, int | None, int | None]] = [(SEQUENCE + mpeg2(1, 0), None, None)]
     payloads += [(mpeg2(2, i), i * FRAME if i > 3 else None, None) for i in range(1, 8)]
@@ -155,6 +172,20 @@ def test_audio_that_starts_within_a_frame() -> None:
         psi.PmtStream(0x03, AUDIO), [(MP2_FRAME[300:] + MP2_FRAME * 3, 900), (MP2_FRAME * 3, 900 + 3 * MP2_TICKS)]
     )
     assert [s.pts_ticks for s in samples(events)] == [900 + i * MP2_TICKS for i in range(6)]
+
+
+def test_audio_without_times_goes_on_at_its_own_rate() -> None:
+    events = audio(psi.PmtStream(0x0F, AUDIO), [(adts(rate_index=4) * 3, 900)] + [(adts(rate_index=4) * 3, None)] * 3)
+    assert [s.pts_ticks for s in samples(events)] == [900 + round(n * 1024 * 90_000 / 44_100) for n in range(12)]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 5])
+@pytest.mark.parametrize("garbage", [bytes(50), adts(60)[:20] + bytes(80)], ids=["noise", "what looks like a header"])
+def test_audio_behind_garbage_begins_with_its_first_frame(garbage: bytes, cut: int) -> None:
+    """Also where a PES packet ends within that frame's header."""
+    frames = adts() * 4
+    events = audio(psi.PmtStream(0x0F, AUDIO), [(garbage + frames[:cut], None), (frames[cut:], 900), (frames, 10_000)])
+    assert [s.data for s in samples(events)] == [adts()] * 8
 
 
 def test_audio_whose_rate_changes_is_announced_again() -> None:
