@@ -60,6 +60,11 @@ def test_an_unknown_driver_is_told() -> None:
     assert "lowest" in pool.detail
 
 
+def test_a_restricted_card_whose_engines_nobody_counted_draws_from_the_pool() -> None:
+    (gpu,), pools = session_pools((nvidia("GPU-a", "NVIDIA GeForce RTX 3090", restricted=True, engines=0),))
+    assert (gpu.pool, len(pools)) == ("nvidia-host", 1)
+
+
 def encoder(device: str, family: Family = Family.NVENC, *, usable: bool = True) -> Encoder:
     return Encoder("h264_x", Codec.H264, family, device, usable=usable)
 

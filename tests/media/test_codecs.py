@@ -75,6 +75,7 @@ def test_mpeg_video_headers() -> None:
         (aac.parse_adts, "fff14c8010fffc211145", AudioFrame(Codec.AAC, 135, 1024, 48000, 2)),
         (aac.parse_adts, "fff15c403e7ffcde02004c61", AudioFrame(Codec.AAC, 499, 1024, 22050, 1)),
         (aac.parse_loas, "56e0da200011881fe69ef010", AudioFrame(Codec.AAC_LATM, 221, 1024, 48000, 1)),
+        (aac.parse_loas, "56e0daa00011881fe69ef010", AudioFrame(Codec.AAC_LATM, 221, 1024, 0, 0)),  # as before
         (mpegaudio.parse, "fffda4042eb06644", AudioFrame(Codec.MP2, 576, 1152, 48000, 2)),
         (mpegaudio.parse, "fffc44c0c2155333", AudioFrame(Codec.MP2, 192, 1152, 48000, 1)),
         (mpegaudio.parse, "fffb54c4000008dc", AudioFrame(Codec.MP3, 192, 1152, 48000, 1)),
@@ -92,6 +93,16 @@ def test_audio_headers(parse: Callable[[bytes, int], AudioFrame | None], head: s
     assert parse(b"\x00" + data, 1) == frame
     assert parse(data[:2], 0) is None
     assert parse(b"\x00" + data, 0) is None
+
+
+@pytest.mark.parametrize("rate_index", [13, 14, 15])
+def test_a_rate_that_adts_reserves_is_no_header(rate_index: int) -> None:
+    assert aac.parse_adts(bytes((0xFF, 0xF1, 0x40 | rate_index << 2, 0x80, 0x10, 0xFF, 0xFC))) is None
+
+
+def test_a_rate_without_a_number_has_no_adts_header() -> None:
+    with pytest.raises(MediaError, match="2 channels at 44000 Hz"):
+        aac.adts_header(aac.Config(2, 44_000, 2))
 
 
 def test_aac_configuration_and_payload() -> None:
@@ -170,9 +181,10 @@ PARSERS: list[Callable[[bytes], object]] = [
 ]
 
 
-@given(st.binary(max_size=80), st.integers(0, len(PARSERS) - 1))
-def test_garbage_is_a_media_error_at_most(data: bytes, parser: int) -> None:
+@pytest.mark.parametrize("parse", PARSERS)
+@given(data=st.binary(max_size=80))
+def test_garbage_is_a_media_error_at_most(parse: Callable[[bytes], object], data: bytes) -> None:
     try:
-        PARSERS[parser](data)
+        parse(data)
     except MediaError as error:
         assert str(error)  # noqa: PT017 - either outcome is right
