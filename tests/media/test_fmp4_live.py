@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.media.test_fmp4_mux import AUDIO, VIDEO, frame, picture
+from tests.media.test_fmp4_mux import AUDIO, VIDEO, frame, picture, runs
 from tvarr.media.fmp4.live import Fragment, Fragmenter
 from tvarr.media.model import Sample, Tracks
 
@@ -50,12 +50,21 @@ def test_both_tracks_are_waited_for() -> None:
     assert first.keyframe
 
 
+def test_nothing_is_waited_for_where_all_tracks_are_there() -> None:
+    fragmenter = Fragmenter()
+    fragmenter.set_tracks(BOTH)
+    assert len(fragmenter.push(mixed(pictures(0, 15), sounds(0, 15 * 3600)))) == 1
+
+
 def test_a_track_that_does_not_come_is_left_out_until_it_does() -> None:
     fragments = made(BOTH, mixed(pictures(0, 150), sounds(3 * SECOND, 6 * SECOND)))
     assert [tracks_of(fragment.init) for fragment in fragments[:3]] == [1, 1, 1]
     assert tracks_of(fragments[-1].init) == 2
     assert len({fragment.init for fragment in fragments}) == 2
     assert [fragment.data.count(b"traf") for fragment in fragments[::10]] == [1, 2]
+    heard = [run for fragment in fragments for run in runs(fragment.data) if run.track == AUDIO.id]
+    assert heard[0].decode_time == 3 * 44_100, "from its first frame on"
+    assert sum(len(run.payloads) for run in heard) == len(sounds(3 * SECOND, 6 * SECOND))
 
 
 def test_pictures_are_waited_for_longer_as_they_begin_with_a_keyframe() -> None:
