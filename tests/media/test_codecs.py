@@ -95,6 +95,14 @@ def test_audio_headers(parse: Callable[[bytes, int], AudioFrame | None], head: s
     assert parse(b"\x00" + data, 0) is None
 
 
+def test_which_sets_an_h264_slice_and_a_pps_refer_to() -> None:
+    """Exp-Golomb codes: first macroblock 0, an I or P slice, PPS 3; and a PPS 5 of SPS 1."""
+    intra, inter = (bytes((0x41, *int(f"1{kind}00100".ljust(32, "1"), 2).to_bytes(4))) for kind in ("0001000", "00110"))
+    assert (h264.slice_pps_id(intra, 0), h264.is_intra_slice(intra, 0)) == (3, True)
+    assert (h264.slice_pps_id(b"\x00" + inter, 1), h264.is_intra_slice(b"\x00" + inter, 1)) == (3, False)
+    assert h264.pps_ids(bytes((0x68, int("00110010", 2)))) == (5, 1)
+
+
 @pytest.mark.parametrize("rate_index", [13, 14, 15])
 def test_a_rate_that_adts_reserves_is_no_header(rate_index: int) -> None:
     assert aac.parse_adts(bytes((0xFF, 0xF1, 0x40 | rate_index << 2, 0x80, 0x10, 0xFF, 0xFC))) is None
