@@ -524,6 +524,8 @@ def test_a_daemon_that_is_set_aside_has_the_jobs_that_nobody_else_can_do() -> No
     assert starts(play(ledger, JobWanted("3", need()), now=1)) == [("3", "other")]
     play(ledger, DaemonDetached("other", "1", "left"), now=2)
     assert starts(play(ledger, JobWanted("4", need()), now=2)) == [("4", "only")]
+    play(ledger, host("without encoders", Capabilities()), now=3)
+    assert starts(play(ledger, JobWanted("5", need()), now=3)) == [("5", "only")]
 
 
 def test_a_session_that_a_daemon_of_the_host_has_opened_and_not_acked_yet_is_not_foreign() -> None:
