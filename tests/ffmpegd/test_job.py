@@ -116,6 +116,19 @@ async def test_every_codec_of_sound_comes_without_a_gap(sources: Callable[[str],
     assert client.all_of(messages.TracksChanged)[-1].tracks[0].codec == codec.value
 
 
+async def test_sound_in_latm_beside_a_large_picture(ffmpeg: str, tmp_path: Path) -> None:
+    """ffmpeg believes LATM only after several frames; many bytes of pictures come before that."""
+    inputs = ["-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=2,noise=alls=60:allf=t"]
+    inputs += ["-f", "lavfi", "-i", "sine=f=440:r=48000:d=2"]
+    codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-b:v", "8M", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+    path = make_ts(require(ffmpeg), tmp_path / "latm.ts", *inputs, *codecs, "-mpegts_flags", "latm")
+    source = read_ts(path, START)
+    assert source.track(Kind.AUDIO).codec is Codec.AAC_LATM
+    client = await transcode(ffmpeg, spec(source, Codec.H264, Codec.AAC), source.batches())
+    assert times(client.samples_of(source.track(Kind.VIDEO))) == times(source.of(Kind.VIDEO))
+    assert steps(client.samples_of(source.track(Kind.AUDIO))) == {1920}
+
+
 async def test_lost_sound_becomes_silence(ffmpeg: str, sources: Callable[[str], Source]) -> None:
     source = sources("25")
     audio = source.of(Kind.AUDIO)

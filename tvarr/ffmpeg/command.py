@@ -163,16 +163,19 @@ def _video(spec: JobSpec) -> Target | None:
 
 
 def _input(spec: JobSpec) -> list[str]:
-    """A short analysis, as the tracks are known. Not `-fflags nobuffer`: it loses the first keyframe.
+    """A short analysis, as the tracks are known. Not `-fflags nobuffer`: it loses the first keyframe. Of LATM ffmpeg
+    believes only several frames, and refuses the track without them: it may look for so long, and ends sooner.
 
     `strict` makes the H.264 decoder hold back as many pictures as the level allows where the stream does not say how
     many it reorders. It guesses otherwise, from pictures that a short analysis does not reach, and a wrong guess gives
     pictures in the wrong order (French DVB-T, tried).
     """
     video = _video(spec)
-    analysis = ["-probesize", "50000", "-analyzeduration", "100000", "-fpsprobesize", "0"]
+    codecs = {target.track.codec for target in spec.targets}
+    size, duration_us = (5_000_000, 2_000_000) if Codec.AAC_LATM in codecs else (50_000, 100_000)
+    analysis = ["-probesize", str(size), "-analyzeduration", str(duration_us), "-fpsprobesize", "0"]
     # Broken pictures are no reason to end with an error.
-    pipe = pipe_for(target.track.codec for target in spec.targets)
+    pipe = pipe_for(codecs)
     arguments = [*analysis, "-max_error_rate", "1", "-copyts", "-f", pipe.value, "-i", "pipe:0"]
     if video:
         arguments = ["-strict:v", "strict", *arguments]
