@@ -24,6 +24,7 @@ CHANGES: dict[str, list[dict[str, Any]]] = {
     "codec": [PLAIN, {"codec": ("libx265", "-x265-params", "log-level=error")}, PLAIN],
     "fields": [PLAIN, {"fps": 50, "codec": ("libx264", *WOVEN)}],
     "sound": [PLAIN, {"sound": ("mp2", "-ac", "1", "-ar", "44100")}, PLAIN],
+    "numbers": [PLAIN, {"pids": (0x200, 0x201)}, {"pids": (0x101, 0x100)}],
 }
 
 
@@ -35,6 +36,7 @@ def part(path: Path, place: int, **settings: Any) -> bytes:
     command += ["-f", "lavfi", "-i", f"sine=r=48000:d={SECONDS}"]
     command += ["-c:v", *settings.get("codec", ("libx264",)), "-preset", "ultrafast", "-g", "25", "-bf", "0"]
     command += ["-pix_fmt", "yuv420p", "-c:a", *settings.get("sound", ("aac",))]
+    command += [f for n, pid in enumerate(settings.get("pids", ())) for f in ("-streamid", f"{n}:{pid}")]
     command += ["-muxdelay", "0", "-output_ts_offset", str(10 + place * SECONDS), "-f", "mpegts", str(path)]
     subprocess.run(command, check=True, timeout=60)
     return path.read_bytes()

@@ -8,6 +8,7 @@ from dataclasses import fields
 from tvarr.coordinator.source import SourceFailure
 from tvarr.coordinator.sources.choose import AudioChoice
 from tvarr.coordinator.sources.container import Container, Media, add_stats
+from tvarr.coordinator.sources.identity import Identities
 from tvarr.coordinator.sources.sniff import ENOUGH_BYTES, HEAD_BYTES, is_foreign, recognise
 from tvarr.errors import MediaError, MoovBehind, NotTransportStream
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Track, Tracks
@@ -27,8 +28,8 @@ class Intake:
     """Demuxes each connection anew and joins them on one timeline.
 
     Nothing is passed on before the source's first picture or sound; where a connection ends without one, nothing of it
-    ever is. Tracks are announced again only where they changed. After a join, video is dropped up to its next
-    keyframe: a decoder would show the rest as garbage.
+    ever is. Tracks are announced again only where they changed, and keep their ids where the source gives them others.
+    After a join, video is dropped up to its next keyframe: a decoder would show the rest as garbage.
     """
 
     def __init__(self, program: int | None = None, audio_languages: Sequence[str] = ()) -> None:
@@ -38,6 +39,7 @@ class Intake:
         self._program = program
         self._audio = AudioChoice(audio_languages)
         self._past_stats = DemuxStats()  # of the connections before this one
+        self._identities = Identities()
         self._container = Container(program)
         self._media: Media = self._container
         self.begin()
@@ -65,6 +67,7 @@ class Intake:
             self.timeline.restart()
             return
         self.timeline = Timeline()
+        self._identities = Identities()
         self._announced: Tracks | None = None  # what was passed on last, or is held
         self._held: list[Event] = []  # until the first picture or sound; the caller limits the bytes they come from
 
@@ -111,7 +114,8 @@ class Intake:
             rest = self._media.flush()  # what it still waited to learn more of
         except MediaError as error:
             return SourceFailure(_words(error))
-        tracks = next((event for event in rest if isinstance(event, Tracks)), self._tracks)
+        announced = (self._identities.of(event) for event in rest if isinstance(event, Tracks))
+        tracks = next(announced, self._tracks)
         if tracks is None:
             try:
                 self._recognise()
@@ -125,7 +129,8 @@ class Intake:
             return SourceFailure("the source is scrambled (DVB-CSA/CA); it needs a descrambler")
         kinds = [kind for kind in _PLAYABLE if any(t.kind is kind for t in playable)]
         named = " and ".join(f"{kind} ({', '.join(_codecs(playable, kind))})" for kind in kinds)
-        if {t.id for t in playable} & {event.track for event in rest if isinstance(event, Sample)}:
+        came = {self._identities.id_of(event.track) for event in rest if isinstance(event, Sample)}
+        if {t.id for t in playable} & came:
             return SourceFailure(f"the source announces {named} but sends too little of it", passing=True)
         return SourceFailure(f"the source announces {named} but sends none")
 
@@ -148,7 +153,7 @@ class Intake:
         placed: list[Event] = []
         for event in events:
             if isinstance(event, Tracks):
-                taken = self._audio.of(event)
+                taken = self._identities.of(self._audio.of(event))
                 if self._announced is None or not _adds_nothing(taken, self._announced):
                     self._announced = taken
                     placed.append(taken)
@@ -156,6 +161,8 @@ class Intake:
                 continue
             if event.track in self._audio.left_out:
                 continue
+            if (track := self._identities.id_of(event.track)) != event.track:
+                event = event._replace(track=track)
             if event.track in self._playable:
                 self.has_media = True
                 self.media_samples += 1
