@@ -54,6 +54,19 @@ def test_delays_grow_and_start_small_again_after_a_healthy_while() -> None:
     assert policy.failed(CUT, 131.0) <= 0.5  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("media_s", [20.0, 10.0])
+def test_a_server_that_ends_every_connection_after_a_while_is_back_at_once(media_s: float) -> None:
+    limits, now = IngestLimits(), 0.0
+    policy = Retry(limits, Random(1), now)
+    for _ in range(20):
+        for passed in range(int(media_s) + 1):
+            policy.media(now + passed)
+        delay_s = policy.failed(ENDED, now + media_s)
+        assert delay_s is not None
+        assert delay_s <= limits.retry_base_s
+        now += media_s + delay_s
+
+
 def retry_delays(policy: Retry, count: int) -> list[float]:
     return [delay_s for _ in range(count) if (delay_s := policy.failed(CUT, 0.0)) is not None]
 

@@ -140,7 +140,7 @@ class IngestLimits:
     stall_s: float = 10.0  # longest silence on a connection
     retry_base_s: float = 0.5  # the first delay before a new connection is drawn from 0 to this,
     retry_max_s: float = 15.0  # each later one from twice the range, at most this
-    healthy_s: float = 30.0  # media flowed this long on one connection: delays start small again
+    healthy_s: float = 5.0  # media flowed this long on one connection: delays start small again
     give_up_s: float = 60.0  # without media for this long, after there had been some
     max_redirects: int = 10
     slice_s: float = 0.08  # media come in slices of this while a stream is young,
