@@ -250,6 +250,19 @@ class TestRequests:
             assert headers["X-Token"] == "1"
             assert headers["Accept-Encoding"] == "identity"
 
+    async def test_what_the_first_playlist_sets_goes_with_everything(
+        self, origin: Origin, media: Path, session: aiohttp.ClientSession
+    ) -> None:
+        async def first(_: web.Request) -> web.StreamResponse:
+            answer = web.Response(text=(media / "ts" / "list.m3u8").read_text().replace("\ns", "\nts/s"))
+            answer.set_cookie("session", "1", path="/")
+            return answer
+
+        origin.on("/list", first)
+        assert_all_came(await take(ingest_of(f"{origin.url}/list", session)))
+        sent = [headers.get("Cookie") for path, headers in origin.requests if path != "/list"]
+        assert sent == ["session=1"] * SECONDS
+
     async def test_another_host_gets_no_credentials(
         self, origin: Origin, media: Path, session: aiohttp.ClientSession
     ) -> None:

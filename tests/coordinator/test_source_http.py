@@ -138,6 +138,17 @@ class TestRedirects:
         assert "Authorization" not in there.requests[0]
         assert "Referer: http://portal/" in there.requests[0]
 
+    async def test_cookies_go_along_to_their_host(self, session: aiohttp.ClientSession) -> None:
+        async with ScriptedServer(answer(b"x")) as there:
+            away = answer(b"", f"Location: http://localhost:{there.port}/x", status="302 Found")
+            near = answer(b"", "Location: /near", "Set-Cookie: sid=q9; Path=/; HttpOnly", status="302 Found")
+            async with ScriptedServer(near, away) as here:
+                await fetch(SourceSpec.parse(here.url, headers={"Cookie": "own=1"}), session)
+        assert "\r\nCookie: own=1\r\n" in here.requests[0]
+        assert "own=1" in here.requests[1]
+        assert "sid=q9" in here.requests[1]
+        assert "q9" not in there.requests[0]
+
     @pytest.mark.parametrize(
         ("location", "words"),
         [

@@ -23,7 +23,7 @@ from tvarr.coordinator.sources.hls.fetch import fetching
 from tvarr.coordinator.sources.hls.playlist import MAX_PLAYLIST_BYTES, is_hls, is_playlist
 from tvarr.coordinator.sources.hls.source import HlsSource, open_hls
 from tvarr.coordinator.sources.hls.window import Bookmark
-from tvarr.coordinator.sources.http import open_http
+from tvarr.coordinator.sources.http import cookie_jar, open_http
 from tvarr.coordinator.sources.intake import Intake
 from tvarr.coordinator.sources.mp4 import fetch_moov
 from tvarr.coordinator.sources.pacing import Pacer, Smoother, Throttle
@@ -86,6 +86,7 @@ class Ingest:
             Throttle(limits.live_ahead_s, limits.rhythm()) if self._live else Pacer(limits.preroll_s, limits.rhythm())
         )
         self._bookmark: Bookmark | None = None  # where an HLS source goes on
+        self._cookies: aiohttp.CookieJar | None = None  # of this connection
         self._fetcher = fetcher
         self._finite = False  # the source has said how much it will send
         self._by_daemon = spec.scheme in FETCHED_SCHEMES
@@ -180,7 +181,7 @@ class Ingest:
 
     def _open(self) -> AbstractAsyncContextManager[Stream]:
         if self._spec.is_network:
-            return open_http(self._spec, self._session, self._limits)
+            return open_http(self._spec, self._session, self._limits, self._cookies)
         return open_file(self._spec)
 
     async def _connection(self, sink: Sink, room: Room) -> None:
@@ -223,6 +224,7 @@ class Ingest:
 
     async def _read_here(self, sink: Sink, room: Room) -> None:
         """One connection from here; what must be asked for anew is, once this one is left."""
+        self._cookies = cookie_jar()
         async with self._open() as stream:
             self._finite = stream.finite
             self._intake.begin(stream.content_type)
@@ -246,7 +248,7 @@ class Ingest:
 
     async def _with_index_behind(self, url: str, moov_at: int, sink: Sink, room: Room) -> None:
         """Plays an MP4 whose index is behind its media: that is fetched first, then it is read from its begin."""
-        async with fetching(self._spec, self._limits, self._count) as fetcher:
+        async with fetching(self._spec, self._limits, self._count, self._cookies) as fetcher:
             moov = await fetch_moov(fetcher, self._limits, url, moov_at)
         async with self._open() as stream:
             self._intake.begin(stream.content_type, moov=moov)
@@ -294,7 +296,15 @@ class Ingest:
         """Plays what a playlist names to its end."""
         if self._live and not isinstance(self._pacer, Smoother):
             self._pacer = Smoother(self._limits.preroll_s, self._limits.rhythm())
-        opening = open_hls(self._spec, self._limits, body, url, on_bytes=self._count, bookmark=self._bookmark)
+        opening = open_hls(
+            self._spec,
+            self._limits,
+            body,
+            url,
+            on_bytes=self._count,
+            bookmark=self._bookmark,
+            cookies=self._cookies,
+        )
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(self._limits.first_media_s):

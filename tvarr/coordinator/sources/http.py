@@ -33,6 +33,11 @@ _UNKNOWN_HOST = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", sock
 _NO_ROUTE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 
+def cookie_jar() -> aiohttp.CookieJar:
+    """For the cookies of one source, of hosts without names as well."""
+    return aiohttp.CookieJar(unsafe=True)
+
+
 def client_session() -> aiohttp.ClientSession:
     """The one session for all sources: any number of endless connections, none kept idle, no cookies shared."""
     connector = aiohttp.TCPConnector(limit=0, force_close=True, resolver=Names())
@@ -120,10 +125,14 @@ def _widened(response: aiohttp.ClientResponse) -> int:
 
 @asynccontextmanager
 async def open_http(
-    spec: SourceSpec, session: aiohttp.ClientSession, limits: IngestLimits
+    spec: SourceSpec, session: aiohttp.ClientSession, limits: IngestLimits, cookies: aiohttp.CookieJar | None = None
 ) -> AsyncIterator[HttpStream]:
-    """Connects to the source; its answer is good when this returns. Raises `SourceFailure` with the cause in words."""
-    response, url = await request(spec.url, spec, session, limits, {"Connection": "close"})
+    """Connects to the source; its answer is good when this returns. Raises `SourceFailure` with the cause in words.
+
+    `cookies`: those of the source, to which what comes is added; None: of this request and its redirects alone.
+    """
+    jar = cookies if cookies is not None else cookie_jar()
+    response, url = await request(spec.url, spec, session, limits, {"Connection": "close"}, jar)
     try:
         yield HttpStream(response, url, limits.rhythm())
     finally:
@@ -131,11 +140,16 @@ async def open_http(
 
 
 async def request(
-    target: str, spec: SourceSpec, session: aiohttp.ClientSession, limits: IngestLimits, extra: Mapping[str, str]
+    target: str,
+    spec: SourceSpec,
+    session: aiohttp.ClientSession,
+    limits: IngestLimits,
+    extra: Mapping[str, str],
+    cookies: aiohttp.CookieJar | None = None,
 ) -> tuple[aiohttp.ClientResponse, URL]:
     """A good answer for a URL of this source, and the URL that gave it in the end; `extra` are headers of the request.
 
-    Raises `SourceFailure` with the cause in words.
+    `cookies`: used and added to, where the session keeps none. Raises `SourceFailure` with the cause in words.
     """
     try:
         url, own = _url(target), _url(spec.url)
@@ -143,7 +157,7 @@ async def request(
         raise SourceFailure("the source's address is not a URL") from error
     try:
         async with asyncio.timeout(limits.connect_s):
-            response, url = await _follow(url, own, spec, session, limits, extra)
+            response, url = await _follow(url, own, spec, session, limits, extra, cookies)
     except TimeoutError as error:
         raise SourceFailure(f"{_host(url)} did not answer within {limits.connect_s:g} s", passing=True) from error
     try:
@@ -161,6 +175,7 @@ async def _follow(
     session: aiohttp.ClientSession,
     limits: IngestLimits,
     extra: Mapping[str, str],
+    cookies: aiohttp.CookieJar | None,
 ) -> tuple[aiohttp.ClientResponse, URL]:
     """Requests `url` and where it redirects to; returns the first answer that is no redirect, and who gave it.
 
@@ -173,7 +188,7 @@ async def _follow(
         headers["User-Agent"] = spec.user_agent
     headers = _merged(headers | _authorization(url), _for_host(spec.headers, own, url))
     for _ in range(limits.max_redirects + 1):
-        response = await _request(url.with_user(None), headers, session)
+        response = await _request(url.with_user(None), headers, session, cookies)
         if response.status not in _REDIRECTS:
             return response, url
         response.close()
@@ -218,11 +233,14 @@ def _target(url: URL, location: str) -> URL:
     return target
 
 
-async def _request(url: URL, headers: Mapping[str, str], session: aiohttp.ClientSession) -> aiohttp.ClientResponse:
+async def _request(
+    url: URL, headers: Mapping[str, str], session: aiohttp.ClientSession, cookies: aiohttp.CookieJar | None
+) -> aiohttp.ClientResponse:
     try:
-        return await session.get(
+        response = await session.get(
             url,
             headers=headers,
+            cookies=cookies.filter_cookies(url) if cookies is not None else None,
             allow_redirects=False,
             auto_decompress=False,
             read_bufsize=BUFFER_BYTES,
@@ -230,6 +248,9 @@ async def _request(url: URL, headers: Mapping[str, str], session: aiohttp.Client
         )
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise failure(error, url) from error
+    if cookies is not None:
+        cookies.update_cookies(response.cookies, url)
+    return response
 
 
 def _host(url: URL) -> str:

@@ -12,7 +12,7 @@ import aiohttp
 
 from tvarr.coordinator.source import NETWORK_SCHEMES, IngestLimits, SourceFailure, SourceSpec
 from tvarr.coordinator.sources.file import read_file
-from tvarr.coordinator.sources.http import request
+from tvarr.coordinator.sources.http import cookie_jar, request
 from tvarr.coordinator.sources.names import Names
 
 KEEP_ALIVE_S = 30.0  # segments come every few seconds: a new TLS connection for each would cost both sides
@@ -97,9 +97,14 @@ class Fetcher:
 
 
 @asynccontextmanager
-async def fetching(spec: SourceSpec, limits: IngestLimits, on_bytes: Callable[[int], None]) -> AsyncIterator[Fetcher]:
-    """A fetcher that keeps its connections for the next request, and its cookies to itself."""
+async def fetching(
+    spec: SourceSpec,
+    limits: IngestLimits,
+    on_bytes: Callable[[int], None],
+    cookies: aiohttp.CookieJar | None = None,
+) -> AsyncIterator[Fetcher]:
+    """A fetcher that keeps its connections for the next request. `cookies`: those that the source has set already."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, resolver=Names())
-    jar = aiohttp.CookieJar(unsafe=True)  # of hosts without names as well
+    jar = cookie_jar() if cookies is None else cookies
     async with aiohttp.ClientSession(connector=connector, cookie_jar=jar, auto_decompress=False) as session:
         yield Fetcher(spec, session, limits, on_bytes)

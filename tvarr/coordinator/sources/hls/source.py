@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import aiohttp
+
 from tvarr.coordinator.source import IngestLimits, SourceFailure, SourceSpec
 from tvarr.coordinator.sources.container import add_stats
 from tvarr.coordinator.sources.hls.fetch import Fetcher, fetching
@@ -93,14 +95,15 @@ async def open_hls(
     *,
     on_bytes: Callable[[int], None],
     bookmark: Bookmark | None = None,
+    cookies: aiohttp.CookieJar | None = None,
 ) -> AsyncIterator[HlsSource]:
-    """Begins to play what the playlist `body`, which came from `url`, offers.
+    """Begins to play what the playlist `body`, which came from `url` with these cookies, offers.
 
     `on_bytes` is told the size of whatever comes. Raises `SourceFailure` with the cause in words.
     """
     requested_at = time.monotonic()
     playlist = await read_playlist(body, url, "")
-    async with fetching(spec, limits, on_bytes) as fetcher:
+    async with fetching(spec, limits, on_bytes, cookies) as fetcher:
         variant = Variant(url)
         if isinstance(playlist, Multivariant):
             requested_at = time.monotonic()
