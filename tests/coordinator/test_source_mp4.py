@@ -84,6 +84,16 @@ class TestEveryForm:
         assert_all_came(taken)
 
 
+@pytest.mark.parametrize("form", ["front", "fragmented"])
+async def test_encrypted(form: str, files: Path, session: aiohttp.ClientSession) -> None:
+    secret = ("-encryption_scheme", "cenc-aes-ctr", "-encryption_key", "7" * 32, "-encryption_kid", "a" * 32)
+    command = [program("ffmpeg"), "-v", "error", "-nostdin", "-y", "-i", str(files / f"{form}.mp4"), "-c", "copy"]
+    subprocess.run([*command, *secret, "-movflags", FORMS[form], str(files / "encrypted.mp4")], check=True)
+    source = SourceSpec.parse("file:encrypted.mp4", pace="fast", media_dir=files)
+    taken = await take(Ingest(source, LIMITS, session, Random(1)))
+    assert taken.error == "the source is encrypted by DRM (Common Encryption), which can't be read"
+
+
 async def test_an_endless_one_that_breaks_off(files: Path, session: aiohttp.ClientSession) -> None:
     data = (files / "fragmented.mp4").read_bytes()
     cut = endless(pieces_of(data[: len(data) * 2 // 3], 5000), chunked=True, then=close)

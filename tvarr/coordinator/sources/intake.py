@@ -126,7 +126,9 @@ class Intake:
         if not playable:
             return SourceFailure("the source announces neither video nor audio")
         if any(t.scrambled for t in playable):
-            return SourceFailure("the source is scrambled (DVB-CSA/CA); it needs a descrambler")
+            if any(t.scrambled and t.stream_type for t in playable):  # of a transport stream
+                return SourceFailure("the source is scrambled (DVB-CSA/CA); it needs a descrambler")
+            return SourceFailure("the source is encrypted by DRM (Common Encryption), which can't be read")
         kinds = [kind for kind in _PLAYABLE if any(t.kind is kind for t in playable)]
         named = " and ".join(f"{kind} ({', '.join(_codecs(playable, kind))})" for kind in kinds)
         came = {self._identities.id_of(event.track) for event in rest if isinstance(event, Sample)}
