@@ -41,6 +41,7 @@ _MAX_SEQUENCE = 1 << 62
 _PLAIN_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 # Beginnings of the codec names (RFC 6381) that can be relayed.
 _CODECS = ("avc", "hvc1", "hev1", "av01", "vp09", "mp4a", "mp4v", "ac-3", "ec-3", "opus", "mp2v")
+_TEXT_CODECS = ("wvtt", "stpp")  # subtitles that come apart from the variant
 _VIDEO_CODECS = ("avc", "hvc1", "hev1", "av01", "vp09", "dv", "mp4v", "mp2v")
 
 
@@ -282,7 +283,7 @@ def _variant(entry: Mapping[str, Any], audio_by_group: Mapping[str, tuple[Audio,
         bandwidth_kbps=info.get("bandwidth", 0) / 1000,
         height=int(height[1]) if height else 0,
         has_video=height is not None or not codecs or any(c.startswith(_VIDEO_CODECS) for c in codecs),
-        readable=all(c.startswith(_CODECS) for c in codecs),
+        readable=all(c.startswith(_CODECS + _TEXT_CODECS) for c in codecs),
         audio=audio_by_group.get(info.get("audio", ""), ()),
     )
 
