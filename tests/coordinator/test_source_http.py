@@ -169,6 +169,7 @@ class TestCauses:
         [
             (answer(b"no", status="404 Not Found"), "the source answered 404 Not Found", False, True),
             (answer(b"no", status="403 "), "the source answered 403 Forbidden", False, False),
+            (answer(b"no", status="429 "), "the source answered 429 Too Many Requests", True, False),
             (answer(b"no", status="503 Busy now"), "the source answered 503 Busy now", True, False),
             (answer(b"no", status="799 "), "the source answered 799", True, False),
             (answer(b"x", "Content-Encoding: gzip"), "compressed content (gzip)", False, False),

@@ -27,6 +27,7 @@ SHORTEST_PAUSE_S = 0.01
 
 _SECRET_HEADERS = ("auth", "cookie", "token", "key", "secret", "pass", "sess", "cred")
 _GONE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+_BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT})
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _UNKNOWN_HOST = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
@@ -292,7 +293,8 @@ def _check(response: aiohttp.ClientResponse) -> None:
         if not phrase.isprintable() or not phrase:
             phrase = _PHRASES.get(status, "")
         words = f"the source answered {status} {phrase[:60]}".rstrip()
-        raise SourceFailure(words, passing=status >= HTTPStatus.INTERNAL_SERVER_ERROR, gone=status in _GONE)
+        passing = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _BUSY
+        raise SourceFailure(words, passing=passing, gone=status in _GONE)
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise SourceFailure(f"the source sends compressed content ({encoding[:20]!s}), which was not asked for")
