@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import subprocess
 import time
@@ -88,7 +89,8 @@ class TestEveryForm:
 async def test_encrypted(form: str, files: Path, session: aiohttp.ClientSession) -> None:
     secret = ("-encryption_scheme", "cenc-aes-ctr", "-encryption_key", "7" * 32, "-encryption_kid", "a" * 32)
     command = [program("ffmpeg"), "-v", "error", "-nostdin", "-y", "-i", str(files / f"{form}.mp4"), "-c", "copy"]
-    subprocess.run([*command, *secret, "-movflags", FORMS[form], str(files / "encrypted.mp4")], check=True)
+    command += [*secret, "-movflags", FORMS[form], str(files / "encrypted.mp4")]
+    await asyncio.to_thread(subprocess.run, command, check=True)
     source = SourceSpec.parse("file:encrypted.mp4", pace="fast", media_dir=files)
     taken = await take(Ingest(source, LIMITS, session, Random(1)))
     assert taken.error == "the source is encrypted by DRM (Common Encryption), which can't be read"
