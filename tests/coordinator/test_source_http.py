@@ -203,6 +203,18 @@ class TestCauses:
         async with ScriptedServer(icy) as server:
             assert "does not answer in HTTP" in str(await cause(server.url, session))
 
+    async def test_radio(self, session: aiohttp.ClientSession) -> None:
+        """Old Shoutcast servers do not say HTTP; ffmpeg reads them."""
+
+        async def shoutcast(writer: asyncio.StreamWriter) -> None:
+            writer.write(b"ICY 200 OK\r\nicy-name: Radio\r\ncontent-type: audio/mpeg\r\n\r\n\xff\xfb")
+            await writer.drain()
+
+        async with ScriptedServer(shoutcast) as server:
+            failure = await cause(server.url, session)
+        assert "(ICY)" in str(failure)
+        assert failure.foreign
+
     async def test_no_answer_in_time(self, session: aiohttp.ClientSession) -> None:
         async with ScriptedServer(hang) as server:
             failure = await cause(server.url, session, replace(LIMITS, connect_s=0.1))

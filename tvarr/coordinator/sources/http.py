@@ -278,6 +278,8 @@ def failure(error: Exception, url: URL) -> SourceFailure:
             if error.os_error.errno in _NO_ROUTE:
                 return SourceFailure(f"there is no route to {where}")
             return SourceFailure(f"{where} can't be reached: {error.os_error.strerror or 'the connection failed'}")
+        case aiohttp.ClientResponseError() if "ICY " in error.message:
+            return SourceFailure(f"{where} answers as radio stations do (ICY), not in HTTP", foreign=True)
         case aiohttp.ClientResponseError():
             return SourceFailure(f"{where} does not answer in HTTP")
         case aiohttp.ClientConnectionError() | OSError():
