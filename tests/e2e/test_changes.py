@@ -19,6 +19,7 @@ from tests.hls import play_hls
 SECONDS, FPS = 4, 25
 PLAIN = {"size": "320x180"}
 WOVEN = ("-filter:v", "tinterlace=interleave_top,setfield=tff", "-flags", "+ilme+ildct", "-x264opts", "tff=1")
+GONE = {"only": "1:a"}  # the picture
 CHANGES: dict[str, list[dict[str, Any]]] = {
     "size": [PLAIN, {"size": "480x270"}, PLAIN],
     "codec": [PLAIN, {"codec": ("libx265", "-x265-params", "log-level=error")}, PLAIN],
@@ -37,9 +38,16 @@ def part(path: Path, place: int, **settings: Any) -> bytes:
     command += ["-c:v", *settings.get("codec", ("libx264",)), "-preset", "ultrafast", "-g", "25", "-bf", "0"]
     command += ["-pix_fmt", "yuv420p", "-c:a", *settings.get("sound", ("aac",))]
     command += [f for n, pid in enumerate(settings.get("pids", ())) for f in ("-streamid", f"{n}:{pid}")]
+    command += ["-map", settings["only"]] if "only" in settings else []
     command += ["-muxdelay", "0", "-output_ts_offset", str(10 + place * SECONDS), "-f", "mpegts", str(path)]
     subprocess.run(command, check=True, timeout=60)
     return path.read_bytes()
+
+
+def silent_picture(folder: Path) -> None:
+    """`gone.ts`: no picture is announced in its second part."""
+    made = [part(folder / "part.ts", place, **settings) for place, settings in enumerate((PLAIN, GONE, PLAIN))]
+    (folder / "gone.ts").write_bytes(b"".join(made))
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +57,7 @@ def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     for name, parts in CHANGES.items():
         made = [part(folder / "part.ts", place, **settings) for place, settings in enumerate(parts)]
         (folder / f"{name}.ts").write_bytes(b"".join(made))
+    silent_picture(folder)
     with cluster(tmp_path_factory.mktemp("tvarr"), media_dir=folder) as running:
         running.start_daemon("worker")
         for name in CHANGES:
@@ -94,6 +103,16 @@ async def test_a_transcode_follows_with_every_picture(changing: Cluster, tmp_pat
     assert widths(tmp_path / "one.ts") == shown
     if name == "fields":
         assert interlaced_pictures(tmp_path / "one.ts") <= 120  # 100 of the source's own, which idet mistakes
+
+
+async def test_a_picture_that_was_gone_is_transcoded_again(changing: Cluster, tmp_path: Path) -> None:
+    """Where the sound is copied, nothing at all was to be transcoded meanwhile."""
+    changing.add_channel("gone", "file:gone.ts", pace="fast", slug="gone")
+    (tmp_path / "gone.ts").write_bytes(await read_all(f"{changing.url}/stream/gone.ts?profile=one"))
+    got = look(tmp_path / "gone.ts")
+    assert len(got["video"].packets) == 2 * FPS * SECONDS
+    assert max(later - earlier for earlier, later in pairwise(got["video"].times_s)) == pytest.approx(SECONDS, abs=0.2)
+    assert decode_errors(tmp_path / "gone.ts") == []
 
 
 async def test_segments_tell_of_a_new_size(changing: Cluster) -> None:

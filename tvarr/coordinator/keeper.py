@@ -144,10 +144,14 @@ class Keeper:
         await self._picture_size()
         while True:
             current = self._plan_at(self.feed_seq)
-            if not current.targets:
-                if self._feed.ended():
+            if not current.targets:  # the picture is gone for a while, and the sound is copied
+                change = self._feed.source.change_after(self.feed_seq)
+                if change is not None:
+                    self.feed_seq = self._start_seq = change
+                elif self._feed.ended():
                     return
-                await self._feed.changed.wait()
+                else:
+                    await self._feed.changed.wait()
                 continue
             run = self.run = self._make(current)
             self._avoid = frozenset()
@@ -383,7 +387,7 @@ class Keeper:
         """Where a job has to begin reading so that no picture is lost, and whether that is not kept any more.
 
         Not before the source became what the job is for: an encoder that gets a picture of another size first keeps
-        that size.
+        that size, and where there was none a job would end again.
         """
         source = self._feed.source
         ticks = self.splice.resume_ticks(run.kinds)
@@ -391,7 +395,7 @@ class Keeper:
         if ticks is None:
             return start, False
         seq = source.keyframe_at_or_before(ticks)
-        if seq is not None and seq < start and not self._same_picture(run.plan, seq):
+        if seq is not None and seq < start and not all(self._same_picture(run.plan, at) for at in (seq, start - 1)):
             return start, False
         if seq is not None:
             return seq, False

@@ -236,6 +236,11 @@ class Ring(_BytesRing[Event]):
         at = bisect_right(self._tracks, seq, key=lambda entry: entry[0])
         return self._tracks[at - 1][1] if at else None
 
+    def change_after(self, seq: int) -> int | None:
+        """Number of the first change of tracks behind `seq`, also where it was evicted itself; None without one."""
+        at = bisect_right(self._tracks, seq, key=lambda entry: entry[0])
+        return self._tracks[at][0] if at < len(self._tracks) else None
+
     def start_seq(self, back_ticks: int) -> int | None:
         """The last held keyframe that is so far behind the newest sample, or None."""
         return self.keyframe_at_or_before(self.newest_ticks - back_ticks)
