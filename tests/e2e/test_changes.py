@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ CHANGES: dict[str, list[dict[str, Any]]] = {
     "codec": [PLAIN, {"codec": ("libx265", "-x265-params", "log-level=error")}, PLAIN],
     "fields": [PLAIN, {"fps": 50, "codec": ("libx264", *WOVEN)}],
     "sound": [PLAIN, {"sound": ("mp2", "-ac", "1", "-ar", "44100")}, PLAIN],
+    "channels": [{"sound": ("mp2",)}, {"sound": ("ac3", "-ac", "6")}, {"sound": ("mp2",)}],
     "numbers": [PLAIN, {"pids": (0x200, 0x201)}, {"pids": (0x101, 0x100)}],
 }
 
@@ -120,3 +121,16 @@ async def test_segments_tell_of_a_new_size(changing: Cluster) -> None:
     assert len(pictures.maps) == 3
     changed = [n for n, (a, b) in enumerate(pairwise(pictures.segments), 1) if a.map != b.map]
     assert [n for n, segment in enumerate(pictures.segments) if segment.discontinuity] == changed
+
+
+async def test_segments_of_sound_are_as_their_initialization_says(changing: Cluster, tmp_path: Path) -> None:
+    """The source's new tracks are known before the job that makes them has taken over."""
+    _, lists = await play_hls(f"{changing.url}/stream/channels/index.m3u8?container=fmp4&profile=one")
+    (sound,) = [playing for playing in lists if "audio" in playing.url]
+    heard = []
+    for address, runs in groupby(sound.segments, key=lambda segment: segment.map):
+        path = tmp_path / "run.mp4"
+        path.write_bytes(sound.maps[address] + b"".join(segment.data for segment in runs))
+        assert decode_errors(path) == []
+        heard.append(look(path)["audio"].stream["channels"])
+    assert heard == [1, 6, 1]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from tvarr.media.fmp4 import entries
 from tvarr.media.fmp4.mux import STYP
 from tvarr.media.fmp4.mux import Muxer as Mp4Muxer
-from tvarr.media.model import TICKS_PER_SECOND, Kind, Sample, Track, Tracks
+from tvarr.media.model import TICKS_PER_SECOND, Codec, Kind, Sample, Track, Tracks
 from tvarr.media.mpegts.mux import Muxer as TsMuxer
 from tvarr.media.segmenter import GAP_TICKS, Cut
 
@@ -142,6 +142,7 @@ class _CmafTrack:
     track: Track
     muxer: Mp4Muxer
     init: int = 0
+    format: bytes = b""  # of AAC: what each of its frames begins with
 
 
 class CmafPacker:
@@ -173,6 +174,7 @@ class CmafPacker:
         current = self._tracks.get(name)
         if current is None or not _same(current.track, track):
             current = self._tracks[name] = _CmafTrack(track, Mp4Muxer([track], in_band=False))
+        samples = _of_one_format(current, samples)
         telling = next((sample for sample in samples if current.muxer.differs(sample)), None)
         if telling is not None:
             current.muxer.learn(telling)
@@ -208,6 +210,27 @@ class CmafPacker:
         rendition.channels, rendition.sample_rate = track.channels, entry.timescale
         if track.kind is Kind.VIDEO:
             rendition.describe_video(track, entry)
+
+
+def _of_one_format(current: _CmafTrack, samples: list[Sample]) -> list[Sample]:
+    """The frames of AAC that are as the last two are; of other codecs all samples.
+
+    A job that takes over gives other channels or another rate, where the source has become another, later than its
+    tracks are announced. Decoders stop at frames that are not as their initialization segment says.
+    """
+    formats = {_adts_format(sample) for sample in samples[-2:]}
+    if current.track.codec is not Codec.AAC or len(formats) > 1:
+        return samples
+    (wanted,) = formats
+    if wanted != current.format:
+        current.format = wanted
+        current.muxer.forget(current.track.id)
+    return [sample for sample in samples if _adts_format(sample) == wanted]
+
+
+def _adts_format(sample: Sample) -> bytes:
+    """The fixed part of the ADTS header (13818-7, 6.2.1)."""
+    return sample.data[:3] + bytes((sample.data[3] & 0xF0,)) if len(sample.data) > 3 else b""
 
 
 def _named(tracks: Tracks) -> list[tuple[str, Track]]:

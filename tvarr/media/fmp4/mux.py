@@ -74,7 +74,8 @@ class Muxer:
 
     Feed each sample to `differs` first. Where it says yes, end the open fragment, `learn` the sample and give out a
     new `init_segment`. A video track is described by a keyframe, or by the parameter sets that it came with; an audio
-    track by its first sample, for good: another format is announced as other tracks, and these need another muxer.
+    track by its first sample, until that is told to be forgotten: another format is announced as other tracks, and
+    these need another muxer.
     """
 
     def __init__(self, tracks: Tracks | Iterable[Track], *, in_band: bool = True) -> None:
@@ -123,6 +124,10 @@ class Muxer:
         """From here on samples hold parameter sets whatever the entry holds."""
         for output in self._outputs.values():
             output.keeps_sets = True
+
+    def forget(self, track_id: int) -> None:
+        """The next sample may say something else of this track of sound: `differs` looks at it again."""
+        self._outputs[track_id].settled = False
 
     def _described(self, output: _Output, sample: Sample) -> entries.SampleEntry | None:
         """What the sample says; what the track came with counts only until a keyframe has said more."""
