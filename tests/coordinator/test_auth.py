@@ -98,6 +98,20 @@ async def test_guessing_gets_slower_and_others_are_not_held_up(monkeypatch: pyte
     assert await known.password_is("swordfish", "bad")
 
 
+async def test_wrong_passwords_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or somebody who mistypes now and then would wait for a minute each time."""
+    known = await Auth.open(Memory(), password="swordfish")
+    clock = [1000.0]
+    monkeypatch.setattr(auth.time, "monotonic", lambda: clock[0])
+    for _ in range(3 * auth.FREE_FAILURES):
+        assert not await known.password_is("guess", "a")
+        clock[0] += auth.FORGOTTEN_AFTER_S
+    for _ in range(auth.FREE_FAILURES):
+        assert not await known.password_is("guess", "a")
+    with pytest.raises(TooManyFailures):
+        await known.password_is("swordfish", "a")
+
+
 async def test_who_logs_in_after_wrong_passwords_begins_anew() -> None:
     settings = Memory()
     await Auth.open(settings, password="swordfish")

@@ -31,6 +31,7 @@ MAX_SESSIONS = 256  # overflow: the oldest is logged out
 FREE_FAILURES = 5  # wrong passwords from one address before it has to wait
 FIRST_WAIT_S = 1.0  # doubles with each further one,
 MAX_WAIT_S = 60.0  # up to this
+FORGOTTEN_AFTER_S = 3600.0  # since the last one, and its wait, an address begins anew
 MAX_ADDRESSES = 4096  # with wrong passwords that are remembered; overflow: the one that was idle longest is forgotten
 
 
@@ -151,7 +152,8 @@ class Auth:
             raise TooManyFailures(wait_s)
 
     def _count_failure(self, address: str) -> None:
-        count = self._failures.pop(address, (0, 0.0))[0] + 1
+        count, until = self._failures.pop(address, (0, 0.0))
+        count = count + 1 if time.monotonic() - until < FORGOTTEN_AFTER_S else 1
         wait_s = min(FIRST_WAIT_S * 2.0 ** min(count - FREE_FAILURES, 30), MAX_WAIT_S) if count >= FREE_FAILURES else 0
         self._failures[address] = (count, time.monotonic() + wait_s)
         if len(self._failures) > MAX_ADDRESSES:
