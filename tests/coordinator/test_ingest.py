@@ -25,6 +25,7 @@ from tvarr.coordinator.sources.http import client_session
 from tvarr.coordinator.sources.intake import HELD_EVENTS, Intake
 from tvarr.errors import SourceError
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Track, Tracks
+from tvarr.media.mpegts.audio import is_cut_off
 from tvarr.media.mpegts.demux import Demuxer
 from tvarr.media.mpegts.mux import Muxer, null_packets
 
@@ -369,6 +370,19 @@ class TestNetwork:
         gap = max(range(1, len(pictures)), key=lambda i: pictures[i].dts_ticks - pictures[i - 1].dts_ticks)
         assert pictures[gap].keyframe
         assert len({announced.tracks for announced in taken.announcements}) == len(taken.announcements)
+
+    async def test_sound_that_is_cut_within_a_frame_is_left_out(
+        self, data: bytes, session: aiohttp.ClientSession
+    ) -> None:
+        """Decoders complain of half a frame. Of a body whose end was announced it is passed on: it was made so."""
+        starts = [i for i, p in enumerate(pieces_of(data, 188)) if p[1] & 0x40 and p[1] << 8 & 0x1F00 | p[2] == 0x101]
+        cut = data[: 188 * (starts[-2] + 1)]
+        gone = answer(status="404 Not Found")
+        taken, _, _ = await take_from(session, endless([cut]), gone)
+        assert taken.samples(Kind.AUDIO)
+        assert not any(is_cut_off(Codec.AAC, sample.data) for sample in taken.samples(Kind.AUDIO))
+        known, _, _ = await take_from(session, answer(cut))
+        assert len(known.samples(Kind.AUDIO)) == len(taken.samples(Kind.AUDIO)) + 1
 
     async def test_a_stall_is_a_cut(self, data: bytes, session: aiohttp.ClientSession) -> None:
         taken, ingest, server = await take_from(

@@ -12,11 +12,13 @@ from tvarr.media.codecs import opus
 from tvarr.media.model import Codec, Event
 from tvarr.media.mpegts import framing, psi
 from tvarr.media.mpegts import video as mpegts_video
+from tvarr.media.mpegts.audio import is_cut_off
 from tvarr.media.mpegts.demux import Demuxer
 
 MPEG2 = psi.PmtStream(0x02, VIDEO)
 SEQUENCE = bytes.fromhex("000001b31400f023ffffe018000001b5148200010000")  # 320x240, 25 frames/s
 MP2_TICKS = 2160
+AC3_FRAME = bytes.fromhex("0b770000144040") + b"\x55" * 761  # 192 kb/s at 48 kHz, stereo
 
 
 def video(entry: psi.PmtStream, payloads: list[tuple[bytes, int | None, int | None]]) -> list[Event]:
@@ -221,6 +223,19 @@ def test_dependent_eac3_frames_stay_with_their_frame() -> None:
     events = audio(entry, [(one * 2, 0), (one + independent, 2 * 2880), (dependent + one, 3 * 2880 + 1440)])
     assert [s.data for s in samples(events)] == [one] * 5
     assert announcements(events)[0].tracks[0].codec is Codec.EAC3
+
+
+@pytest.mark.parametrize(
+    ("codec", "frame"),
+    [(Codec.AAC, adts()), (Codec.MP2, MP2_FRAME), (Codec.AC3, AC3_FRAME)],
+    ids=["AAC", "MP2", "AC-3"],
+)
+def test_a_frame_that_is_cut_off_is_known_by_its_header(codec: Codec, frame: bytes) -> None:
+    assert is_cut_off(codec, frame[:-1])
+    assert is_cut_off(codec, frame + frame[:9])
+    assert not is_cut_off(codec, frame * 2)
+    assert not is_cut_off(codec, b"something else")
+    assert not is_cut_off(Codec.PRIVATE, frame[:-1])
 
 
 def test_opus_loses_its_control_headers() -> None:

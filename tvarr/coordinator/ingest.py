@@ -267,12 +267,12 @@ class Ingest:
         while data:
             await self._deliver(self._take(data), sink, room)
             data = await self._read(stream)
-        await self._end(sink, room)
+        await self._end(sink, room, whole=stream.whole)
         if not stream.whole:
             raise SourceFailure("the source closed the connection", passing=True, ended=True)
 
-    async def _end(self, sink: Sink, room: Room) -> None:
-        await self._deliver(self._intake.end(), sink, room)
+    async def _end(self, sink: Sink, room: Room, *, whole: bool = True) -> None:
+        await self._deliver(self._intake.end(whole=whole), sink, room)
         if not self._intake.has_media:
             raise self._intake.trouble()
         self._note_media()

@@ -12,6 +12,7 @@ from tvarr.coordinator.sources.identity import Identities
 from tvarr.coordinator.sources.sniff import ENOUGH_BYTES, HEAD_BYTES, is_foreign, recognise
 from tvarr.errors import MediaError, MoovBehind, NotTransportStream
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Kind, Sample, Track, Tracks
+from tvarr.media.mpegts.audio import is_cut_off
 from tvarr.media.mpegts.receive import DemuxStats
 from tvarr.media.timeline import Timeline
 
@@ -99,12 +100,22 @@ class Intake:
             raise SourceFailure(_words(error)) from error
         return self.place(events)
 
-    def end(self) -> list[Event]:
-        """The connection ended in good order: what the demuxer still holds is complete."""
+    def end(self, *, whole: bool = True) -> list[Event]:
+        """The connection ended in good order: what the demuxer still holds is passed on.
+
+        Not `whole`: nothing says that this was to be the end. Then sound that is cut off within a frame is left out.
+        """
         try:
-            return self.place(self._media.flush())
+            events = self.place(self._media.flush())
         except MediaError as error:
             raise SourceFailure(_words(error)) from error
+        return events if whole else [event for event in events if not self._is_cut_off(event)]
+
+    def _is_cut_off(self, event: Event) -> bool:
+        if isinstance(event, Tracks) or self._tracks is None:
+            return False
+        track = self._tracks.get(event.track)
+        return track is not None and is_cut_off(track.codec, event.data)
 
     def trouble(self) -> SourceFailure:
         """Why this connection gave nothing playable so far."""

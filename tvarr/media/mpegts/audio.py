@@ -48,6 +48,17 @@ def confirmed(form: Format, data: bytes, at: int, frame: AudioFrame) -> bool | N
     return after.sample_rate == frame.sample_rate or not (after.sample_rate and frame.sample_rate)
 
 
+def is_cut_off(codec: Codec, data: bytes) -> bool:
+    """Whether the last frame in `data` says that it is longer than what there is of it."""
+    form, at = FORMATS.get(codec), 0
+    while form is not None and at < len(data):
+        frame = form.parse(data, at)
+        if frame is None:
+            return False
+        at += frame.size_bytes
+    return at > len(data)
+
+
 class _Clock:
     """Times of frames: those of PES headers, and between them what the frames before have lasted."""
 
