@@ -129,6 +129,19 @@ async def test_sound_in_latm_beside_a_large_picture(ffmpeg: str, tmp_path: Path)
     assert steps(client.samples_of(source.track(Kind.AUDIO))) == {1920}
 
 
+async def test_sound_in_dts(ffmpeg: str, tmp_path: Path) -> None:
+    """FFmpeg announces it by a stream type that only the payload explains."""
+    inputs = ["-f", "lavfi", "-i", "testsrc2=s=320x180:r=25:d=2", "-f", "lavfi", "-i", "sine=f=440:r=48000:d=2"]
+    codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-af", "aformat=channel_layouts=5.1", "-c:a", "dca"]
+    source = read_ts(make_ts(require(ffmpeg), tmp_path / "dts.ts", *inputs, *codecs, "-strict", "-2"), START)
+    track = source.track(Kind.AUDIO)
+    assert (track.codec, track.sample_rate, track.channels) == (Codec.DTS, 48_000, 6)
+    client = await transcode(ffmpeg, spec(source, Codec.H264, Codec.AAC), source.batches())
+    assert times(client.samples_of(source.track(Kind.VIDEO))) == times(source.of(Kind.VIDEO))
+    assert steps(client.samples_of(track)) == {1920}
+    assert client.all_of(messages.TracksChanged)[-1].tracks[1].codec == "aac"
+
+
 async def test_lost_sound_becomes_silence(ffmpeg: str, sources: Callable[[str], Source]) -> None:
     source = sources("25")
     audio = source.of(Kind.AUDIO)

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.ffmpeg.support import FFMPEGS, require
+from tvarr.cluster.hardware import OTHER_DECODERS
 from tvarr.errors import StartError
 from tvarr.ffmpeg.locate import FfmpegBinary, find_ffmpeg
 from tvarr.hwaccel.build import parse_codecs, parse_demuxers, parse_hwaccels, parse_protocols, read_build
+from tvarr.media.model import Codec, Kind
 
 ENCODERS = """Encoders:
  V..... = Video
@@ -55,6 +57,13 @@ async def test_a_real_build(path: str) -> None:
     assert len(build.decoders) > 100
     assert {"rtsp", "rtmp", "udp", "tcp", "rtp", "http", "https"} <= build.schemes
     assert "file" not in build.schemes
+
+
+@pytest.mark.parametrize("path", FFMPEGS)
+async def test_a_real_build_decodes_every_picture_and_sound_that_we_know(path: str) -> None:
+    build = await read_build(find_ffmpeg(require(path)))
+    codecs = [codec for codec in Codec if codec.kind in (Kind.VIDEO, Kind.AUDIO)]
+    assert not [codec for codec in codecs if not build.decoders & {codec.value, *OTHER_DECODERS.get(codec.value, ())}]
 
 
 @pytest.mark.parametrize(

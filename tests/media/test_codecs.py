@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tvarr.errors import MediaError
-from tvarr.media.codecs import aac, ac3, annexb, h264, hevc, mpegaudio, mpegvideo, opus
+from tvarr.media.codecs import aac, ac3, annexb, dts, h264, hevc, mpegaudio, mpegvideo, opus
 from tvarr.media.codecs.bits import BitReader
 from tvarr.media.codecs.frames import AudioFrame
 from tvarr.media.model import Codec
@@ -81,6 +81,8 @@ def test_mpeg_video_headers() -> None:
         (mpegaudio.parse, "fffb54c4000008dc", AudioFrame(Codec.MP3, 192, 1152, 48000, 1)),
         (mpegaudio.parse, "fff344c40011b082", AudioFrame(Codec.MP3, 96, 576, 24000, 1)),
         (mpegaudio.parse, "ffff90040011b082", AudioFrame(Codec.MP1, 312, 384, 44100, 2)),
+        (dts.parse, "7ffe8001fc3c75b276c00538", AudioFrame(Codec.DTS, 1884, 512, 48000, 6)),
+        (dts.parse, "645820250001e015200000", AudioFrame(Codec.DTS, 170, 0, 0, 0, dependent=True)),
         (ac3.parse, "0b7779b81e40ebf8403e", AudioFrame(Codec.AC3, 1792, 1536, 48000, 6)),
         (ac3.parse, "0b7700ff3485ffa8c390", AudioFrame(Codec.EAC3, 512, 1536, 48000, 2)),
         (ac3.parse, "0b77037f3f87c0002080", AudioFrame(Codec.EAC3, 1792, 1536, 48000, 6)),

@@ -27,6 +27,7 @@ OTHER_DECODERS: Mapping[str, tuple[str, ...]] = {
     "av1": ("libdav1d", "libaom-av1"),
     "mp1": ("mp1float",),
     "mp2": ("mp2float",),
+    "dts": ("dca",),
     "mp3": ("mp3float",),
     "opus": ("libopus",),
     "vp9": ("libvpx-vp9",),

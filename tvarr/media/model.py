@@ -41,6 +41,7 @@ class Codec(StrEnum):
     MP3 = "mp3"
     AC3 = "ac3"
     EAC3 = "eac3"
+    DTS = "dts"
     OPUS = "opus"
     DVB_SUBTITLE = "dvb_subtitle"
     DVB_TELETEXT = "dvb_teletext"
@@ -56,7 +57,7 @@ class Codec(StrEnum):
 _KINDS = {
     **dict.fromkeys((Codec.H264, Codec.HEVC, Codec.MPEG1VIDEO, Codec.MPEG2VIDEO, Codec.AV1, Codec.VP9), Kind.VIDEO),
     **dict.fromkeys((Codec.AAC, Codec.AAC_LATM, Codec.MP1, Codec.MP2, Codec.MP3), Kind.AUDIO),
-    **dict.fromkeys((Codec.AC3, Codec.EAC3, Codec.OPUS), Kind.AUDIO),
+    **dict.fromkeys((Codec.AC3, Codec.EAC3, Codec.DTS, Codec.OPUS), Kind.AUDIO),
     **dict.fromkeys((Codec.DVB_SUBTITLE, Codec.DVB_TELETEXT), Kind.SUBTITLE),
 }
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tvarr.media.codecs import aac, ac3, mpegaudio, opus
+from tvarr.media.codecs import aac, ac3, dts, mpegaudio, opus
 from tvarr.media.codecs.frames import AudioFrame
 from tvarr.media.model import TICKS_33BIT, TICKS_PER_SECOND, Codec
 from tvarr.media.mpegts.receive import Pes
@@ -34,6 +34,7 @@ FORMATS: dict[Codec, Format] = {
     Codec.MP3: _MPEG_AUDIO,
     Codec.AC3: _AC3,
     Codec.EAC3: _AC3,
+    Codec.DTS: Format(dts.parse, dts.HEADER_BYTES, re.compile(rb"\x7f\xfe\x80\x01")),
 }
 
 

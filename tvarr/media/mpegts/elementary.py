@@ -52,7 +52,7 @@ class Elementary:
         """Private PES packets of which no descriptor that we know says what they are."""
         tags = {tag for tag, _ in psi.descriptors_in(self.entry.descriptors)}
         explained = bool(tags & {psi.REGISTRATION, psi.TELETEXT, psi.SUBTITLING})
-        return self.announced is Codec.PRIVATE and self.entry.stream_type == psi.PRIVATE_PES and not explained
+        return self.announced is Codec.PRIVATE and self.entry.stream_type in psi.UNEXPLAINED and not explained
 
     @property
     def timed(self) -> bool:

@@ -36,10 +36,12 @@ TELETEXT = 0x56
 SUBTITLING = 0x59
 AC3 = 0x6A
 EAC3 = 0x7A
+DTS = 0x7B
 EXTENSION = 0x7F
 OPUS_EXTENSION = 0x80  # descriptor_tag_extension of Opus in MPEG-TS
 
 PRIVATE_PES = 0x06  # stream_type of PES packets that only descriptors explain
+UNEXPLAINED = (PRIVATE_PES, 0x82)  # what they are shows in the payload; 0x82: DTS outside of Blu-ray, or SCTE 27
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -101,15 +103,21 @@ _BY_STREAM_TYPE = {
     0x81: Codec.AC3,  # ATSC A/53 part 3; HDMV agrees
     0x86: Codec.SCTE_35,
     0x87: Codec.EAC3,  # ATSC A/52 annex G
+    0x8A: Codec.DTS,
 }
 _BY_STREAM_TYPE_HDMV = {  # Blu-ray, where the program's registration descriptor says HDMV; others as above
+    0x82: Codec.DTS,
     0x84: Codec.EAC3,
-    0x86: Codec.PRIVATE,  # DTS-HD, not SCTE-35
+    0x85: Codec.DTS,  # with an extension, DTS-HD
+    0x86: Codec.DTS,  # the same without loss; not SCTE-35
     0xA1: Codec.EAC3,
 }
 _BY_REGISTRATION = {
     b"AC-3": Codec.AC3,
     b"EAC3": Codec.EAC3,
+    b"DTS1": Codec.DTS,
+    b"DTS2": Codec.DTS,
+    b"DTS3": Codec.DTS,
     b"Opus": Codec.OPUS,
     b"HEVC": Codec.HEVC,
     b"CUEI": Codec.SCTE_35,
@@ -120,6 +128,7 @@ _BY_DESCRIPTOR = {  # of private PES (EN 300 468, annex D; 6.2)
     SUBTITLING: Codec.DVB_SUBTITLE,
     AC3: Codec.AC3,
     EAC3: Codec.EAC3,
+    DTS: Codec.DTS,
 }
 _SECTION_STREAM_TYPES = frozenset({0x05, 0x0A, 0x0B, 0x0C, 0x0D, 0x14, 0x16, 0x86, 0x90, 0x95, 0xC0})
 
@@ -177,6 +186,7 @@ _ANNOUNCED = {
     Codec.MP3: _Row(0x03),
     Codec.AC3: _Row(0x81, descriptor(REGISTRATION, b"AC-3")),
     Codec.EAC3: _Row(0x87, descriptor(REGISTRATION, b"EAC3")),
+    Codec.DTS: _Row(0x8A),
     Codec.OPUS: _Row(PRIVATE_PES, descriptor(REGISTRATION, b"Opus")),
     Codec.DVB_SUBTITLE: _Row(PRIVATE_PES),
     Codec.DVB_TELETEXT: _Row(PRIVATE_PES),
