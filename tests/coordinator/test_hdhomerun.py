@@ -119,6 +119,19 @@ async def test_with_a_stream_key_all_of_it_is_behind_the_key(served: Served) -> 
     assert lineup[0]["URL"] == "http://tv.example.org:8080/stream/c0.ts?key=k%2F%C3%A4"
 
 
+async def test_the_folder_behind_the_key_leads_to_the_device(served: Served) -> None:
+    """People look at the address that they are to enter; what is wrong with it is not always the key."""
+    client, services = served
+    await ask(client, "GET", "/hdhr/any", 404)
+    services.stream_key = "k/ä"
+    for path in ("/hdhr/k%2F%C3%A4", "/hdhr/k%2F%C3%A4/"):
+        found = await ask(client, "GET", path, 200)
+        assert found["DeviceID"] == services.device_id
+    await ask(client, "GET", "/hdhr/k%2F%C3%A4/tuners.html", 404)
+    for wrong in ("/hdhr/", "/hdhr/other", "/hdhr/other/", "/hdhr/other/tuners.html", "/hdhr/k/%C3%A4"):
+        await ask(client, "GET", wrong, 401)
+
+
 def named(*chosen: str) -> list[tuple[int, Channel]]:
     made = [
         parse(Channel, {"id": f"{n}", "slug": f"c{n}", "name": "C", "url": "http://h/", "tvg_chno": c})

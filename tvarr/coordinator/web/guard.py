@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from http import HTTPStatus
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from aiohttp import web
 
@@ -41,7 +41,8 @@ def needs_key(path: str) -> bool:
 
 def _has_key(request: web.Request) -> bool:
     key = services_of(request).stream_key
-    in_path = request.match_info.get("key", "") if request.path.startswith(TUNER_FOLDER) else ""
+    raw_path = request.rel_url.raw_path  # in which a key has no slash
+    in_path = unquote(raw_path[len(TUNER_FOLDER) :].partition("/")[0]) if raw_path.startswith(TUNER_FOLDER) else ""
     given = in_path or request.query.get("key", "")
     return not key or hmac.compare_digest(given.encode("utf-8", "surrogatepass"), key.encode())
 

@@ -25,6 +25,11 @@ async def discover(request: web.Request) -> web.Response:
     return json_answer(_tuner(request).discover())
 
 
+async def root(request: web.Request) -> web.Response:
+    """Where people look at what they entered in their media server."""
+    raise web.HTTPFound(f"{_tuner(request).base_url.removeprefix(own_url(request))}/discover.json")
+
+
 async def lineup(request: web.Request) -> web.Response:
     tuner, store = _tuner(request), services_of(request).store
     profiles = {profile.name: profile for profile in await store.profiles()}
@@ -55,17 +60,28 @@ _FILES = {
 }
 assert set(_FILES) == set(TUNER_FILES)
 
-ROUTES = tuple(
+ROUTES = (
+    *tuple(
+        Route(
+            method="POST" if name.endswith(".post") else "GET",
+            path=folder + name,
+            handler=handler,
+            summary=summary,
+            query=("key",) if folder == "/" else (),
+            answer=None if name.endswith(".post") else f"application/{name.rpartition('.')[2]}",
+            open=True,
+            errors=(400, 401, 404),
+        )
+        for folder in ("/", TUNER_FOLDER + "{key}/")
+        for name, (handler, summary) in _FILES.items()
+    ),
     Route(
-        method="POST" if name.endswith(".post") else "GET",
-        path=folder + name,
-        handler=handler,
-        summary=summary,
-        query=("key",) if folder == "/" else (),
-        answer=None if name.endswith(".post") else f"application/{name.rpartition('.')[2]}",
+        method="GET",
+        path=TUNER_FOLDER + "{key}",
+        handler=root,
+        summary="Leads to its discover.json",
+        status=302,
         open=True,
         errors=(400, 401, 404),
-    )
-    for folder in ("/", TUNER_FOLDER + "{key}/")
-    for name, (handler, summary) in _FILES.items()
+    ),
 )
