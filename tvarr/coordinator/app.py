@@ -45,6 +45,7 @@ from tvarr.coordinator.web import make_web
 from tvarr.coordinator.web.patience import KEEP_ALIVE_S, REQUEST_WITHIN_S, SILENCE, within_limit
 from tvarr.coordinator.web.problems import status_of
 from tvarr.errors import NotFound, StartError
+from tvarr.listening import every_address
 from tvarr.tls import ServerCertificate, server_certificate
 from tvarr.wire.server import serve_coordinator
 
@@ -359,13 +360,9 @@ async def _serve_http(stack: AsyncExitStack, coordinator: Coordinator, certifica
 
 
 def _where(options: CoordinatorOptions) -> dict[str, Any]:
-    """What to listen on, for `create_server`: `::` is every address of either family, as gRPC has it, which asyncio
-    would take for those of IPv6 alone. Raises OSError.
-    """
-    if options.host == "::" and socket.has_dualstack_ipv6():
-        address = (options.host, options.http_port)
-        return {"sock": socket.create_server(address, family=socket.AF_INET6, dualstack_ipv6=True)}
-    return {"host": options.host, "port": options.http_port}
+    """What to listen on, for `create_server`. Raises OSError."""
+    sock = every_address(options.host, options.http_port)
+    return {"sock": sock} if sock is not None else {"host": options.host, "port": options.http_port}
 
 
 def _make_data_dir(path: Path) -> Path:

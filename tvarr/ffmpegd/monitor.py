@@ -15,6 +15,7 @@ from tvarr import __version__
 from tvarr.errors import StartError
 from tvarr.ffmpegd import metrics
 from tvarr.ffmpegd.work import Jobs
+from tvarr.listening import every_address
 
 
 class _State(Collector):
@@ -77,7 +78,8 @@ async def serve(
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:
-        await web.TCPSite(runner, host, port).start()
+        sock = every_address(host, port)
+        await (web.SockSite(runner, sock) if sock is not None else web.TCPSite(runner, host, port)).start()
     except OSError as error:
         reason = error.strerror or str(error)
         raise StartError(f"--metrics-listen {host}:{port} can't be used: {reason}") from error
