@@ -73,15 +73,23 @@ class NoPlacement(TvarrError):
     """No daemon can do the job now: HTTP 503 with `reasons`, one line for each daemon considered.
 
     `retry_after_s`: when it is worth another try, as far as that is known. `busy`: the end of another job would help.
+    `exhausted`: some could, but what they have is taken.
     """
 
     def __init__(
-        self, message: str, reasons: Sequence[str] = (), retry_after_s: float = 5.0, *, busy: bool = False
+        self,
+        message: str,
+        reasons: Sequence[str] = (),
+        retry_after_s: float = 5.0,
+        *,
+        busy: bool = False,
+        exhausted: bool = False,
     ) -> None:
         super().__init__(message)
         self.reasons = tuple(reasons)
         self.retry_after_s = retry_after_s
         self.busy = busy
+        self.exhausted = exhausted
 
 
 class ConnectionsTaken(TvarrError):

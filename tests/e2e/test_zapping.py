@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Cluster, cluster, eventually, watching
+from tests.harness import Cluster, cluster, eventually, metrics, watching
 
 WITHIN_S = 10.0  # of a linger that is far longer
 
@@ -26,6 +26,11 @@ def one_slot(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Iterator[
         yield running
 
 
+def refusals(running: Cluster) -> float:
+    """Jobs that were refused because all was taken."""
+    return metrics(running.url).get('tvarr_exhaustion_total{policy="reject"}', 0.0)
+
+
 async def is_served(url: str) -> None:
     async with asyncio.timeout(WITHIN_S), watching(url) as answer:
         assert answer.status == 200, await answer.text()
@@ -34,9 +39,11 @@ async def is_served(url: str) -> None:
 
 @pytest.mark.parametrize("policy", ["queue", "fallback", "reject"])
 async def test_the_next_channel_has_the_place_of_the_one_before(one_slot: Cluster, policy: str) -> None:
+    before = refusals(one_slot)
     for name in ("First", "Second", "First"):
         slug = one_slot.add_channel(f"{name} {policy}", "file:clip.ts", loop=True)
         await is_served(one_slot.stream_url(slug, policy))
+    assert refusals(one_slot) == before, "who found a place was not refused"
 
 
 async def test_another_profile_of_the_channel_has_it_too(one_slot: Cluster) -> None:
@@ -61,8 +68,10 @@ async def test_who_waits_is_served_when_the_other_viewer_leaves(one_slot: Cluste
 
 async def test_a_place_that_is_watched_is_kept(one_slot: Cluster) -> None:
     first, second = (one_slot.add_channel(f"{name} kept", "file:clip.ts", loop=True) for name in ("First", "Second"))
+    before = refusals(one_slot)
     async with watching(one_slot.stream_url(first, "reject")) as kept:
         assert await kept.content.readany()
         async with watching(one_slot.stream_url(second, "reject")) as refused:
             assert refused.status == 503
         assert await kept.content.readany()
+    assert refusals(one_slot) == before + 1

@@ -433,10 +433,10 @@ class Daemons:
                 words = f"no daemon was free for this job within {waited_s:.0f} s: {reason}"
                 self._refuse(job_id, QueueTimeout(words, lines_of(considered)))
             case events.Refuse(job_id, refusal):
-                if refusal.kind is RefusalKind.EXHAUSTED:
-                    metrics.EXHAUSTION.labels("reject").inc()
                 words, reasons = refusal.reason, lines_of(refusal.considered)
-                self._refuse(job_id, NoPlacement(words, reasons, refusal.retry_after_s, busy=refusal.busy))
+                exhausted = refusal.kind is RefusalKind.EXHAUSTED
+                error = NoPlacement(words, reasons, refusal.retry_after_s, busy=refusal.busy, exhausted=exhausted)
+                self._refuse(job_id, error)
             case events.Lost(job_id, code, reason):
                 if slot := self._slots.get(job_id):
                     slot.gone = True

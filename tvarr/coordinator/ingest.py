@@ -15,6 +15,7 @@ from random import Random
 import aiohttp
 
 from tvarr.cluster.schemes import FETCHED_SCHEMES
+from tvarr.coordinator import metrics
 from tvarr.coordinator.run import Run
 from tvarr.coordinator.source import IngestLimits, SourceFailure, SourceSpec, Stream, redact
 from tvarr.coordinator.sources.fetch import FetchedSource, Fetcher
@@ -175,6 +176,7 @@ class Ingest:
             return delay_s
         if self._retry.has_ended:
             return None
+        metrics.count_refusal(failure.answer)
         if self._retry.had_media and self._spec.is_network:
             raise SourceError(f"{failure}; given up after {self._limits.give_up_s:g} s without media") from failure
         raise failure.answer or failure

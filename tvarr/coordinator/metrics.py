@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Histogram
 
+from tvarr.errors import NoPlacement
+
 FIRST_BYTE_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 5.0, 10.0, 30.0)
 
 TAKEOVERS = Counter(
@@ -43,3 +45,9 @@ ALL = (
     *(TAKEOVERS, MOVES, LOST_PICTURES, EXHAUSTION, FIRST_BYTE, VIEWER_DROPPED, CONNECTIONS_REFUSED),
     *(SENT_BYTES, SOURCE_SAMPLES, JOB_SAMPLES),
 )
+
+
+def count_refusal(error: Exception | None) -> None:
+    """Counts what viewers are refused with in the end; who still waits, or is moved, is not."""
+    if isinstance(error, NoPlacement) and error.exhausted:
+        EXHAUSTION.labels("reject").inc()

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeAlias, TypeVar, cast
 
 from tvarr import memory
+from tvarr.coordinator import metrics
 from tvarr.coordinator.daemons import Daemons
 from tvarr.coordinator.endings import Ending
 from tvarr.coordinator.keeper import Keeper
@@ -269,6 +270,7 @@ class Variant:
         try:
             await self.keeper.keep()
         except (JobError, NoPlacement, QueueTimeout) as error:
+            metrics.count_refusal(error)
             self._finish(error)
         except Exception as error:
             if memory.is_short(error):
