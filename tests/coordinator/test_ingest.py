@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -398,6 +401,42 @@ class TestNetwork:
         assert counts(taken)[Kind.VIDEO] == PICTURES
         assert len(server.requests) == 3
         assert ingest.status.reconnections == 2
+
+    async def test_busy_until_it_says(self, data: bytes, session: aiohttp.ClientSession) -> None:
+        began_at = time.monotonic()
+        busy = answer(b"", "Retry-After: 1", status="429 Too Many Requests")
+        taken, _, server = await take_from(session, busy, answer(data))
+        assert counts(taken)[Kind.VIDEO] == PICTURES
+        assert len(server.requests) == 2
+        assert time.monotonic() - began_at > 1.0
+
+    @pytest.mark.parametrize("media_first", [False, True])
+    async def test_busy_for_longer_than_anybody_waits(
+        self, media_first: bool, data: bytes, session: aiohttp.ClientSession
+    ) -> None:
+        at = format_datetime(datetime.now(UTC) + timedelta(seconds=120), usegmt=True)
+        busy = answer(b"", f"Retry-After: {at}", status="503 Service Unavailable")
+        taken, _, server = await take_from(session, *([endless([data])] if media_first else []), busy)
+        assert re.fullmatch(
+            r"the source answered 503 Service Unavailable; it may be asked again in 1(19|20) s", taken.error
+        )
+        assert len(server.requests) == 1 + media_first
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "soon",
+            "-1",
+            "",
+            "0",
+            "Mon, 01 Jan 2001 00:00:00 GMT",
+            "9" * 40,
+            "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        ],
+    )
+    async def test_what_it_says_is_nothing(self, said: str, data: bytes, session: aiohttp.ClientSession) -> None:
+        taken, _, _ = await take_from(session, answer(b"", f"Retry-After: {said}", status="503 Busy"), answer(data))
+        assert counts(taken)[Kind.VIDEO] == PICTURES
 
     @pytest.mark.parametrize(
         ("script", "words", "requests"),

@@ -35,6 +35,15 @@ def test_at_first_it_is_over_within_the_connect_limit() -> None:
     assert not policy.had_media
 
 
+def test_a_server_that_says_when_is_not_asked_before() -> None:
+    assert retry().failed(SourceFailure("429", passing=True, retry_after_s=4.0), 1.0) == 4.0
+    assert retry().failed(SourceFailure("429", passing=True, retry_after_s=9.5), 1.0) is None, "it is over by then"
+    policy = retry()
+    policy.media(100.0)
+    assert policy.failed(SourceFailure("503", passing=True, retry_after_s=40.0), 110.0) == 40.0
+    assert policy.failed(SourceFailure("503", passing=True, retry_after_s=40.0), 150.0) is None
+
+
 def test_after_media_everything_is_tried_again_until_given_up() -> None:
     policy = retry()
     policy.media(100.0)

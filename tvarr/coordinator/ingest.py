@@ -178,7 +178,8 @@ class Ingest:
             return None
         metrics.count_refusal(failure.answer)
         if self._retry.had_media and self._spec.is_network:
-            raise SourceError(f"{failure}; given up after {self._limits.give_up_s:g} s without media") from failure
+            words = f"; given up after {self._limits.give_up_s:g} s without media" if not failure.retry_after_s else ""
+            raise SourceError(f"{failure}{words}") from failure
         raise failure.answer or failure
 
     def _open(self) -> AbstractAsyncContextManager[Stream]:

@@ -27,6 +27,7 @@ class SourceFailure(SourceError):
     `ended`: the body came to its end in good order, though nothing had said where that would be.
     `at_once`: nothing failed, the source is only to be read from elsewhere: no delay before the next connection.
     `foreign`: these are media in a container that only ffmpeg reads.
+    `retry_after_s`: the server wants to be asked again no sooner than that; 0: it says nothing.
     `answer`: what viewers are told instead of this, where it is no fault of the source.
     """
 
@@ -39,6 +40,7 @@ class SourceFailure(SourceError):
         ended: bool = False,
         at_once: bool = False,
         foreign: bool = False,
+        retry_after_s: float = 0.0,
         answer: TvarrError | None = None,
     ) -> None:
         super().__init__(message)
@@ -47,6 +49,7 @@ class SourceFailure(SourceError):
         self.ended = ended
         self.at_once = at_once
         self.foreign = foreign
+        self.retry_after_s = retry_after_s
         self.answer = answer
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import re
 import socket
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from math import ceil
 
 import aiohttp
 from yarl import URL
@@ -28,6 +32,7 @@ SHORTEST_PAUSE_S = 0.01
 _SECRET_HEADERS = ("auth", "cookie", "token", "key", "secret", "pass", "sess", "cred")
 _GONE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT})
+_SAY_WHEN = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _UNKNOWN_HOST = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
@@ -296,7 +301,22 @@ def _check(response: aiohttp.ClientResponse) -> None:
             phrase = _PHRASES.get(status, "")
         words = f"the source answered {status} {phrase[:60]}".rstrip()
         passing = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _BUSY
-        raise SourceFailure(words, passing=passing, gone=status in _GONE)
+        retry_after_s = _retry_after_s(response) if status in _SAY_WHEN else 0.0
+        if retry_after_s:
+            words += f"; it may be asked again in {retry_after_s:.0f} s"
+        raise SourceFailure(words, passing=passing, gone=status in _GONE, retry_after_s=retry_after_s)
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise SourceFailure(f"the source sends compressed content ({encoding[:20]!s}), which was not asked for")
+
+
+def _retry_after_s(response: aiohttp.ClientResponse) -> float:
+    """What `Retry-After` says, in whole seconds or as a date (RFC 9110, 10.2.3); 0 where it says nothing."""
+    text = response.headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return float(text)
+    try:
+        until = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return 0.0
+    return max(0.0, float(ceil(until.replace(tzinfo=until.tzinfo or UTC).timestamp() - time.time())))

@@ -12,7 +12,8 @@ class Retry:
 
     Nothing ever came: only failures that may pass (`SourceFailure.passing`) are tried again, within `connect_s` of the
     start, so that whoever waits hears the cause in time. After media came, everything is tried again until there
-    was none for `give_up_s`.
+    was none for `give_up_s`. No connection is tried before the server wants one; where that is later than any would be
+    tried, none is.
     """
 
     def __init__(self, limits: IngestLimits, rng: Random, now: float) -> None:
@@ -46,10 +47,10 @@ class Retry:
         self._has_ended = failure.ended if self._media_since is not None else self._has_ended and failure.gone
         self._media_since = None
         ceiling_s = min(self._limits.retry_max_s, self._limits.retry_base_s * 2.0 ** min(self._attempts, 32))
-        delay_s = self._rng.uniform(0.0, ceiling_s)
+        delay_s = max(self._rng.uniform(0.0, ceiling_s), failure.retry_after_s)
         self._attempts += 1
         if self._media_at is None:
             in_time = failure.passing and now + delay_s < self._started_at + self._limits.connect_s
         else:
-            in_time = now < self._media_at + self._limits.give_up_s
+            in_time = now + failure.retry_after_s < self._media_at + self._limits.give_up_s
         return delay_s if in_time else None

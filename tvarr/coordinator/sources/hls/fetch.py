@@ -62,7 +62,9 @@ class Fetcher:
             response, final = await request(url, self._spec, self._session, self._limits, headers)
         except SourceFailure as failure:
             words = f"the source's {what}: {failure}"
-            raise SourceFailure(words, passing=failure.passing, gone=failure.gone) from failure
+            raise SourceFailure(
+                words, passing=failure.passing, gone=failure.gone, retry_after_s=failure.retry_after_s
+            ) from failure
         try:
             begin, most = 0, cap_bytes
             if part and response.status == HTTPStatus.OK:  # the server does not do ranges

@@ -221,9 +221,10 @@ class Rendition:
                 )
                 break
             except SourceFailure as failure:
-                if not failure.passing or attempt == TRIES:
+                pause_s = max(self._limits.retry_base_s, failure.retry_after_s)
+                if not failure.passing or attempt == TRIES or pause_s > within_s:
                     raise
-                await asyncio.sleep(self._limits.retry_base_s)
+                await asyncio.sleep(pause_s)
         return await self._keys.open(fetched.data, resource.key, segment.sequence)
 
     async def _next_segment(self) -> Segment | None:
