@@ -113,21 +113,41 @@ def test_version(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> No
 
 @pytest.mark.parametrize("role", ["coordinator", "ffmpegd"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_a_role_is_loaded_ends_it_cleanly(tmp_path: Path, role: str, number: signal.Signals) -> None:
+@pytest.mark.parametrize("loading", ["typer", "tvarr.config", "app"])
+def test_a_signal_while_a_role_is_loaded_ends_it_cleanly(
+    tmp_path: Path, role: str, number: signal.Signals, loading: str
+) -> None:
     """Its modules take a second to import, on a busy machine several."""
+    module = f"tvarr.{role}.app" if loading == "app" else loading
     program = f"""
 import signal, sys
 class Signals:
     def find_spec(name, *_):
-        if name == "tvarr.{role}.app":
+        if name == "{module}":
             signal.raise_signal({int(number)})
 sys.meta_path.insert(0, Signals)
-from tvarr.cli import main
 sys.argv = ["tvarr", "{role}", "--{"data" if role == "coordinator" else "work"}-dir", "{tmp_path}"]
+from tvarr.cli import main
 main()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_signal_ends_other_commands_as_it_does() -> None:
+    """The code 0 of `tvarr health` says that all is well."""
+    program = f"""
+import signal, sys
+class Signals:
+    def find_spec(name, *_):
+        if name == "typer":
+            signal.raise_signal({int(signal.SIGTERM)})
+sys.meta_path.insert(0, Signals)
+sys.argv = ["tvarr", "health"]
+from tvarr.cli import main
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == -signal.SIGTERM
 
 
 def test_without_arguments_it_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,10 +39,23 @@ MAY_IMPORT = {
     "config": set(),
     "resources": set(),
     "memory": set(),
+    "early": set(),
     "listening": set(),
     "background": {"memory"},
     "demo": {"media", "resources", "config", "tls"},
-    "cli": {"config", "coordinator", "ffmpegd", "probe", "status", "health", "demo", "background", "hwaccel", "ffmpeg"},
+    "cli": {
+        "early",
+        "config",
+        "coordinator",
+        "ffmpegd",
+        "probe",
+        "status",
+        "health",
+        "demo",
+        "background",
+        "hwaccel",
+        "ffmpeg",
+    },
 }
 PURE = {"media", "cluster", "ffmpeg/errors.py", "ffmpeg/progress.py"}  # and whatever says so of itself
 IMPURE_MODULES = {"asyncio", "socket", "subprocess", "threading", "time", "random", "os", "grpc", "aiohttp"}

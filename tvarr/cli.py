@@ -6,10 +6,10 @@ a command needs is imported when it runs: `--help` is quick, and a coordinator's
 
 from __future__ import annotations
 
+from tvarr import early  # isort: skip - signals end a role from here on
 import gc
 import inspect
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -41,15 +41,9 @@ def _options(kind: type[Options], config: object) -> Options:
     return kind(**{item.name: getattr(config, item.name) for item in fields(kind)})  # type: ignore[arg-type]
 
 
-def _end_on_signals() -> None:
-    """Until the role hears them itself, signals end it with code 0: there is nothing yet that has to be cleaned up."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: os._exit(0))
-
-
 def _begin_to_load() -> None:
     """Until `background.run`: signals end it, and nobody looks for garbage among what is made to stay."""
-    _end_on_signals()
+    early.end_on_signals()
     gc.disable()
 
 
