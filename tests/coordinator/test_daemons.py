@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from pydantic import TypeAdapter
@@ -295,7 +296,7 @@ class Watched:
             daemons=daemons,
             work="the work",
             plan=plan(BUILTIN_PROFILES["h264"], Tracks((VIDEO,))),
-            serves=lambda tracks: True,
+            planned=partial(plan, BUILTIN_PROFILES["h264"]),
             need=need(track=VIDEO),
             feed=Feed(source, Signal(), lambda: True, True, 0.0, 0.0, 1 << 20),
             start_seq=0,

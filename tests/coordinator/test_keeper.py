@@ -83,6 +83,7 @@ class Channel:
         self.changed = Signal()
         self.got: list[Sample] = []
         self.pictures = 0
+        self.group_size = GOP
         self._group = 0  # the number of a picture with which a group begins
         self._ended = False
         feed = Feed(self.ring, self.changed, lambda: self._ended, False, 0.02, 0.02, 1 << 18)
@@ -117,7 +118,8 @@ class Channel:
         began = loop.time()
         while True:
             ticks = PICTURE * self.pictures
-            self.ring.append(Sample(VIDEO.id, ticks, ticks, b"picture", (self.pictures - self._group) % GOP == 0))
+            key = (self.pictures - self._group) % self.group_size == 0
+            self.ring.append(Sample(VIDEO.id, ticks, ticks, b"picture", key))
             self.ring.let_go(self.keeper.needed_seq)  # at once, which a relay does now and then
             self.changed.set()
             self.pictures += 1
@@ -126,9 +128,12 @@ class Channel:
     def become(self, width: int) -> int:
         """From the next picture on, a keyframe, the source has this width. Returns the change's number in the ring."""
         self._group = self.pictures
-        tracks = Tracks((replace(VIDEO, width=width),))
-        self.keeper.current_plan = plan(PASSED, tracks)
-        return self.ring.append(tracks)
+        return self.announce(replace(VIDEO, width=width))
+
+    def announce(self, *tracks: Track) -> int:
+        """Says that the source has these tracks. Returns the change's number in the ring."""
+        self.keeper.current_plan = plan(PASSED, Tracks(tracks))
+        return self.ring.append(Tracks(tracks))
 
     def edit(self, **changes: Any) -> None:
         """The profile is another from now on."""
@@ -294,6 +299,22 @@ async def test_a_job_that_is_lost_where_the_picture_changed_lacks_nothing(site: 
         async with site.daemon("second", echo()):
             await until(lambda: on(channel) == "second")
             await later.aclose()
+
+
+async def test_changes_of_sound_that_follow_at_once_are_all_followed(site: Site) -> None:
+    """Each job begins at the same keyframe, before all of the changes, and goes through to where the last one was."""
+    first, second = Track(257, Codec.MP2), Track(258, Codec.MP2)
+    sounds = [[first], [first, second], [first]]
+    async with site.daemon("only", echo()) as daemon, site.channel() as channel:
+        channel.group_size = 1000
+        for tracks in sounds:
+            await until(lambda: on(channel) == "only")
+            channel.announce(VIDEO, *tracks)
+            shown = channel.pictures * PICTURE
+            await until(lambda shown=shown: channel.got[-1].pts_ticks > shown)
+        assert channel.keeper.run is not None
+        assert channel.keeper.run.plan.target_ids == (VIDEO.id, first.id)
+        assert len(daemon.jobs) == 1 + len(sounds)
 
 
 async def test_viewers_of_a_lost_job_wait_for_a_daemon_to_come(site: Site) -> None:

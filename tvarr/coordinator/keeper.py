@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
@@ -153,7 +152,7 @@ class Keeper:
                 else:
                     await self._feed.changed.wait()
                 continue
-            run = self.run = self._make(current)
+            run = self.run = self._make(current, self.feed_seq)
             self._avoid = frozenset()
             try:
                 run = await self._follow(run)
@@ -201,7 +200,7 @@ class Keeper:
         if ticks is None and waited_s > LIVE_AFTER_S and not self._feed.full_speed and not self._feed.ended():
             live = source.join_seq()
             tracks = source.tracks_at(live)
-            if live > seq and tracks is not None and self._served_by(run.plan, tracks):
+            if live > seq and tracks is not None and run.plan.one_job_serves(self._planned(tracks)):
                 seq = self._start_seq = live
                 self._output.went_live(live)
         self.splice.restart(gap=gap)
@@ -297,12 +296,13 @@ class Keeper:
                 raise _Uprooted(run.leave_reason)
             return
         (kind, reason, to), self._asked = self._asked, None
-        current = self._plan_at(self._restart_seq(run)[0])
+        seq = max(self._start_seq, self._restart_seq(run)[0])
+        current = self._plan_at(seq)
         if _kinds(current) != run.kinds:
             log.info("%s: not moved: its tracks are changing", self._name, extra=_id_of(run))
             return
         log.info("%s: to leave %s: %s", self._name, run.daemon_name, reason, extra=_id_of(run))
-        successor = self._make(current, replaces=run, move=kind, to=to)
+        successor = self._make(current, seq, replaces=run, move=kind, to=to)
         task = asyncio.create_task(successor.go(), name=f"job {successor.id}")
         self._move = _Move(kind, reason, successor, task, asyncio.get_running_loop().time() + MOVE_WITHIN_S)
 
@@ -360,7 +360,7 @@ class Keeper:
     # -------------------------------------------------------------------------------------------- making jobs
 
     def _make(
-        self, current: Plan, *, replaces: JobRun | None = None, move: MoveKind | None = None, to: str = ""
+        self, current: Plan, seq: int, *, replaces: JobRun | None = None, move: MoveKind | None = None, to: str = ""
     ) -> JobRun:
         return JobRun(
             name=self._name,
@@ -368,7 +368,7 @@ class Keeper:
             daemons=self._daemons,
             work=self._work,
             plan=current,
-            serves=partial(self._served_by, current),
+            planned=self._planned,
             need=Need(
                 current.targets,
                 self._profile.hw_accel,
@@ -376,7 +376,7 @@ class Keeper:
                 self._source_id,
             ),
             feed=self._feed,
-            start_seq=self.feed_seq,
+            start_seq=seq,
             replaces=replaces,
             move=move,
             to=to,
@@ -403,19 +403,19 @@ class Keeper:
 
     def _same_picture(self, current: Plan, seq: int) -> bool:
         tracks = self._feed.source.tracks_at(seq)
-        return tracks is not None and current.same_picture(plan(self._profile, tracks))
+        return tracks is not None and current.same_picture(self._planned(tracks))
 
     def _plan_at(self, seq: int) -> Plan:
         """The plan for a job that begins at `seq`; with what became known later, where one job serves both."""
         source, latest = self._feed.source, self.current_plan
         tracks = source.tracks_at(max(seq, source.first_seq))
         if tracks is None:
-            return latest or plan(self._profile, Tracks(()))
-        then = plan(self._profile, tracks)
+            return latest or self._planned(Tracks(()))
+        then = self._planned(tracks)
         return latest if latest is not None and latest.one_job_serves(then) else then
 
-    def _served_by(self, current: Plan, tracks: Tracks) -> bool:
-        return current.one_job_serves(plan(self._profile, tracks))
+    def _planned(self, tracks: Tracks) -> Plan:
+        return plan(self._profile, tracks)
 
     async def _picture_size(self) -> None:
         """Waits for the size of the picture: a stream may be entered long before its parameter sets come by."""

@@ -85,7 +85,7 @@ class JobRun(Run):
         daemons: Daemons,
         work: str,
         plan: Plan,
-        serves: Callable[[Tracks], bool],
+        planned: Callable[[Tracks], Plan],
         need: Need,
         feed: Feed,
         start_seq: int,
@@ -94,9 +94,9 @@ class JobRun(Run):
         to: str = "",
         avoid: frozenset[str] = frozenset(),
     ) -> None:
-        """`name`: channel and profile, for people. `serves` says whether the job can go on with other tracks.
-        `replaces`: the job that it shall take over from while that runs on, by a move of the kind `move`, `to` the
-        daemon of this id, if one is named.
+        """`name`: channel and profile, for people. `planned` says what is to be done with other tracks; `plan` is for
+        those at `start_seq`. `replaces`: the job that it shall take over from while that runs on, by a move of the kind
+        `move`, `to` the daemon of this id, if one is named.
         """
         super().__init__(name, daemons)
         self.plan = plan
@@ -112,8 +112,9 @@ class JobRun(Run):
         self._avoid = avoid
         self._owner = owner
         self._work = work
-        self._serves = serves
+        self._planned = planned
         self._feed = feed
+        self._plan_seq = start_seq
         self._pace: Pace | None = None
         self._start_ticks = 0
         self._usable_ticks = 0  # from here on viewers lack what it makes
@@ -227,7 +228,7 @@ class JobRun(Run):
                 self.lost_samples += seq - self.next_seq
                 self.next_seq = seq
                 continue
-            change = self._change_in(events)
+            change = self._change_in(events, self.next_seq)
             if change is not None:
                 seq -= len(events) - change
                 events = events[:change]
@@ -249,10 +250,15 @@ class JobRun(Run):
             if not feed.full_speed and (pause := sent_at + feed.batch_age_s - loop.time()) > 0:
                 await asyncio.sleep(pause)
 
-    def _change_in(self, events: Sequence[Event]) -> int | None:
-        """Index of the first change of tracks that this job can't follow: its successor begins there."""
+    def _change_in(self, events: Sequence[Event], seq: int) -> int | None:
+        """Index of the first change of tracks that this job can't follow: its successor begins there.
+
+        `seq`: the number of the first event. A change that lies before what the job is for was the end of another.
+        """
         for index, event in enumerate(events):
-            if type(event) is not Sample and not self._serves(cast("Tracks", event)):
+            if type(event) is Sample or seq + index < self._plan_seq:
+                continue
+            if not self.plan.one_job_serves(self._planned(cast("Tracks", event))):
                 return index
         return None
 
