@@ -19,12 +19,14 @@ from tests.hls import play_hls
 SECONDS, FPS = 4, 25
 PLAIN = {"size": "320x180"}
 WOVEN = ("-filter:v", "tinterlace=interleave_top,setfield=tff", "-flags", "+ilme+ildct", "-x264opts", "tff=1")
+BOTH_WAYS = {"codec": ("libx264", "-x264-params", "b-adapt=0"), "b_frames": 2}
 GONE = {"only": "1:a"}  # the picture
 CHANGES: dict[str, list[dict[str, Any]]] = {
     "size": [PLAIN, {"size": "480x270"}, PLAIN],
     "codec": [PLAIN, {"codec": ("libx265", "-x265-params", "log-level=error")}, PLAIN],
     "fields": [PLAIN, {"fps": 50, "codec": ("libx264", *WOVEN)}],
     "sound": [PLAIN, {"sound": ("mp2", "-ac", "1", "-ar", "44100")}, PLAIN],
+    "reordered": [BOTH_WAYS, {**BOTH_WAYS, "sound": ("ac3",)}, BOTH_WAYS],
     "channels": [{"sound": ("mp2",)}, {"sound": ("ac3", "-ac", "6")}, {"sound": ("mp2",)}],
     "numbers": [PLAIN, {"pids": (0x200, 0x201)}, {"pids": (0x101, 0x100)}],
 }
@@ -36,7 +38,8 @@ def part(path: Path, place: int, **settings: Any) -> bytes:
     command = [program("ffmpeg"), "-v", "error", "-nostdin", "-y"]
     command += ["-f", "lavfi", "-i", f"testsrc2=s={size}:r={fps}:d={SECONDS}"]
     command += ["-f", "lavfi", "-i", f"sine=r=48000:d={SECONDS}"]
-    command += ["-c:v", *settings.get("codec", ("libx264",)), "-preset", "ultrafast", "-g", "25", "-bf", "0"]
+    command += ["-c:v", *settings.get("codec", ("libx264",)), "-preset", "ultrafast", "-g", "25"]
+    command += ["-bf", str(settings.get("b_frames", 0))]
     command += ["-pix_fmt", "yuv420p", "-c:a", *settings.get("sound", ("aac",))]
     command += [f for n, pid in enumerate(settings.get("pids", ())) for f in ("-streamid", f"{n}:{pid}")]
     command += ["-map", settings["only"]] if "only" in settings else []

@@ -119,6 +119,7 @@ class JobRun(Run):
         self._start_ticks = 0
         self._usable_ticks = 0  # from here on viewers lack what it makes
         self._used = False  # some of its output was
+        self._whole_ticks: int | None = None  # of pictures shown later it was not given all
         videos = [track for track, kind in self.kinds.items() if kind is Kind.VIDEO]
         self.leading = next(iter(videos or self.kinds), -1)  # the track that shows whether it lives
 
@@ -159,6 +160,7 @@ class JobRun(Run):
             self.next_seq = begin.seq
             self._start_ticks = self._feed.source.ticks_at(begin.seq)
             self._usable_ticks = max(self._start_ticks, begin.first_keyframe_ticks or 0)
+            self._whole_ticks = None
             await stream.send(convert.start_to_wire(self._spec(slot, begin)))
             await self._run(slot, stream)
         except JobError as error:
@@ -220,6 +222,8 @@ class JobRun(Run):
         feed, source = self._feed, self._feed.source
         sequence = 0
         sent_at = -feed.batch_age_s
+        following: Tracks | None = None  # that of the next job
+        reached = self._start_ticks  # DTS of the leading track
         while True:
             try:
                 events, seq = source.read(self.next_seq, max_bytes=feed.batch_bytes)
@@ -230,20 +234,24 @@ class JobRun(Run):
                 continue
             change = self._change_in(events, self.next_seq)
             if change is not None:
+                following = cast("Tracks", events[change])
                 seq -= len(events) - change
                 events = events[:change]
             if events:
                 samples = [e for e in events if type(e) is Sample and e.track in self.kinds]
                 if samples:
                     await stream.send(Batch(samples, sequence))
+                    reached = next((s.dts_ticks for s in reversed(samples) if s.track == self.leading), reached)
                     sequence += len(samples)
                     _SAMPLES_IN.inc(len(samples))
                     sent_at = loop.time()
                 self.next_seq = seq
                 self._owner.fed(self, seq)
-            if change is None and self.next_seq < source.next_seq:
+            if following is None and self.next_seq < source.next_seq:
                 continue
-            if change is not None or feed.ended():
+            if following is not None and self._picture_goes_on(following):
+                self._whole_ticks = reached
+            if following is not None or feed.ended():
                 await stream.send(messages.InputComplete())
                 return
             await feed.changed.wait()
@@ -261,6 +269,10 @@ class JobRun(Run):
             if not self.plan.one_job_serves(self._planned(cast("Tracks", event))):
                 return index
         return None
+
+    def _picture_goes_on(self, tracks: Tracks) -> bool:
+        """Whether pictures that are still to come with other tracks may be shown before some that are there."""
+        return self.kinds.get(self.leading) is Kind.VIDEO and self.plan.same_picture(self._planned(tracks))
 
     # ------------------------------------------------------------------------------------------------ output
 
@@ -304,10 +316,22 @@ class JobRun(Run):
         if self._pace is not None and reached is not None and (before is None or reached > before):
             now = asyncio.get_running_loop().time()
             self._pace.output_came(now, reached, self._feed.source.newest_ticks)
-        if self._owner.take(self, samples):
+        if self._owner.take(self, self._whole(samples)):
             self._used = True
         elif not self._used and reached is not None and reached > self._usable_ticks + UNUSABLE_TICKS:
             raise self._garbage("no keyframe where one was asked for")
+
+    def _whole(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Without the pictures from the first one on that may lack others before it, which the next job makes."""
+        if self._whole_ticks is None:
+            return samples
+        whole: list[Sample] = []
+        for sample in samples:
+            if sample.track != self.leading or sample.pts_ticks <= self._whole_ticks:
+                whole.append(sample)
+            else:
+                self._whole_ticks = min(self._whole_ticks, sample.dts_ticks)  # below what follows
+        return whole
 
     def _check(self, samples: Sequence[Sample], greatest: dict[int, int]) -> None:
         """Raises where these samples can't have been made of the job's input; viewers must not get them."""
