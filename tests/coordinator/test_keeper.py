@@ -103,6 +103,9 @@ class Channel:
     def release(self, samples: Sequence[Sample]) -> None:
         self.got.extend(samples)
 
+    def done_before(self, seq: int) -> None:
+        return
+
     async def room_for_more(self) -> None:
         return
 

@@ -20,7 +20,6 @@ SECONDS, FPS = 4, 25
 PLAIN = {"size": "320x180"}
 WOVEN = ("-filter:v", "tinterlace=interleave_top,setfield=tff", "-flags", "+ilme+ildct", "-x264opts", "tff=1")
 BOTH_WAYS = {"codec": ("libx264", "-x264-params", "b-adapt=0"), "b_frames": 2}
-GONE = {"only": "1:a"}  # the picture
 CHANGES: dict[str, list[dict[str, Any]]] = {
     "size": [PLAIN, {"size": "480x270"}, PLAIN],
     "codec": [PLAIN, {"codec": ("libx265", "-x265-params", "log-level=error")}, PLAIN],
@@ -48,23 +47,21 @@ def part(path: Path, place: int, **settings: Any) -> bytes:
     return path.read_bytes()
 
 
-def silent_picture(folder: Path) -> None:
-    """`gone.ts`: no picture is announced in its second part."""
-    made = [part(folder / "part.ts", place, **settings) for place, settings in enumerate((PLAIN, GONE, PLAIN))]
-    (folder / "gone.ts").write_bytes(b"".join(made))
+GONE = [PLAIN, {"only": "1:a"}, PLAIN]  # the picture, for a while
+MUTE = [PLAIN, {"only": "0:v"}]
 
 
 @pytest.fixture(scope="module")
 def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A coordinator with one daemon, and a channel for each of CHANGES."""
     folder = tmp_path_factory.mktemp("changing")
-    for name, parts in CHANGES.items():
+    sources = {**CHANGES, "gone": GONE, "mute": MUTE}
+    for name, parts in sources.items():
         made = [part(folder / "part.ts", place, **settings) for place, settings in enumerate(parts)]
         (folder / f"{name}.ts").write_bytes(b"".join(made))
-    silent_picture(folder)
     with cluster(tmp_path_factory.mktemp("tvarr"), media_dir=folder) as running:
         running.start_daemon("worker")
-        for name in CHANGES:
+        for name in sources:
             running.add_channel(name, f"file:{name}.ts", pace="fast", slug=name)
         for name, fields in {
             "one": {"video_codec": "h264", "audio_codec": "aac", "crf": 20},
@@ -111,12 +108,35 @@ async def test_a_transcode_follows_with_every_picture(changing: Cluster, tmp_pat
 
 async def test_a_picture_that_was_gone_is_transcoded_again(changing: Cluster, tmp_path: Path) -> None:
     """Where the sound is copied, nothing at all was to be transcoded meanwhile."""
-    changing.add_channel("gone", "file:gone.ts", pace="fast", slug="gone")
     (tmp_path / "gone.ts").write_bytes(await read_all(f"{changing.url}/stream/gone.ts?profile=one"))
     got = look(tmp_path / "gone.ts")
     assert len(got["video"].packets) == 2 * FPS * SECONDS
     assert max(later - earlier for earlier, later in pairwise(got["video"].times_s)) == pytest.approx(SECONDS, abs=0.2)
     assert decode_errors(tmp_path / "gone.ts") == []
+
+
+async def test_copied_sound_is_there_to_its_end_where_it_goes_away(changing: Cluster, tmp_path: Path) -> None:
+    """It waits for the pictures, and the source's new tracks are known long before these are made."""
+    url = f"{changing.url}/stream/mute"
+    (tmp_path / "stream.ts").write_bytes(await read_all(f"{url}.ts?profile=one"))
+    _, lists = await play_hls(f"{url}/index.m3u8?profile=one")
+    (tmp_path / "segments.ts").write_bytes(b"".join(segment.data for segment in lists[0].segments))
+    assert_whole_though_mute(tmp_path / "stream.ts", 1024)
+    assert_whole_though_mute(tmp_path / "segments.ts", 1024)
+
+
+async def test_made_sound_is_there_to_its_end_where_it_goes_away(changing: Cluster, tmp_path: Path) -> None:
+    path = tmp_path / "stream.mp4"
+    path.write_bytes(await read_all(f"{changing.url}/stream/mute.mp4?profile=two"))
+    assert_whole_though_mute(path, 960)
+
+
+def assert_whole_though_mute(path: Path, frame_samples: int) -> None:
+    got = look(path)
+    assert len(got["video"].packets) == len(MUTE) * FPS * SECONDS, path.name
+    assert got["audio"].times_s[0] == pytest.approx(got["video"].times_s[0], abs=0.1), path.name
+    assert got["audio"].times_s[-1] == pytest.approx(got["video"].times_s[0] + SECONDS, abs=0.1), path.name
+    assert len(got["audio"].packets) == pytest.approx(SECONDS * 48_000 / frame_samples, abs=4), path.name
 
 
 async def test_segments_tell_of_a_new_size(changing: Cluster) -> None:

@@ -49,6 +49,9 @@ class Output(Protocol):
     def release(self, samples: Sequence[Sample]) -> None:
         """Samples for viewers, in decode order of each track."""
 
+    def done_before(self, seq: int) -> None:
+        """All that jobs make of the source's ring before `seq` was released."""
+
     async def room_for_more(self) -> None:
         """Returns when viewers could take more."""
 
@@ -142,6 +145,7 @@ class Keeper:
         """Returns when the source has ended and all of it is done; raises what no other daemon can help."""
         await self._picture_size()
         while True:
+            self._output.done_before(self.feed_seq)
             current = self._plan_at(self.feed_seq)
             if not current.targets:  # the picture is gone for a while, and the sound is copied
                 change = self._feed.source.change_after(self.feed_seq)

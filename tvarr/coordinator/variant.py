@@ -23,7 +23,7 @@ from tvarr.coordinator.signals import Signal
 from tvarr.coordinator.transcode import Feed
 from tvarr.errors import ErrorCode, JobError, NoPlacement, QueueTimeout, TvarrError
 from tvarr.media.batching import QUICK_S
-from tvarr.media.interleave import Interleaver
+from tvarr.media.changes import Changes
 from tvarr.media.model import Event, Sample, Tracks
 from tvarr.media.ring import Ring
 from tvarr.media.segmenter import TARGET_TICKS
@@ -82,7 +82,8 @@ class Variant:
         self._unwatched: dict[str, float] = {}  # since when an output has had no viewer
         self._plan: Plan | None = None
         self._samples = source if _copies_all(profile) else Ring(VARIANT_RING_BYTES)
-        self._interleaver = Interleaver(max_bytes=HELD_BYTES)
+        self._changes = Changes(HELD_BYTES)
+        self._source_ticks = 0  # DTS of the source's sample that was taken last
         self._jobs: asyncio.Task[None] | None = None
         self.keeper = Keeper(
             name=name,
@@ -170,9 +171,15 @@ class Variant:
     def needed_seq(self) -> int | None:
         """From where on its jobs need the source's ring; None: they need none of it."""
         done = self._samples is self._source or self.state in {"ended", "failed"}
-        if done or (self._plan is not None and not self._plan.targets):
+        if done or (self._plan is not None and not self._transcodes):
             return None
         return self.keeper.needed_seq
+
+    @property
+    def _transcodes(self) -> bool:
+        """Whether there is something to be made of what was taken."""
+        targets = self._plan.targets if self._plan is not None else ()
+        return (bool(targets) or self._changes.waiting) and self.state not in {"ended", "failed"}
 
     def let_go(self) -> None:
         """Frees what no output has use for, those that may start later included."""
@@ -184,8 +191,7 @@ class Variant:
 
     def room(self) -> bool:
         """Whether a source that can wait should go on: neither a viewer nor the job is far behind."""
-        busy = self._plan is not None and bool(self._plan.targets) and self.state not in {"ended", "failed"}
-        if busy and self._source.bytes_since(self.keeper.feed_seq) > self._source.max_bytes // 4:
+        if self._transcodes and self._source.bytes_since(self.keeper.feed_seq) > self._source.max_bytes // 4:
             return False
         return all(output.room() for output in self._outputs.values())
 
@@ -197,12 +203,18 @@ class Variant:
             self.state = "running"
             self._push(events)
             return
+        self._take(events, self._source.next_seq - len(events))
+
+    def _take(self, events: Sequence[Event], seq: int) -> None:
+        """`seq`: the number of the first one in the relay's ring."""
         out: list[Event] = []
-        for event in events:
+        for place, event in enumerate(events, seq):
             if isinstance(event, Tracks):
-                out.extend(self._set_tracks(event))
-            elif self._plan is not None and event.track in self._plan.copied:
-                out.extend(self._interleaver.push(event))
+                out.extend(self._set_tracks(event, place))
+                continue
+            self._source_ticks = event.dts_ticks
+            if self._plan is not None and event.track in self._plan.copied:
+                out.extend(self._changes.copied(event))
         self._emit(out)
 
     def follow(self, profile: Profile) -> bool:
@@ -248,20 +260,26 @@ class Variant:
         """A variant of a relay that already runs begins at its latest keyframe."""
         seq = self.keeper.feed_seq
         if tracks := self._source.tracks_at(seq):
-            self.take([tracks])
-        while seq < self._source.next_seq:
-            events, seq = self._source.read(seq, max_bytes=VARIANT_RING_BYTES)
-            self.take(events)
+            self._take([tracks], seq)
+        self._take_from(seq)
 
-    def _set_tracks(self, tracks: Tracks) -> list[Event]:
-        new = plan(self.profile, tracks)
+    def _take_from(self, seq: int) -> None:
+        while seq < self._source.next_seq:
+            events, following = self._source.read(seq, max_bytes=VARIANT_RING_BYTES)
+            self._take(events, seq)
+            seq = following
+
+    def _set_tracks(self, tracks: Tracks, seq: int) -> Sequence[Event]:
+        new, old = plan(self.profile, tracks), self._plan
         self._plan = self.keeper.current_plan = new
+        same_job = old is not None and old.one_job_serves(new)
         if new.targets and self._jobs is None:
             self._jobs = asyncio.create_task(self._run_jobs(), name=f"jobs of {self.name}")
         elif not new.targets:
             self.state = "running"
-        released: list[Event] = list(self._interleaver.set_tracks(new.target_ids))
-        return [*released, new.output]
+        return self._changes.announce(
+            new.output, new.target_ids, seq=seq, at_ticks=self._source_ticks, same_job=same_job
+        )
 
     # ---------------------------------------------------------------------------------------------------- jobs
 
@@ -282,14 +300,13 @@ class Variant:
             self._finish(None)
 
     def went_live(self, seq: int) -> None:
-        current = self._plan
-        assert current is not None
-        self._interleaver = Interleaver(current.target_ids, HELD_BYTES)
-        while seq < self._source.next_seq:
-            events, seq = self._source.read(seq, max_bytes=VARIANT_RING_BYTES)
-            for event in events:
-                if not isinstance(event, Tracks) and event.track in current.copied:
-                    self._emit(self._interleaver.push(event))
+        tracks, waiting = self._source.tracks_at(seq), self._changes.waiting
+        assert tracks is not None
+        self._changes = Changes(HELD_BYTES)
+        announced = self._set_tracks(tracks, seq)
+        if waiting:
+            self._emit(announced)
+        self._take_from(seq)
 
     def fed(self) -> None:
         self._drained.set()
@@ -300,8 +317,11 @@ class Variant:
         self.state = "running"
         out: list[Event] = []
         for sample in samples:
-            out.extend(self._interleaver.push(sample))
+            out.extend(self._changes.made(sample))
         self._emit(out)
+
+    def done_before(self, seq: int) -> None:
+        self._emit(self._changes.job_ended(seq))
 
     async def room_for_more(self) -> None:
         while not all(output.room() for output in self._outputs.values()):
@@ -323,7 +343,7 @@ class Variant:
         if self.state in {"ended", "failed"}:
             return
         if self._samples is not self._source and failure is None:
-            self._emit(self._interleaver.flush())
+            self._emit(self._changes.flush())
         self.state = "failed" if failure is not None else "ended"
         self.failure = failure
         for output in self._outputs.values():

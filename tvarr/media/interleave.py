@@ -53,6 +53,10 @@ class Interleaver:
         self.held_bytes += len(sample.data) + ITEM_OVERHEAD_BYTES
         return self._release() + self._overflow()
 
+    def holds(self, track: int) -> bool:
+        """Whether samples of this track wait."""
+        return any(sample.track == track for _, _, sample in self._held)
+
     def flush(self) -> list[Sample]:
         """Returns everything held, in DTS order: the job has ended."""
         return [self._pop() for _ in range(len(self._held))]
