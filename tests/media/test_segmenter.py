@@ -123,34 +123,6 @@ def test_pictures_before_the_first_keyframe_are_left_out() -> None:
     assert seen == pictures(25, 50)
 
 
-@pytest.mark.parametrize("first_s", [0, 2], ids=["with the sound", "behind it"])
-def test_pictures_that_come_are_waited_for_until_their_first_keyframe(first_s: int) -> None:
-    """Decoders can't show what is before it. Sound that began alone goes on alone."""
-    key = 125 * FRAME + SECOND  # the first keyframe is picture 125
-    shown = pictures(25 * first_s + 1, 300 - 25 * first_s, gop=125)
-    cuts = cuts_of(BOTH, *mixed(shown, sounds(SECOND, 13 * SECOND)))
-    seen = [sample for cut in cuts for sample in cut.samples if sample.track == 1]
-    assert seen[0].keyframe
-    assert seen[0].pts_ticks == key
-    assert seen == shown[-len(seen) :]
-    heard = [sample for cut in cuts for sample in cut.samples if sample.track == 2]
-    if first_s:
-        assert cuts[0].start_ticks == SECOND
-        assert heard[0].pts_ticks == SECOND
-    else:
-        assert cuts[0].start_ticks == key
-        assert key - segmenter.PATIENCE_TICKS <= heard[0].pts_ticks < key - segmenter.PATIENCE_TICKS + SOUND
-
-
-def test_pictures_that_never_have_a_keyframe_are_shown_as_they_are_some_time() -> None:
-    cuts = cuts_of(BOTH, *mixed(pictures(1, 25 * 24, gop=100_000), sounds(SECOND, 25 * SECOND)))
-    seen = [sample for cut in cuts for sample in cut.samples if sample.track == 1]
-    heard = [sample for cut in cuts for sample in cut.samples if sample.track == 2]
-    assert seen[0].pts_ticks - SECOND == pytest.approx(segmenter.PICTURE_PATIENCE_TICKS, abs=2 * FRAME)
-    assert len(seen) == pytest.approx(25 * 14, abs=2)
-    assert heard == sounds(SECOND, 25 * SECOND)
-
-
 def test_without_a_keyframe_a_segment_ends_some_time() -> None:
     cuts = cuts_of(Tracks((VIDEO,)), *pictures(0, 25 * 45, gop=100_000))
     assert lengths(cuts) == [20, 20, 5]

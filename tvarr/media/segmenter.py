@@ -10,7 +10,6 @@ from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Track, Trac
 TARGET_TICKS = 2 * TICKS_PER_SECOND
 LATE_TICKS = TICKS_PER_SECOND  # a segment waits this long for sound that a multiplex carries behind its pictures
 PATIENCE_TICKS = TICKS_PER_SECOND  # sound alone begins a segment where no picture came for so long
-PICTURE_PATIENCE_TICKS = 10 * TICKS_PER_SECOND  # pictures that come wait so long for their first keyframe
 SILENT_TICKS = 2 * TICKS_PER_SECOND  # a track this far behind another one has stopped
 GAP_TICKS = TICKS_PER_SECOND  # a segment is not lengthened over a hole that is longer
 MAX_SEGMENT_TICKS = 20 * TICKS_PER_SECOND  # then it is cut without a keyframe
@@ -66,16 +65,13 @@ class Segmenter:
       where it had to begin without one.
     * Other samples belong to the segment in whose time they are shown, however a multiplex mixes them. For those that
       come late a segment is held back, `LATE_TICKS` at most.
-    * Pictures before the first keyframe are left out, for `PICTURE_PATIENCE_TICKS` at most, and sound waits for them;
-      what of it is more than `PATIENCE_TICKS` older than the keyframe is left out then.
+    * Pictures before the first keyframe are left out.
     """
 
     def __init__(self, configuration: Configuration | None = None) -> None:
         self._configuration = configuration
         self._tracks = Tracks(())
         self._first_video: Track | None = None
-        self._pictures_at: int | None = None  # DTS of the first picture of it
-        self._awaits_keyframe = True  # none of it has come yet
         self._open = _Open(self._tracks)
         self._closing: _Open | None = None
         self._early: list[Sample] = []  # of tracks that belong to the next segment
@@ -107,14 +103,15 @@ class Segmenter:
         before = self._tracks
         recast = any((old := before.get(t.id)) is not None and old.codec is not t.codec for t in tracks.tracks)
         self._tracks = tracks
-        self._first_video = leading = next(iter(tracks.of_kind(Kind.VIDEO)), None)
-        if leading is None or (old := before.get(leading.id)) is None or old.codec is not leading.codec:
-            self._pictures_at, self._awaits_keyframe = None, True
+        self._first_video = next(iter(tracks.of_kind(Kind.VIDEO)), None)
         if not self._open.samples:
             self._open.tracks = tracks
         elif recast:
+            leading = self._first_video
             self._split(out)
-            self._open.midway = not self._awaits_keyframe
+            self._open.midway = (
+                leading is not None and (old := before.get(leading.id)) is not None and (old.codec is leading.codec)
+            )
         elif self._changed or _differ(before, tracks):
             self._changed = True
         else:
@@ -142,12 +139,9 @@ class Segmenter:
             if 0 < ticks < GAP_TICKS:
                 self._frame_ticks[sample.track] = ticks
         self._last[sample.track] = sample
-        comes_early = self._comes_early(track, sample)
         if self._open.start_ticks is None:
             if not self._begins(track, sample):
                 return
-        elif comes_early:
-            return
         elif self._ends_before(track, sample):
             self._cut_before(sample, out)
         self._put(track, sample)
@@ -160,7 +154,6 @@ class Segmenter:
             begins = sample.keyframe or opened.midway
             if begins:
                 self._start(sample)
-                self._forget_early_sound()
             if sample.keyframe:
                 self._is_reconfigured(track, sample)
             return begins
@@ -168,35 +161,10 @@ class Segmenter:
             opened.samples, opened.bytes = [], 0
         if track.kind is Kind.AUDIO:
             first = next((s for s in opened.samples if s.track == track.id), sample)
-            waited = sample.dts_ticks - first.dts_ticks >= PATIENCE_TICKS and not self._expects_keyframe(sample)
-            if self._first_video is None or waited:
+            if self._first_video is None or sample.dts_ticks - first.dts_ticks >= PATIENCE_TICKS:
                 self._start(first)
                 opened.shown_ticks = sample.pts_ticks
         return True
-
-    def _comes_early(self, track: Track, sample: Sample) -> bool:
-        """Whether this is a picture before the first keyframe, while that is waited for."""
-        if not self._awaits_keyframe or self._first_video is None or track.id != self._first_video.id:
-            return False
-        if self._pictures_at is None:
-            self._pictures_at = sample.dts_ticks
-        waited = sample.dts_ticks - self._pictures_at >= PICTURE_PATIENCE_TICKS
-        self._awaits_keyframe = not sample.keyframe and not waited
-        return self._awaits_keyframe
-
-    def _expects_keyframe(self, sample: Sample) -> bool:
-        """Whether pictures come at the time of this sample, and their first keyframe is waited for."""
-        last = self._last.get(self._first_video.id) if self._first_video is not None else None
-        return self._awaits_keyframe and last is not None and sample.dts_ticks - last.dts_ticks < SILENT_TICKS
-
-    def _forget_early_sound(self) -> None:
-        opened = self._open
-        assert opened.start_ticks is not None
-        since, held, opened.samples, opened.bytes = opened.start_ticks - PATIENCE_TICKS, opened.samples, [], 0
-        for sample in held:
-            track = self._tracks.get(sample.track)
-            if sample.pts_ticks >= since or track is None or track.kind is not Kind.AUDIO:
-                opened.add(sample)
 
     def _begin_with_sound(self) -> None:
         for sample in self._open.samples:
