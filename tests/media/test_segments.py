@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.media.test_fmp4_mux import AUDIO, OTHER_PPS, PPS, SPS, VIDEO, frame, picture
+from tests.media.test_fmp4_mux import AUDIO, OTHER_PPS, PPS, SPS, VIDEO, frame, picture, runs
 from tvarr.media.fmp4 import entries
 from tvarr.media.fmp4.mux import STYP
 from tvarr.media.model import Codec, Event, Kind, Sample, Track, Tracks
@@ -79,6 +79,16 @@ def test_another_configuration_is_another_initialization_segment_and_the_newest_
     assert list(inits) == list(range(4, changes + 1))
     assert OTHER_PPS in inits[4]
     assert OTHER_PPS not in inits[5]
+
+
+def test_frames_of_sound_are_kept_whatever_their_headers_say_beside_the_format() -> None:
+    """The private and the home bit (13818-7, 6.2.1) may be another in some."""
+    heard = [
+        s._replace(data=s.data[:2] + bytes((s.data[2] | (n < 9) << 1, s.data[3] | (n < 9) << 4)) + s.data[4:])
+        for n, s in enumerate(sounds(0, 4))
+    ]
+    made = packed(CmafPacker(), [BOTH, *mixed(pictures(0, 4), heard)])
+    assert sum(len(run.payloads) for part, _ in made for run in runs(part["audio1"].data)) == len(heard)
 
 
 def test_a_track_that_comes_later_is_one_more_file() -> None:

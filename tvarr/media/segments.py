@@ -142,7 +142,7 @@ class _CmafTrack:
     track: Track
     muxer: Mp4Muxer
     init: int = 0
-    format: bytes = b""  # of AAC: what each of its frames begins with
+    format: bytes = b""  # of AAC: what each of its frames says of itself
 
 
 class CmafPacker:
@@ -229,8 +229,11 @@ def _of_one_format(current: _CmafTrack, samples: list[Sample]) -> list[Sample]:
 
 
 def _adts_format(sample: Sample) -> bytes:
-    """The fixed part of the ADTS header (13818-7, 6.2.1)."""
-    return sample.data[:3] + bytes((sample.data[3] & 0xF0,)) if len(sample.data) > 3 else b""
+    """Profile, rate and channels in an ADTS header (13818-7, 6.2.1); empty for what has none."""
+    data = sample.data
+    if len(data) < 4 or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
+        return b""
+    return bytes((data[2] & 0xFD, data[3] & 0xC0))
 
 
 def _named(tracks: Tracks) -> list[tuple[str, Track]]:
