@@ -61,7 +61,7 @@ _FILES = {
 assert set(_FILES) == set(TUNER_FILES)
 
 ROUTES = (
-    *tuple(
+    *(
         Route(
             method="POST" if name.endswith(".post") else "GET",
             path=folder + name,

@@ -13,13 +13,8 @@ from tvarr.media.mpegts.audio import FORMATS, confirmed
 MAX_CANDIDATES = 32  # places of a payload at which an audio header is tried
 _START_CODE = re.compile(rb"\x00\x00\x01")
 _MAX_START_CODES = 16
-_AUDIO = (
-    Codec.DTS,
-    Codec.AC3,
-    Codec.AAC,
-    Codec.AAC_LATM,
-    Codec.MP2,
-)  # the unlikelier sync word first; MP2 stands for all layers
+# The unlikelier sync word first; MP2 stands for all layers.
+_AUDIO = (Codec.DTS, Codec.AC3, Codec.AAC, Codec.AAC_LATM, Codec.MP2)
 
 
 def sniff(data: bytes, announced: Codec) -> Codec | None:
