@@ -40,11 +40,13 @@ MAY_IMPORT = {
     "resources": set(),
     "memory": set(),
     "early": set(),
+    "grpc_core": set(),
     "listening": set(),
     "background": {"memory"},
     "demo": {"media", "resources", "config", "tls"},
     "cli": {
         "early",
+        "grpc_core",
         "config",
         "coordinator",
         "ffmpegd",

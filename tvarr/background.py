@@ -104,12 +104,7 @@ def setup_logging(level: str = "info", log_format: str = "text", secrets: Iterab
 
     `secrets` never appear in it, nor do passwords in URLs and bearer tokens. Give context with `log_ids`, or
     `log.info("...", extra={"job_id": ...})`: it becomes `job_id=...` at the line's end, or a field of the object.
-
-    To be called before gRPC is imported, whose core reads its settings then: it writes to stderr past us, and its
-    handlers of forks are not for processes that fork only to start another program.
     """
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     redact.add(*secrets)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())

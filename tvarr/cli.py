@@ -49,8 +49,9 @@ def _begin_to_load() -> None:
 
 def _coordinator(config: CoordinatorConfig) -> int:
     _begin_to_load()
-    from tvarr import background
+    from tvarr import background, grpc_core
 
+    grpc_core.set_up()
     background.setup_logging(config.log_level, config.log_format, secrets(config))
     from tvarr.coordinator import app
 
@@ -60,8 +61,9 @@ def _coordinator(config: CoordinatorConfig) -> int:
 
 def _ffmpegd(config: FfmpegdConfig) -> int:
     _begin_to_load()
-    from tvarr import background
+    from tvarr import background, grpc_core
 
+    grpc_core.set_up()
     background.setup_logging(config.log_level, config.log_format, secrets(config))
     from tvarr.ffmpegd import app
 

@@ -19,6 +19,9 @@ FFMPEGD_SERVICE = "tvarr.v1.Ffmpegd"
 KEEPALIVE_S = 5.0  # a silent connection is pinged after this long, and given up when as long again brings no answer
 FIRST_MESSAGE_WITHIN_S = 10.0  # a peer that opens a stream and says nothing is cut off
 
+WINDOW_BYTES = 2 << 20
+"""What may be on its way of one stream: 100 Mb/s at 160 ms, and two seconds of a channel of 8 Mb/s."""
+
 _KEEPALIVE_MS = int(KEEPALIVE_S * 1_000)
 _SHARED_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -28,6 +31,8 @@ _SHARED_OPTIONS = (
     ("grpc.http2.ping_timeout_ms", _KEEPALIVE_MS),  # the one that counts: 60 s unless it is set (gRPC 1.71 and 1.85)
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),  # 0: no limit, or the pings of a quiet stream would stop after two
+    ("grpc.http2.bdp_probe", 0),  # a ping behind what was received, to find a window that is known:
+    ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
 )
 SERVER_OPTIONS = (
     *_SHARED_OPTIONS,
