@@ -17,8 +17,8 @@ DAEMONS = ("one", "two", "three")
 RELAYS = 6
 EMPTY_WITHIN_S = 30.0
 CASES = (
-    Case("terminate", 1, words="SIGTERM of each of three daemons, six relays", most_s=0.5),
-    Case("drain", 1, words="drain and activate each of three daemons, six relays", most_s=0.5),
+    Case("terminate", 1, words="SIGTERM of each of three daemons, six relays", most_above_s=0.5),
+    Case("drain", 1, words="drain and activate each of three daemons, six relays", most_above_s=0.5),
 )
 
 

@@ -35,6 +35,7 @@ class Case:
     most_median_s: float = 0.0  # aims for the time without output; 0: none
     most_p95_s: float = 0.0
     most_s: float = 0.0
+    most_above_s: float = 0.0  # beyond what the source's own viewer waited at most, which is what media gather for
 
     @property
     def name(self) -> str:
@@ -50,9 +51,9 @@ CASES = {
     "b-frames": Case("kill-daemon", 20, reorders=True, words="kill -9 of the daemon, B-frames", most_s=4.0),
     "hevc": Case("kill-daemon", 20, profile="hevc", words="kill -9 of the daemon, HEVC", most_s=4.0),
     "two-relays": Case("kill-daemon", 20, relays=2, words="kill -9 of the daemon, two relays", most_s=4.0),
-    "terminate": Case("terminate", 10, most_s=0.5),
-    "drain": Case("drain", 10, most_s=0.5),
-    "drain-b-frames": Case("drain", 10, reorders=True, words="drain by the API, B-frames", most_s=0.5),
+    "terminate": Case("terminate", 10, most_above_s=0.5),
+    "drain": Case("drain", 10, most_above_s=0.5),
+    "drain-b-frames": Case("drain", 10, reorders=True, words="drain by the API, B-frames", most_above_s=0.5),
 }
 
 
