@@ -12,10 +12,11 @@ from tests import harness
 from tests.bench.report import Report
 from tests.clips import make_clip
 from tests.conftest import program
+from tvarr.media.batching import RAMP_S, SETTLE_S
 
 T = TypeVar("T")
 ENCODED_S = 8.0
-SETTLED_S = 6.0  # a stream that has run for so long gathers as much as it ever does (tvarr.media.batching.SETTLE_S)
+SETTLED_S = SETTLE_S + RAMP_S + 1.0  # a stream that has run for so long gathers as much as it ever does
 
 cluster = partial(harness.cluster, log_level="info")
 """What is measured runs as users run it."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvarr.media.batching import SETTLE_S, Batcher, Rhythm
+from tvarr.media.batching import RAMP_S, SETTLE_S, Batcher, Rhythm
 from tvarr.media.model import Sample
 
 
@@ -66,9 +68,21 @@ def test_what_is_young_goes_on_quickly() -> None:
     rhythm = Rhythm(0.04, 0.5)
     assert rhythm.pause_s(100.0) == 0.04
     assert rhythm.pause_s(100.0 + SETTLE_S - 0.1) == 0.04
-    assert rhythm.pause_s(100.0 + SETTLE_S) == 0.5
+    assert rhythm.pause_s(100.0 + SETTLE_S + RAMP_S) == 0.5
+    assert rhythm.pause_s(1_000.0) == 0.5
+
+
+def test_pauses_grow_by_a_little_each_time() -> None:
+    """From one slice to the next a viewer's buffer loses what the pause has grown by."""
+    rhythm, now, pauses = Rhythm(0.04, 0.5), 0.0, list[float]()
+    while now < SETTLE_S + RAMP_S + 2.0:
+        pauses.append(rhythm.pause_s(now))
+        now += pauses[-1]
+    steps = [after - before for before, after in pairwise(pauses)]
+    assert pauses[-1] == 0.5
+    assert all(0.0 <= step < 0.1 for step in steps)
 
 
 def test_what_is_old_never_goes_on_more_often_than_what_is_young() -> None:
     rhythm = Rhythm(0.08, 0.04)
-    assert [rhythm.pause_s(0.0), rhythm.pause_s(2 * SETTLE_S)] == [0.08, 0.08]
+    assert [rhythm.pause_s(0.0), rhythm.pause_s(10 * SETTLE_S)] == [0.08, 0.08]

@@ -11,10 +11,11 @@ from tvarr.media.model import Sample
 
 QUICK_S = 0.040
 SETTLE_S = 5.0  # somebody may wait for a stream's first picture for so long
+RAMP_S = 3.0  # from then on pauses grow for so long: at once, the last before and the first after would make one gap
 
 
 class Rhythm:
-    """For how long media are gathered before they go on: `quick_s` while a stream is young, `settled_s` from then on.
+    """For how long media are gathered before they go on: `quick_s` while a stream is young, then up to `settled_s`.
 
     What a live stream costs is wake-ups more than bytes: each begins on caches that encoders have emptied since the
     last. Times are seconds; one stream each.
@@ -32,7 +33,8 @@ class Rhythm:
         """How long to gather from `now` (monotonic) on. The stream is as old as the first call."""
         if self._began_at is None:
             self._began_at = now
-        return self._quick_s if now - self._began_at < SETTLE_S else self._settled_s
+        grown = min(max(0.0, (now - self._began_at - SETTLE_S) / RAMP_S), 1.0)
+        return self._quick_s + grown * (self._settled_s - self._quick_s)
 
 
 @dataclass(slots=True)
