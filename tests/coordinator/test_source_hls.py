@@ -418,6 +418,62 @@ class TestLive:
         assert ingest.status.reconnections == 0
         assert max(taken.steps_s(Kind.VIDEO)) < 0.1
 
+    @pytest.mark.parametrize("status", [429, 503])
+    async def test_its_playlist_is_asked_for_again_when_it_says(
+        self, status: int, origin: Origin, session: aiohttp.ClientSession
+    ) -> None:
+        playlist, url = self.live(origin)
+        asked: list[float] = []
+
+        async def busy(request: web.Request) -> web.StreamResponse:
+            asked.append(time.monotonic())
+            if len(asked) == 2:
+                return web.Response(status=status, headers={"Retry-After": "1"})
+            return await playlist(request)
+
+        origin.on("/ts/live", busy)
+        ingest = ingest_of(url, session)
+        taken = await take(ingest, until=lambda taken: taken.span_s() > 3.5)
+        assert asked[2] - asked[1] >= 1.0
+        assert ingest.status.reconnections == 0
+        assert max(taken.steps_s(Kind.VIDEO)) < 0.1
+
+    async def test_one_that_says_later_than_anybody_waits(self, origin: Origin, session: aiohttp.ClientSession) -> None:
+        """What is listed is played first; then it is asked no more."""
+        playlist, url = self.live(origin)
+
+        async def busy(request: web.Request) -> web.StreamResponse:
+            if origin.paths().count("/ts/live") == 1:
+                return await playlist(request)
+            return web.Response(status=503, headers={"Retry-After": "120"})
+
+        origin.on("/ts/live", busy)
+        taken = await take(ingest_of(url, session))
+        words = "the source's HLS playlist: the source answered 503 Service Unavailable; it may be asked again in 120 s"
+        assert taken.error == words
+        assert counts(taken)[Kind.VIDEO] == pytest.approx(3 * 25, abs=1)
+        assert origin.paths().count("/ts/live") == 2
+
+    async def test_one_that_says_later_than_a_segment_is_waited_for(
+        self, origin: Origin, session: aiohttp.ClientSession
+    ) -> None:
+        """It is connected to again when it says, and goes on where it was."""
+        playlist, url = self.live(origin)
+        asked: list[float] = []
+
+        async def busy(request: web.Request) -> web.StreamResponse:
+            asked.append(time.monotonic())
+            if len(asked) == 2:
+                return web.Response(status=429, headers={"Retry-After": "3"})
+            return await playlist(request)
+
+        origin.on("/ts/live", busy)
+        ingest = ingest_of(url, session, limits=replace(LIMITS, give_up_s=5.0))
+        taken = await take(ingest, until=lambda taken: taken.span_s() > 4.5)
+        assert asked[2] - asked[1] >= 3.0
+        assert ingest.status.reconnections == 1
+        assert max(taken.steps_s(Kind.VIDEO)) < 0.1
+
 
 def assert_all_came_of(taken: Taken, *, seconds: int) -> None:
     assert taken.error == ""

@@ -238,13 +238,16 @@ class Rendition:
                 return segment
             if segment is None and not is_live:
                 return None
-            if now >= window.gives_up_at(self._limits.stall_s):
+            give_up_at = window.gives_up_at(self._limits.stall_s)
+            if self.trouble is not None and self.trouble.retry_after_s and window.reload_at > give_up_at:
+                raise _left_of(self.trouble, window.reload_at - now)
+            if now >= give_up_at:
                 waited_s = window.patience_s(self._limits.stall_s)
                 raise self.trouble or SourceFailure(
                     f"the source's HLS playlist had nothing new for {waited_s:g} s", passing=True
                 )
             if now < window.reload_at:
-                await asyncio.sleep(min(window.reload_at, window.gives_up_at(self._limits.stall_s)) - now)
+                await asyncio.sleep(min(window.reload_at, give_up_at) - now)
                 continue
             await self._reload(now)
 
@@ -255,10 +258,17 @@ class Rendition:
                 raise SourceFailure("the source's HLS playlist has become a list of variants")
         except SourceFailure as failure:
             self.trouble = failure
-            self.window.unchanged(now)
+            self.window.unchanged(now, time.monotonic() + failure.retry_after_s)
             return
         self.trouble = None
         self.window.update(playlist, now)
+
+
+def _left_of(failure: SourceFailure, retry_after_s: float) -> SourceFailure:
+    """The same some time later, when the server is to be asked again so soon."""
+    return SourceFailure(
+        str(failure), passing=failure.passing, gone=failure.gone, retry_after_s=max(0.0, retry_after_s)
+    )
 
 
 def _is_whole_mp4(data: bytes) -> bool:

@@ -72,9 +72,9 @@ class Window:
             self._next = start
         self._names = {segment.sequence: segment.name for segment in playlist.segments}
 
-    def unchanged(self, now: float) -> None:
-        """It could not be had when asked for at `now`, or is the same as before."""
-        self.reload_at = now + self.target_s * 0.5
+    def unchanged(self, now: float, not_before: float = 0.0) -> None:
+        """It could not be had when asked for at `now`, or is the same as before; the server says when it may be."""
+        self.reload_at = max(now + self.target_s * 0.5, not_before)
 
     def take(self, now: float) -> Segment | None:
         """The next segment, or None while there is none."""
