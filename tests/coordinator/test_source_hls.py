@@ -18,7 +18,7 @@ from aiohttp import web
 
 from tests.conftest import program
 from tests.coordinator.test_ingest import LIMITS, Taken, counts, take
-from tests.fakes.sources import LivePlaylist, Origin, ScriptedServer, endless, hang
+from tests.fakes.sources import Answer, LivePlaylist, Origin, ScriptedServer, endless, hang
 from tests.waiting import until
 from tvarr.coordinator.ingest import Ingest, IngestState
 from tvarr.coordinator.source import IngestLimits, SourceSpec
@@ -500,6 +500,23 @@ async def hang_up_never(_: web.Request) -> web.StreamResponse:
     raise AssertionError
 
 
+def hanging(file: Path, part: float) -> Answer:
+    """Gives so much of it and then nothing; 0: not even an answer."""
+    data = file.read_bytes()
+
+    async def give(request: web.Request) -> web.StreamResponse:
+        if not part:
+            return await hang_up_never(request)
+        response = web.StreamResponse(headers={"Content-Length": str(len(data))})
+        await response.prepare(request)
+        await response.write(data[: int(len(data) * part)])
+        if part < 1.0:
+            await asyncio.Event().wait()
+        return response
+
+    return give
+
+
 class TestBadSegments:
     @pytest.mark.parametrize(
         "bad",
@@ -553,6 +570,40 @@ class TestBadSegments:
 
         origin.on("/ts/s2.ts", cut)
         assert_all_came(await take(ingest_of(f"{origin.url}/ts/list.m3u8", session)))
+
+    @pytest.mark.parametrize("part", [0.0, 0.5], ids=["before its answer", "half-way"])
+    async def test_one_that_hangs_costs_itself_only(
+        self, part: float, origin: Origin, media: Path, session: aiohttp.ClientSession
+    ) -> None:
+        origin.on("/ts/s2.ts", hanging(media / "ts/s2.ts", part))
+        ingest = ingest_of(f"{origin.url}/ts/list.m3u8", session, limits=replace(LIMITS, stall_s=0.4))
+        taken = await take(ingest)
+        assert taken.error == ""
+        assert counts(taken)[Kind.VIDEO] == pytest.approx(PICTURES - 25, abs=1)
+        assert ingest.status.segments_left_out == 1
+        assert ingest.status.reconnections == 0
+
+    async def test_one_that_hangs_because_its_server_does_is_not_lost(
+        self, origin: Origin, media: Path, session: aiohttp.ClientSession
+    ) -> None:
+        async def segment(request: web.Request) -> web.StreamResponse:
+            again = origin.paths().count("/ts/s2.ts") > 1
+            return await hanging(media / "ts/s2.ts", 1.0 if again else 0.5)(request)
+
+        async def playlist(request: web.Request) -> web.StreamResponse:
+            if origin.paths().count("/ts/list.m3u8") == 2:
+                return await hang_up_never(request)
+            return web.FileResponse(media / "ts/list.m3u8")
+
+        origin.on("/ts/s2.ts", segment)
+        origin.on("/ts/list.m3u8", playlist)
+        limits = replace(LIMITS, connect_s=0.3, stall_s=0.4)
+        ingest = ingest_of(f"{origin.url}/ts/list.m3u8", session, limits=limits)
+        taken = await take(ingest)
+        assert taken.error == ""
+        assert counts(taken)[Kind.VIDEO] == pytest.approx(PICTURES, abs=1)
+        assert ingest.status.reconnections == 1
+        assert ingest.status.segments_left_out == 0
 
     @pytest.mark.parametrize("form", ["ts/s2.ts", "fmp4/s2.m4s"])
     async def test_one_that_is_truncated_costs_itself_only(

@@ -18,6 +18,10 @@ from tvarr.coordinator.sources.names import Names
 KEEP_ALIVE_S = 30.0  # segments come every few seconds: a new TLS connection for each would cost both sides
 
 
+class Silence(SourceFailure):
+    """Nothing came for longer than is waited."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     data: bytes
@@ -41,25 +45,47 @@ class Fetcher:
         self._on_bytes = on_bytes
 
     async def get(
-        self, url: str, what: str, *, cap_bytes: int, within_s: float, part: tuple[int, int] | None = None
+        self,
+        url: str,
+        what: str,
+        *,
+        cap_bytes: int,
+        within_s: float,
+        part: tuple[int, int] | None = None,
+        answer_s: float | None = None,
+        silence_s: float | None = None,
     ) -> Fetched:
-        """`what` names it in the words of a `SourceFailure`. `part`: offset and length of the bytes that are wanted."""
+        """`what` names it in the words of a `SourceFailure`. `part`: offset and length of the bytes that are wanted.
+
+        Raises `Silence` where no answer begins within `answer_s`, or where one stops for longer than `silence_s`.
+        """
         try:
             async with asyncio.timeout(within_s):
                 if url.startswith("file:"):
                     data = await read_file(replace(self._spec, url=url), part, cap_bytes)
                     self._on_bytes(len(data))
                     return Fetched(data, url)
-                return await self._get(url, what, cap_bytes, part)
+                return await self._get(url, what, cap_bytes, part, answer_s, silence_s)
         except TimeoutError as error:
             raise SourceFailure(f"the source's {what} did not come within {within_s:g} s", passing=True) from error
 
-    async def _get(self, url: str, what: str, cap_bytes: int, part: tuple[int, int] | None) -> Fetched:
+    async def _get(
+        self,
+        url: str,
+        what: str,
+        cap_bytes: int,
+        part: tuple[int, int] | None,
+        answer_s: float | None,
+        silence_s: float | None,
+    ) -> Fetched:
         if not url.startswith(tuple(f"{scheme}:" for scheme in NETWORK_SCHEMES)):
             raise SourceFailure(f"the source's {what} is at no address that is read")
         headers = {"Range": f"bytes={part[0]}-{sum(part) - 1}"} if part else {}
         try:
-            response, final = await request(url, self._spec, self._session, self._limits, headers)
+            async with asyncio.timeout(answer_s):
+                response, final = await request(url, self._spec, self._session, self._limits, headers)
+        except TimeoutError as error:
+            raise Silence(f"the source's {what} did not begin to come within {answer_s:g} s", passing=True) from error
         except SourceFailure as failure:
             words = f"the source's {what}: {failure}"
             raise SourceFailure(
@@ -73,19 +99,25 @@ class Fetcher:
                 begin, most = part[0], sum(part)
             elif part:
                 most = part[1]
-            data = await self._body(response, what, most, cut=part is not None)
+            data = await self._body(response, what, most, silence_s, cut=part is not None)
         finally:
             response.close() if not response.content.at_eof() else response.release()
         return Fetched(data[begin:], str(final), response.headers.get("Content-Type", ""))
 
-    async def _body(self, response: aiohttp.ClientResponse, what: str, most: int, *, cut: bool) -> bytes:
+    async def _body(
+        self, response: aiohttp.ClientResponse, what: str, most: int, silence_s: float | None, *, cut: bool
+    ) -> bytes:
         """At most `most` bytes; more are left unread where `cut`, else refused."""
         pieces: list[bytes] = []
         size = 0
         if not cut and (response.content_length or 0) > most:
             raise SourceFailure(f"the source's {what} is larger than {most >> 20} MiB")
         try:
-            while piece := await response.content.readany():
+            while True:
+                async with asyncio.timeout(silence_s):
+                    piece = await response.content.readany()
+                if not piece:
+                    break
                 pieces.append(piece)
                 size += len(piece)
                 self._on_bytes(len(piece))
@@ -94,6 +126,8 @@ class Fetcher:
                 if size >= most and cut:
                     break
         except (aiohttp.ClientError, OSError) as error:
+            if silence_s and isinstance(error, TimeoutError):
+                raise Silence(f"the source's {what} stopped coming for {silence_s:g} s", passing=True) from error
             raise SourceFailure(f"the source's {what} was cut off", passing=True) from error
         return b"".join(pieces)[:most] if cut else b"".join(pieces)
 

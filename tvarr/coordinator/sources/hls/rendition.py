@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tvarr.coordinator.source import IngestLimits, SourceFailure
 from tvarr.coordinator.sources.container import Container, add_stats
-from tvarr.coordinator.sources.hls.fetch import Fetcher
+from tvarr.coordinator.sources.hls.fetch import Fetcher, Silence
 from tvarr.coordinator.sources.hls.keys import Keys
 from tvarr.coordinator.sources.hls.packed import PackedAudio, looks_like_packed_audio
 from tvarr.coordinator.sources.hls.playlist import (
@@ -177,6 +177,8 @@ class Rendition:
             try:
                 init, data = await self._load(segment)
             except SourceFailure as failure:
+                if failure is self.trouble:  # the playlist does not come either: not for the segment's sake
+                    raise
                 try:
                     self._note_bad(failure)
                 except SourceFailure:
@@ -214,12 +216,23 @@ class Rendition:
 
     async def _fetch(self, resource: Resource, what: str, segment: Segment, cap_bytes: int) -> bytes:
         within_s = max(2.0 * self._limits.stall_s, 3.0 * segment.duration_s)
+        silence_s = max(self._limits.stall_s / TRIES, segment.duration_s)
         for attempt in range(1, TRIES + 1):
             try:
                 fetched = await self._fetcher.get(
-                    resource.url, what, cap_bytes=cap_bytes, within_s=within_s, part=resource.part
+                    resource.url,
+                    what,
+                    cap_bytes=cap_bytes,
+                    within_s=within_s,
+                    part=resource.part,
+                    answer_s=silence_s if self.stats.bytes else None,  # at first a packager may only be starting
+                    silence_s=silence_s,
                 )
                 break
+            except Silence:
+                if attempt == TRIES:
+                    raise
+                await self._see_whether_it_is_there()
             except SourceFailure as failure:
                 pause_s = max(self._limits.retry_base_s, failure.retry_after_s)
                 if not failure.passing or attempt == TRIES or pause_s > within_s:
@@ -250,6 +263,14 @@ class Rendition:
                 await asyncio.sleep(min(window.reload_at, give_up_at) - now)
                 continue
             await self._reload(now)
+
+    async def _see_whether_it_is_there(self) -> None:
+        """Raises `trouble` where the playlist does not come either, so that nothing is left out for an outage."""
+        now = time.monotonic()
+        if now >= self.window.reload_at:
+            await self._reload(now)
+            if self.trouble is not None:
+                raise self.trouble
 
     async def _reload(self, now: float) -> None:
         try:
