@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 import subprocess
@@ -33,6 +34,7 @@ PICTURES = SECONDS * 25
 SEGMENTS = [f"s{i}.ts" for i in range(SECONDS)]
 CAPTURES = ("hls_h264_ac3/media.m3u8", "hls_ts_rollover/playlist.m3u8", "hls_cmaf_fmp4/playlist.m3u8")
 KEY = bytes(range(16))
+ZIPPED = gzip.compress(b"#EXTM3U\n" + b"# a comment\n" * 1000)
 QUICK = replace(LIMITS, connect_s=2.0, give_up_s=0.5)
 
 
@@ -300,6 +302,55 @@ class TestRequests:
 
         origin.on("/ts/live.ts", give)
         assert_all_came(await take(ingest_of(f"{origin.url}/ts/live.ts", session)))
+
+    @pytest.mark.parametrize("named", ["gzip", "x-gzip", "GZIP"])
+    async def test_playlists_that_come_gzip_encoded(
+        self, named: str, origin: Origin, media: Path, session: aiohttp.ClientSession
+    ) -> None:
+        def zipped(text: str) -> Answer:
+            async def give(_: web.Request) -> web.StreamResponse:
+                return web.Response(body=gzip.compress(text.encode()), headers={"Content-Encoding": named})
+
+            return give
+
+        origin.on("/ts/zipped", zipped((media / "ts/list.m3u8").read_text()))
+        origin.on("/ts/master", zipped("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=300000\nzipped\n"))
+        assert_all_came(await take(ingest_of(f"{origin.url}/ts/master", session)))
+
+    @pytest.mark.parametrize(
+        ("body", "words", "of_a_variant"),
+        [
+            pytest.param(ZIPPED[:-9], "was cut off", "was cut off", id="cut off"),
+            pytest.param(ZIPPED[:-8] + bytes(8), *["can't be unzipped: it is damaged"] * 2, id="damaged"),
+            pytest.param(
+                gzip.compress(b"#EXTM3U\n" + b"\n" * MAX_PLAYLIST_BYTES), *["is larger than 4 MiB"] * 2, id="a bomb"
+            ),
+            pytest.param(gzip.compress(b"G" * 188), "compressed content (gzip)", "HLS playlist is text", id="text"),
+            pytest.param(b"", "compressed content (gzip)", "is nothing", id="nothing"),
+            pytest.param(b"#EXTM3U\n", *["can't be unzipped: it is damaged"] * 2, id="it is not encoded"),
+        ],
+    )
+    async def test_gzip_that_is_not_taken(
+        self, body: bytes, words: str, of_a_variant: str, origin: Origin, session: aiohttp.ClientSession
+    ) -> None:
+        async def give(_: web.Request) -> web.StreamResponse:
+            return web.Response(body=body, headers={"Content-Encoding": "gzip"})
+
+        origin.on("/list", give)
+        origin.on("/master", "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=300000\nlist\n")
+        limits = replace(LIMITS, connect_s=0.2)
+        assert words in (await take(ingest_of(f"{origin.url}/list", session, limits=limits))).error
+        assert of_a_variant in (await take(ingest_of(f"{origin.url}/master", session, limits=limits))).error
+
+    async def test_segments_are_not_unzipped(self, origin: Origin, media: Path, session: aiohttp.ClientSession) -> None:
+        async def give(_: web.Request) -> web.StreamResponse:
+            body = gzip.compress((media / "ts/s2.ts").read_bytes())
+            return web.Response(body=body, headers={"Content-Encoding": "gzip"})
+
+        origin.on("/ts/s2.ts", give)
+        ingest = ingest_of(f"{origin.url}/ts/list.m3u8", session)
+        await take(ingest)
+        assert ingest.status.segments_left_out == 1
 
     @pytest.mark.parametrize(
         ("fragment", "chosen"), [("", "high"), ("#max_height=100", "low"), ("#max_kbps=500", "low")]

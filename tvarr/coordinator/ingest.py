@@ -24,11 +24,13 @@ from tvarr.coordinator.sources.hls.fetch import fetching
 from tvarr.coordinator.sources.hls.playlist import MAX_PLAYLIST_BYTES, is_hls, is_playlist
 from tvarr.coordinator.sources.hls.source import HlsSource, open_hls
 from tvarr.coordinator.sources.hls.window import Bookmark
-from tvarr.coordinator.sources.http import cookie_jar, open_http
+from tvarr.coordinator.sources.http import cookie_jar, not_asked_for, open_http
 from tvarr.coordinator.sources.intake import Intake
 from tvarr.coordinator.sources.mp4 import fetch_moov
 from tvarr.coordinator.sources.pacing import Pacer, Smoother, Throttle
 from tvarr.coordinator.sources.retry import Retry
+from tvarr.coordinator.sources.sniff import HEAD_BYTES
+from tvarr.coordinator.sources.unzip import begin_of, unzip
 from tvarr.errors import MoovBehind, SourceError, TvarrError
 from tvarr.media.model import Event
 from tvarr.media.mpegts.receive import DemuxStats
@@ -182,9 +184,9 @@ class Ingest:
             raise SourceError(f"{failure}{words}") from failure
         raise failure.answer or failure
 
-    def _open(self) -> AbstractAsyncContextManager[Stream]:
+    def _open(self, *, zipped: bool = False) -> AbstractAsyncContextManager[Stream]:
         if self._spec.is_network:
-            return open_http(self._spec, self._session, self._limits, self._cookies)
+            return open_http(self._spec, self._session, self._limits, self._cookies, zipped=zipped)
         return open_file(self._spec)
 
     async def _connection(self, sink: Sink, room: Room) -> None:
@@ -228,13 +230,15 @@ class Ingest:
     async def _read_here(self, sink: Sink, room: Room) -> None:
         """One connection from here; what must be asked for anew is, once this one is left."""
         self._cookies = cookie_jar()
-        async with self._open() as stream:
+        async with self._open(zipped=True) as stream:
             self._finite = stream.finite
             self._intake.begin(stream.content_type)
             self._quiet_s = 0.0
             url, head = stream.url, await self._head(stream)
             playlist, moov_at = b"", 0
-            if is_playlist(head):
+            if stream.zipped:
+                playlist = unzip(await self._playlist(head, stream), "playlist", MAX_PLAYLIST_BYTES)
+            elif is_playlist(head):
                 playlist = await self._playlist(head, stream)
             else:
                 try:
@@ -259,10 +263,14 @@ class Ingest:
             await self._stream(await self._read(stream), stream, sink, room)
 
     async def _head(self, stream: Stream) -> bytes:
-        """The first bytes, enough to tell a playlist."""
+        """The first bytes, enough to tell a playlist; of what comes gzip-encoded nothing else is taken."""
         head = await self._read(stream)
-        while is_playlist(head) is None and (more := await self._read(stream)):
+        while (known := is_playlist(_plain(head, stream))) is None and len(head) < HEAD_BYTES:
+            if not (more := await self._read(stream)):
+                break
             head += more
+        if stream.zipped and not known:
+            raise not_asked_for("gzip")
         return head
 
     async def _stream(self, head: bytes, stream: Stream, sink: Sink, room: Room) -> None:
@@ -413,6 +421,11 @@ class Ingest:
                 self._note_media()
             if due := self._pacer.take(time.monotonic()):
                 sink(due)
+
+
+def _plain(head: bytes, stream: Stream) -> bytes:
+    """The begin of a body without its encoding."""
+    return begin_of(head, HEAD_BYTES) if stream.zipped else head
 
 
 class _Meter:

@@ -168,6 +168,10 @@ class Stream(Protocol):
         """Where it comes from: after redirects, or the file's absolute `file:` URL."""
 
     @property
+    def zipped(self) -> bool:
+        """It is gzip-encoded."""
+
+    @property
     def whole(self) -> bool:
         """After the end: everything there was to come has come."""
 

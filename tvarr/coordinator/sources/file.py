@@ -72,6 +72,7 @@ class FileStream:
 
     content_type = ""
     finite = True
+    zipped = False
 
     def __init__(self, file: io.BufferedReader, url: str) -> None:
         self.url = url

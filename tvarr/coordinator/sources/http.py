@@ -70,6 +70,10 @@ class HttpStream:
         return self._response.headers.get("Content-Type", "")
 
     @property
+    def zipped(self) -> bool:
+        return is_zipped(self._response)
+
+    @property
     def whole(self) -> bool:
         return self._ended and self.finite
 
@@ -131,14 +135,20 @@ def _widened(response: aiohttp.ClientResponse) -> int:
 
 @asynccontextmanager
 async def open_http(
-    spec: SourceSpec, session: aiohttp.ClientSession, limits: IngestLimits, cookies: aiohttp.CookieJar | None = None
+    spec: SourceSpec,
+    session: aiohttp.ClientSession,
+    limits: IngestLimits,
+    cookies: aiohttp.CookieJar | None = None,
+    *,
+    zipped: bool = False,
 ) -> AsyncIterator[HttpStream]:
     """Connects to the source; its answer is good when this returns. Raises `SourceFailure` with the cause in words.
 
     `cookies`: those of the source, to which what comes is added; None: of this request and its redirects alone.
+    `zipped`: a body that comes gzip-encoded is taken as well, and is given as it came.
     """
     jar = cookies if cookies is not None else cookie_jar()
-    response, url = await request(spec.url, spec, session, limits, {"Connection": "close"}, jar)
+    response, url = await request(spec.url, spec, session, limits, {"Connection": "close"}, jar, zipped=zipped)
     try:
         yield HttpStream(response, url, limits.rhythm())
     finally:
@@ -152,10 +162,13 @@ async def request(
     limits: IngestLimits,
     extra: Mapping[str, str],
     cookies: aiohttp.CookieJar | None = None,
+    *,
+    zipped: bool = False,
 ) -> tuple[aiohttp.ClientResponse, URL]:
     """A good answer for a URL of this source, and the URL that gave it in the end; `extra` are headers of the request.
 
-    `cookies`: used and added to, where the session keeps none. Raises `SourceFailure` with the cause in words.
+    `cookies`: used and added to, where the session keeps none. `zipped`: the body may be gzip-encoded. Raises
+    `SourceFailure` with the cause in words.
     """
     try:
         url, own = _url(target), _url(spec.url)
@@ -167,7 +180,7 @@ async def request(
     except TimeoutError as error:
         raise SourceFailure(f"{_host(url)} did not answer within {limits.connect_s:g} s", passing=True) from error
     try:
-        _check(response)
+        _check(response, zipped=zipped)
     except SourceFailure:
         response.close()
         raise
@@ -293,7 +306,21 @@ def failure(error: Exception, url: URL) -> SourceFailure:
             return SourceFailure("the source's URL or headers can't be sent as an HTTP request")
 
 
-def _check(response: aiohttp.ClientResponse) -> None:
+def is_zipped(response: aiohttp.ClientResponse) -> bool:
+    """Whether its body is gzip-encoded, which nothing here asks for."""
+    return _encoding(response) in ("gzip", "x-gzip")
+
+
+def not_asked_for(encoding: str) -> SourceFailure:
+    """The body is encoded otherwise than it is read."""
+    return SourceFailure(f"the source sends compressed content ({encoding[:20]!s}), which was not asked for")
+
+
+def _encoding(response: aiohttp.ClientResponse) -> str:
+    return response.headers.get("Content-Encoding", "identity").strip().lower()
+
+
+def _check(response: aiohttp.ClientResponse, *, zipped: bool) -> None:
     status = response.status
     if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
         phrase = response.reason or ""
@@ -305,9 +332,9 @@ def _check(response: aiohttp.ClientResponse) -> None:
         if retry_after_s:
             words += f"; it may be asked again in {retry_after_s:.0f} s"
         raise SourceFailure(words, passing=passing, gone=status in _GONE, retry_after_s=retry_after_s)
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise SourceFailure(f"the source sends compressed content ({encoding[:20]!s}), which was not asked for")
+    encoding = _encoding(response)
+    if encoding not in ("", "identity") and not (zipped and is_zipped(response)):
+        raise not_asked_for(encoding)
 
 
 def _retry_after_s(response: aiohttp.ClientResponse) -> float:

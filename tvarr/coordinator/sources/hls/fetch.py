@@ -12,8 +12,9 @@ import aiohttp
 
 from tvarr.coordinator.source import NETWORK_SCHEMES, IngestLimits, SourceFailure, SourceSpec
 from tvarr.coordinator.sources.file import read_file
-from tvarr.coordinator.sources.http import cookie_jar, request
+from tvarr.coordinator.sources.http import cookie_jar, is_zipped, request
 from tvarr.coordinator.sources.names import Names
+from tvarr.coordinator.sources.unzip import unzip
 
 KEEP_ALIVE_S = 30.0  # segments come every few seconds: a new TLS connection for each would cost both sides
 
@@ -54,10 +55,12 @@ class Fetcher:
         part: tuple[int, int] | None = None,
         answer_s: float | None = None,
         silence_s: float | None = None,
+        zipped: bool = False,
     ) -> Fetched:
         """`what` names it in the words of a `SourceFailure`. `part`: offset and length of the bytes that are wanted.
 
-        Raises `Silence` where no answer begins within `answer_s`, or where one stops for longer than `silence_s`.
+        `zipped`: it may come gzip-encoded. Raises `Silence` where no answer begins within `answer_s`, or where it stops
+        for longer than `silence_s`.
         """
         try:
             async with asyncio.timeout(within_s):
@@ -65,7 +68,7 @@ class Fetcher:
                     data = await read_file(replace(self._spec, url=url), part, cap_bytes)
                     self._on_bytes(len(data))
                     return Fetched(data, url)
-                return await self._get(url, what, cap_bytes, part, answer_s, silence_s)
+                return await self._get(url, what, cap_bytes, part, answer_s, silence_s, zipped=zipped)
         except TimeoutError as error:
             raise SourceFailure(f"the source's {what} did not come within {within_s:g} s", passing=True) from error
 
@@ -77,13 +80,15 @@ class Fetcher:
         part: tuple[int, int] | None,
         answer_s: float | None,
         silence_s: float | None,
+        *,
+        zipped: bool,
     ) -> Fetched:
         if not url.startswith(tuple(f"{scheme}:" for scheme in NETWORK_SCHEMES)):
             raise SourceFailure(f"the source's {what} is at no address that is read")
         headers = {"Range": f"bytes={part[0]}-{sum(part) - 1}"} if part else {}
         try:
             async with asyncio.timeout(answer_s):
-                response, final = await request(url, self._spec, self._session, self._limits, headers)
+                response, final = await request(url, self._spec, self._session, self._limits, headers, zipped=zipped)
         except TimeoutError as error:
             raise Silence(f"the source's {what} did not begin to come within {answer_s:g} s", passing=True) from error
         except SourceFailure as failure:
@@ -102,6 +107,8 @@ class Fetcher:
             data = await self._body(response, what, most, silence_s, cut=part is not None)
         finally:
             response.close() if not response.content.at_eof() else response.release()
+        if is_zipped(response):
+            data = unzip(data, what, cap_bytes)
         return Fetched(data[begin:], str(final), response.headers.get("Content-Type", ""))
 
     async def _body(

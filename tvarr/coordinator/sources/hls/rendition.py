@@ -52,7 +52,7 @@ class _Loaded:
 async def load_playlist(fetcher: Fetcher, url: str, limits: IngestLimits) -> tuple[MediaPlaylist | Multivariant, str]:
     """A playlist, and where it was in the end."""
     within_s = limits.connect_s + limits.stall_s
-    fetched = await fetcher.get(url, "HLS playlist", cap_bytes=MAX_PLAYLIST_BYTES, within_s=within_s)
+    fetched = await fetcher.get(url, "HLS playlist", cap_bytes=MAX_PLAYLIST_BYTES, within_s=within_s, zipped=True)
     return await read_playlist(fetched.data, fetched.url, fetched.content_type), fetched.url
 
 
