@@ -104,6 +104,26 @@ def test_pictures_across_pes_packets() -> None:
     assert times(events) == [(i, i) for i in range(40)]
 
 
+@pytest.mark.parametrize("across", [False, True], ids=["a picture a packet", "anywhere"])
+@pytest.mark.parametrize("stated", [False, True], ids=["", "stated"])
+def test_a_picture_that_a_cut_is_within_is_left_out(across: bool, stated: bool) -> None:
+    """As far as it is known: where the last packet is filled up the picture is there."""
+    units = [AUD + SPS + PPS + h264_slice(0, idr=True)] + [AUD + h264_slice(n, size=600) for n in range(1, 9)]
+    stream = b"".join(units)
+    cuts = [0, 100, 700, 1100, 1800, 2900, 3800, len(stream)]
+    payloads = [stream[a:b] for a, b in pairwise(cuts)] if across else units
+    writer = Writer()
+    made = [writer.packets(VIDEO, pes(data, n * FRAME, length=stated)) for n, data in enumerate(payloads)]
+    begun = cuts[-2] if across else len(stream) - len(units[-1])
+    ended = [unit for n, unit in enumerate(units) if sum(map(len, units[: n + 1])) <= begun]
+    before = writer.tables(H264) + b"".join(packet for packets in made[:-1] for packet in packets)
+    for count in range(1, len(made[-1]) + 1):
+        demuxer = Demuxer()
+        events = demuxer.feed(before + b"".join(made[-1][:count])) + demuxer.flush(cut=True)
+        expected = units if count == len(made[-1]) else ended
+        assert [s.data for s in samples(events)] == expected
+
+
 def test_a_picture_without_end_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mpegts_video, "MAX_UNIT_BYTES", 5000)
     payloads: list[tuple[bytes, int | None, int | None]] = [(b"\xaa" * 900, None, None)] * 40

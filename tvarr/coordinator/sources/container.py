@@ -65,12 +65,15 @@ class Container:
         self._head += data
         return self._begin() if len(self._head) >= SNIFF_BYTES else []
 
-    def flush(self) -> list[Event]:
-        """The end: the last samples. Raises `MediaError` as the container's demuxer does."""
+    def flush(self, *, cut: bool = False) -> list[Event]:
+        """The end: the last samples; `cut`: without a picture that it is within, as far as that is known.
+
+        Raises `MediaError` as the container's demuxer does.
+        """
         events = self._begin() if self._ts is None and self._mp4 is None and self._head else []
         if self._mp4 is not None:
             return events + self._mp4.flush()
-        return events + (self._ts.flush() if self._ts is not None else [])
+        return events + (self._ts.flush(cut=cut) if self._ts is not None else [])
 
     def _begin(self) -> list[Event]:
         head, self._head = self._head, b""

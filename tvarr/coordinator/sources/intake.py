@@ -103,10 +103,11 @@ class Intake:
     def end(self, *, whole: bool = True) -> list[Event]:
         """The connection ended in good order: what the demuxer still holds is passed on.
 
-        Not `whole`: nothing says that this was to be the end. Then sound that is cut off within a frame is left out.
+        Not `whole`: nothing says that this was to be the end. Then sound that is cut off within a frame is left out,
+        and a picture that is known to be unfinished.
         """
         try:
-            events = self.place(self._media.flush())
+            events = self.place(self._media.flush() if whole else self._container.flush(cut=True))
         except MediaError as error:
             raise SourceFailure(_words(error)) from error
         return events if whole else [event for event in events if not self._is_cut_off(event)]

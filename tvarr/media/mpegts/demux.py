@@ -80,15 +80,15 @@ class Demuxer:
             self.stats.sync_losses = self._framer.sync_losses
         return self._take_events()
 
-    def flush(self) -> list[Event]:
-        """End of input: the last pictures."""
+    def flush(self, *, cut: bool = False) -> list[Event]:
+        """End of input: the last pictures. `cut`: it was to go on, and a picture that it ends within is left out."""
         for packets in self._framer.flush():
             self._take(packets)
         self.stats.packets = self._framer.packets
         if self._program is None:
             self._choose(final=True)
         for pid in self._streams:
-            self._end_stream(pid)
+            self._end_stream(pid, cut=cut)
         self._release()
         return self._take_events()
 
@@ -236,10 +236,12 @@ class Demuxer:
             self._elementary[entry.pid] = PesReceiver(self.stats, kind, on_pes, on_scrambled)
         return stream
 
-    def _end_stream(self, pid: int) -> None:
-        """Hands on what is unfinished."""
-        self._elementary[pid].flush()
-        stream = self._streams[pid]
+    def _end_stream(self, pid: int, *, cut: bool = False) -> None:
+        """Hands on what is unfinished; of a `cut` one no picture that is."""
+        receiver, stream = self._elementary[pid], self._streams[pid]
+        if cut and isinstance(receiver, PesReceiver) and receiver.leave_unfinished():
+            stream.leave_unfinished()
+        receiver.flush()
         self._emit(stream, stream.flush(self._clock_ticks))
 
     # Samples

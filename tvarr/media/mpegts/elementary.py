@@ -109,6 +109,11 @@ class Elementary:
             return []
         return self._timed_by_clock(data, clock_ticks)
 
+    def leave_unfinished(self) -> None:
+        """Forgets what of a picture has come."""
+        if isinstance(self._splitter, VideoSplitter):
+            self._splitter.leave_open()
+
     def flush(self, clock_ticks: int | None) -> list[Sample]:
         """End of the stream: what is unfinished."""
         samples = [] if self._settled else self._settle(self._info.codec, clock_ticks)

@@ -79,10 +79,33 @@ def parse_pes_header(data: bytes) -> tuple[int, int | None, int | None] | None:
     return 9 + size, pts, dts
 
 
+def _is_filled_up(payload: bytes, last: bytes) -> bool:
+    """Whether `payload` is behind an adaptation field with bytes that only fill it, as far as is known.
+
+    `last`: the 184 bytes of the last packet with such a field.
+    """
+    if len(payload) == 184 or not last:
+        return False
+    length, flags = last[0], last[1]
+    if not length or not flags or flags & 0x03 or 1 + length + len(payload) != 184:  # private data are not looked into
+        return True
+    return length > 1 + 6 * (flags >> 4 & 1) + 6 * (flags >> 3 & 1) + (flags >> 2 & 1)
+
+
 class Receiver:
     """One PID's packets in order. `push` is for any packet; the demuxer's loop itself takes plain ones while `open`."""
 
-    __slots__ = ("_discontinuity", "_last_payload", "_scrambled_run", "_stats", "next", "open", "parts", "scrambled")
+    __slots__ = (
+        "_adaptation",
+        "_discontinuity",
+        "_last_payload",
+        "_scrambled_run",
+        "_stats",
+        "next",
+        "open",
+        "parts",
+        "scrambled",
+    )
 
     def __init__(self, stats: DemuxStats) -> None:
         self.next = 0  # the header that goes on without start, adaptation field or gap; 0: nothing came yet
@@ -91,6 +114,7 @@ class Receiver:
         self.scrambled = False
         self._stats = stats
         self._last_payload = b""
+        self._adaptation = b""  # the last packet that had such a field
         self._discontinuity = False
         self._scrambled_run = 0
 
@@ -123,6 +147,7 @@ class Receiver:
 
     def _after_adaptation_field(self, payload: bytes) -> bytes:
         length = payload[0]
+        self._adaptation = payload
         if length and payload[1] & 0x80:
             self._stats.discontinuities += 1
             self._discontinuity = True
@@ -218,6 +243,19 @@ class PesReceiver(Receiver):
         if self.parts:
             self._stats.truncated_pes += self._room > 0
             self._finish()
+
+    def leave_unfinished(self) -> bool:
+        """Forgets a picture that the input was cut within; whether there was one.
+
+        The last packet of a PES is filled up where it has room (2.4.3.5): behind another one more was to come, save for
+        one PES in 184.
+        """
+        if self._kind is not Kind.VIDEO or not self.parts:
+            return False
+        whole = not self._room and self._stated >= 0 and _is_filled_up(self.parts[-1], self._adaptation)
+        if not whole:
+            self._drop()
+        return not whole
 
     def _set_scrambled(self, scrambled: bool) -> None:
         super()._set_scrambled(scrambled)

@@ -105,6 +105,10 @@ class VideoSplitter:
             self._field = None
         return units
 
+    def leave_open(self) -> None:
+        """Forgets the picture that is unfinished; a first field is whole."""
+        self._open, self._open_data, self._carried = None, [], None
+
     def _pictures(self, data: bytes) -> list[Picture]:
         """The pictures that start in a payload; what can't be told apart yet is one."""
         found = self._finder.pictures(data, with_order=self.with_order)
