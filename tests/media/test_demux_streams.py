@@ -138,6 +138,29 @@ def test_two_mpeg2_pictures_without_a_header_in_one_pes() -> None:
     assert [s.data for s in samples(video(MPEG2, payloads))] == [SEQUENCE + mpeg2(1, 0), mpeg2(2, 1), mpeg2(2, 2)]
 
 
+@pytest.mark.parametrize("first", [False, True], ids=["later", "the first"])
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        pytest.param(SEQUENCE[:15] + b"\x25" + SEQUENCE[16:], id="another extension"),
+        pytest.param(SEQUENCE[:14] + b"\x4a" + SEQUENCE[15:], id="another start code"),
+        pytest.param(SEQUENCE[:13] + b"\x11" + SEQUENCE[14:], id="no start code"),
+        pytest.param(SEQUENCE[:18], id="cut off"),
+        pytest.param(SEQUENCE[:12] + b"\x00\x00\x01\x07\x55\x55", id="its pictures are gone"),
+    ],
+)
+def test_a_damaged_sequence_extension_makes_no_mpeg1(damaged: bytes, first: bool) -> None:
+    group = b"\x00\x00\x01\xb8\x00\x08\x00\x40"
+    heads = [damaged, SEQUENCE, SEQUENCE] if first else [SEQUENCE, damaged, SEQUENCE]
+    payloads = [(head + group + mpeg2(1, 0), n * FRAME, None) for n, head in enumerate(heads)]
+    events = video(MPEG2, payloads)
+    assert {(t.codec, t.width, t.interlaced) for a in announcements(events) for t in a.tracks if t.width} == {
+        (Codec.MPEG2VIDEO, 320, True)
+    }
+    assert {t.codec for a in announcements(events) for t in a.tracks} == {Codec.MPEG2VIDEO}
+    assert len(samples(events)) == 3
+
+
 def test_pictures_without_times_before_the_first_time() -> None:
     payloads: list[tuple[bytes, int | None, int | None]] = [(SEQUENCE + mpeg2(1, 0), None, None)]
     payloads += [(mpeg2(2, i), i * FRAME if i > 3 else None, None) for i in range(1, 8)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tvarr.errors import MediaError
 
 # start codes (13818-2, table 6-1)
-PICTURE, SEQUENCE, EXTENSION, GROUP = 0x00, 0xB3, 0xB5, 0xB8
+PICTURE, USER_DATA, SEQUENCE, EXTENSION, GROUP = 0x00, 0xB2, 0xB3, 0xB5, 0xB8
 
 INTRA = 1  # picture_coding_type (table 6-12)
 TOP_FIELD, BOTTOM_FIELD, FRAME = 1, 2, 3  # picture_structure (table 6-14)
@@ -38,7 +38,11 @@ class Picture:
 
 
 def parse_sequence(data: bytes, at: int = 0) -> Sequence:
-    """Reads the sequence header whose start code is at data[at]. Raises MediaError for one that is cut off."""
+    """Reads the sequence header whose start code is at data[at].
+
+    Raises MediaError for one that is cut off, and for one that is damaged: without the extension that MPEG-2 has
+    (6.1.1.6), though what follows is MPEG-2's or nothing that could follow.
+    """
     head = data[at : at + 12]
     if len(head) < 12 or head[:4] != b"\x00\x00\x01\xb3":
         raise MediaError("a sequence header that is cut off")
@@ -48,6 +52,8 @@ def parse_sequence(data: bytes, at: int = 0) -> Sequence:
     end = data.find(b"\x00\x00\x01", at + 8)
     extension = data[end : end + 10] if end >= 0 else b""
     if len(extension) < 10 or extension[3] != EXTENSION or extension[4] >> 4 != _SEQUENCE_EXTENSION:
+        if end >= 0 and not _follows_in_mpeg1(data, end):
+            raise MediaError("a sequence header whose extension is damaged")
         return Sequence(width, height, fps, False, False, (end if end >= 0 else len(data)) - at)
     width |= ((extension[5] & 1) << 1 | extension[6] >> 7) << 12
     height |= (extension[6] >> 5 & 3) << 12
@@ -55,13 +61,26 @@ def parse_sequence(data: bytes, at: int = 0) -> Sequence:
     return Sequence(width, height, fps, not extension[5] & 0x08, True, end + 10 - at)
 
 
+def _follows_in_mpeg1(data: bytes, at: int) -> bool:
+    """Whether what begins at data[at] may stand behind a sequence header of MPEG-1, as far as there is of it."""
+    if data[at + 3 : at + 4] not in (b"", *(bytes((code,)) for code in (USER_DATA, GROUP, PICTURE))):
+        return False
+    picture = data.find(b"\x00\x00\x01\x00", at)
+    return picture < 0 or _picture_extension(data, picture) < 0
+
+
+def _picture_extension(data: bytes, at: int) -> int:
+    """Where the coding extension of the picture at data[at] is, which MPEG-2 has always (6.1.1.9); -1: nowhere."""
+    extension = data.find(b"\x00\x00\x01\xb5", at + 8, at + 24)
+    found = extension >= 0 and len(data) > extension + 6 and data[extension + 4] >> 4 == _PICTURE_EXTENSION
+    return extension if found else -1
+
+
 def parse_picture(data: bytes, at: int) -> Picture:
     """Reads the picture header whose start code is at data[at]. Raises MediaError for one that is cut off."""
     if at + 6 > len(data):
         raise MediaError("a picture header that is cut off")
     temporal_reference = data[at + 4] << 2 | data[at + 5] >> 6
-    extension = data.find(b"\x00\x00\x01\xb5", at + 8, at + 24)
-    structure = FRAME
-    if extension >= 0 and len(data) > extension + 6 and data[extension + 4] >> 4 == _PICTURE_EXTENSION:
-        structure = data[extension + 6] & 3 or FRAME
+    extension = _picture_extension(data, at)
+    structure = data[extension + 6] & 3 or FRAME if extension >= 0 else FRAME
     return Picture(temporal_reference, data[at + 5] >> 3 & 7, structure)
