@@ -184,6 +184,25 @@ def test_another_configuration_begins_a_segment() -> None:
     assert [cut.discontinuity for cut in cuts] == [False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("gop", "expected"),
+    [
+        pytest.param(50, [2, 2, 1.28, 0.72, 2, 2], id="a keyframe each 2 s"),
+        pytest.param(25, [2, 2, 1.28, 1.72, 2, 1], id="a keyframe each second"),
+        pytest.param(125, [5, 5, 1.28, 3.72, 5, 5], id="a keyframe each 5 s"),
+    ],
+)
+def test_a_job_that_takes_over_in_mid_group_makes_no_segment_longer(gop: int, expected: list[float]) -> None:
+    """It begins with a keyframe there and makes the others where the job before made them."""
+    made = Segmenter(lambda track, data: data)
+    lost_at = round(25 * sum(expected[:3]))
+    shown = pictures(0, round(25 * sum(expected)), gop)
+    shown[lost_at] = shown[lost_at]._replace(keyframe=True)
+    cuts = cuts_of(Tracks((VIDEO,)), *shown[:lost_at], *(s._replace(data=b"q") for s in shown[lost_at:]), made=made)
+    assert lengths(cuts) == expected
+    assert [cut.discontinuity for cut in cuts] == [n == 3 for n in range(len(cuts))]
+
+
 @given(
     st.lists(st.integers(1, 120), min_size=1, max_size=12),
     st.integers(-40_000, 60_000),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Track, Tracks
 
@@ -13,10 +14,16 @@ PATIENCE_TICKS = TICKS_PER_SECOND  # sound alone begins a segment where no pictu
 SILENT_TICKS = 2 * TICKS_PER_SECOND  # a track this far behind another one has stopped
 GAP_TICKS = TICKS_PER_SECOND  # a segment is not lengthened over a hole that is longer
 MAX_SEGMENT_TICKS = 20 * TICKS_PER_SECOND  # then it is cut without a keyframe
+LONGER_TICKS = 2 * TICKS_PER_SECOND // 5  # so much over whole seconds is rounded away, a frame of sound more too
 MAX_SEGMENT_BYTES = 32 << 20  # then too; with twice as much, what is neither picture nor leading sound is dropped
 
 Configuration = Callable[[Track, bytes], bytes | None]
 """What a decoder must be set up with for a keyframe, to compare; None where it does not tell."""
+
+
+def rounded_s(ticks: int) -> int:
+    """To whole seconds, as durations are compared with EXT-X-TARGETDURATION (RFC 8216, 4.3.3.1)."""
+    return (ticks * 2 + TICKS_PER_SECOND) // (2 * TICKS_PER_SECOND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,8 @@ class Segmenter:
     * A segment ends at the first keyframe of the first video track that is `TARGET_TICKS` or more (by less than half a
       frame less) behind its start; without pictures, or while they have stopped, at the first frame of the first sound.
       Where tracks change, or a keyframe's configuration, it ends at that keyframe whatever its length, and so it does
-      where it had to begin without one.
+      where it had to begin without one. The one behind such a change ends early where it would get longer than all
+      before it until the next keyframe: the target duration of a playlist must not change (RFC 8216, 6.2.1).
     * Other samples belong to the segment in whose time they are shown, however a multiplex mixes them. For those that
       come late a segment is held back, `LATE_TICKS` at most.
     * Pictures before the first keyframe are left out.
@@ -79,6 +87,8 @@ class Segmenter:
         self._last: dict[int, Sample] = {}  # by track
         self._frame_ticks: dict[int, int] = {}  # from the last sample but one to the last one
         self._configurations: dict[int, bytes] = {}
+        self._longest_ticks = TARGET_TICKS  # of any segment so far
+        self._group_ticks = 0  # the longest from keyframe to keyframe in the last segment that was not cut by a change
 
     def push(self, events: Iterable[Event]) -> list[Cut]:
         out: list[Cut] = []
@@ -207,7 +217,10 @@ class Segmenter:
             self._changed = self._changed or reconfigured
             return True
         half_ticks = self._frame_ticks.get(sample.track, 0) // 2
-        return length >= TARGET_TICKS - min(half_ticks, TARGET_TICKS // 2)
+        if length >= TARGET_TICKS - min(half_ticks, TARGET_TICKS // 2):
+            return True
+        most = rounded_s(self._longest_ticks) * TICKS_PER_SECOND + LONGER_TICKS
+        return opened.discontinuity and length + self._group_ticks > most
 
     def _is_reconfigured(self, track: Track, sample: Sample) -> bool:
         if self._configuration is None or (new := self._configuration(track, sample.data)) is None:
@@ -220,9 +233,10 @@ class Segmenter:
         self._finish_closing(out)
         closing = self._closing = self._open
         opened = self._open = _Open(self._tracks, discontinuity=self._changed)
-        self._changed = False
         self._start(sample)
         closing.end_ticks = end = self._end_before(closing, sample)
+        self._measure(closing)
+        self._changed = False
         closing.following[sample.track] = sample
         held, closing.samples, closing.bytes = closing.samples, [], 0
         for other in held:
@@ -242,6 +256,14 @@ class Segmenter:
             and (track := self._tracks.get(other.track)) is not None
             and track.kind in (Kind.VIDEO, Kind.AUDIO)
         }
+
+    def _measure(self, closing: _Open) -> None:
+        assert closing.start_ticks is not None
+        self._longest_ticks = max(self._longest_ticks, closing.end_ticks - closing.start_ticks)
+        if not self._changed:
+            keys = [s.pts_ticks for s in closing.samples if s.keyframe and s.track == closing.leader]
+            times = [closing.start_ticks, *keys, closing.end_ticks]
+            self._group_ticks = max(later - earlier for earlier, later in pairwise(times))
 
     def _when_shown(self, done: _Open) -> int:
         """When the leader's last frame has been shown."""

@@ -12,7 +12,7 @@ from tvarr.media.fmp4.mux import STYP
 from tvarr.media.fmp4.mux import Muxer as Mp4Muxer
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Kind, Sample, Track, Tracks
 from tvarr.media.mpegts.mux import Muxer as TsMuxer
-from tvarr.media.segmenter import GAP_TICKS, Cut
+from tvarr.media.segmenter import GAP_TICKS, Cut, rounded_s
 
 LISTED = 6  # segments in a playlist
 LISTED_TARGETS = 3  # more where these don't last three target durations (RFC 8216, 6.2.2)
@@ -280,7 +280,7 @@ class Window:
     @property
     def target_s(self) -> int:
         """EXT-X-TARGETDURATION: no part is longer, rounded to seconds (RFC 8216, 4.3.3.1)."""
-        return max(1, (self.longest_ticks * 2 + TICKS_PER_SECOND) // (2 * TICKS_PER_SECOND))
+        return max(1, rounded_s(self.longest_ticks))
 
     @property
     def end_ticks(self) -> int:
