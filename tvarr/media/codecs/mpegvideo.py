@@ -63,7 +63,7 @@ def parse_sequence(data: bytes, at: int = 0) -> Sequence:
 
 def _follows_in_mpeg1(data: bytes, at: int) -> bool:
     """Whether what begins at data[at] may stand behind a sequence header of MPEG-1, as far as there is of it."""
-    if data[at + 3 : at + 4] not in (b"", *(bytes((code,)) for code in (USER_DATA, GROUP, PICTURE))):
+    if at + 3 < len(data) and data[at + 3] not in {USER_DATA, GROUP, PICTURE}:
         return False
     picture = data.find(b"\x00\x00\x01\x00", at)
     return picture < 0 or _picture_extension(data, picture) < 0
