@@ -123,6 +123,31 @@ def test_pictures_before_the_first_keyframe_are_left_out() -> None:
     assert seen == pictures(25, 50)
 
 
+@pytest.mark.parametrize("first_s", [0, 2], ids=["with the sound", "behind it"])
+def test_pictures_that_come_are_left_out_until_their_first_keyframe(first_s: int) -> None:
+    """Decoders can't show what is before it. Sound is kept."""
+    shown = pictures(25 * first_s + 1, 300 - 25 * first_s, gop=125)
+    cuts = cuts_of(BOTH, *mixed(shown, sounds(SECOND, 13 * SECOND)))
+    seen = [sample for cut in cuts for sample in cut.samples if sample.track == 1]
+    assert seen[0].keyframe
+    assert seen[0].pts_ticks == 125 * FRAME + SECOND
+    assert seen == shown[-len(seen) :]
+    assert [sample for cut in cuts for sample in cut.samples if sample.track == 2] == sounds(SECOND, 13 * SECOND)
+    with_pictures = [cut for cut in cuts if any(sample.track == 1 for sample in cut.samples)]
+    assert with_pictures[0].start_ticks == seen[0].pts_ticks
+    assert len(cuts) - len(with_pictures) == 1 + first_s // 2, "who waits for pictures counts segments without"
+
+
+@pytest.mark.parametrize("tracks", [BOTH, Tracks((VIDEO,))], ids=["with sound", "alone"])
+def test_pictures_that_never_have_a_keyframe_are_shown_as_they_are_some_time(tracks: Tracks) -> None:
+    heard = sounds(SECOND, 25 * SECOND) if tracks is BOTH else []
+    cuts = cuts_of(tracks, *mixed(pictures(1, 25 * 24, gop=100_000), heard))
+    seen = [sample for cut in cuts for sample in cut.samples if sample.track == 1]
+    assert len(seen) == pytest.approx(25 * 14, abs=2)
+    assert seen == pictures(1, 25 * 24, gop=100_000)[-len(seen) :]
+    assert [sample for cut in cuts for sample in cut.samples if sample.track == 2] == heard
+
+
 def test_without_a_keyframe_a_segment_ends_some_time() -> None:
     cuts = cuts_of(Tracks((VIDEO,)), *pictures(0, 25 * 45, gop=100_000))
     assert lengths(cuts) == [20, 20, 5]

@@ -11,6 +11,7 @@ from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Track, Trac
 TARGET_TICKS = 2 * TICKS_PER_SECOND
 LATE_TICKS = TICKS_PER_SECOND  # a segment waits this long for sound that a multiplex carries behind its pictures
 PATIENCE_TICKS = TICKS_PER_SECOND  # sound alone begins a segment where no picture came for so long
+PICTURE_PATIENCE_TICKS = 10 * TICKS_PER_SECOND  # so long pictures wait for their first keyframe, as those of MP4 do
 SILENT_TICKS = 2 * TICKS_PER_SECOND  # a track this far behind another one has stopped
 GAP_TICKS = TICKS_PER_SECOND  # a segment is not lengthened over a hole that is longer
 MAX_SEGMENT_TICKS = 20 * TICKS_PER_SECOND  # then it is cut without a keyframe
@@ -73,13 +74,15 @@ class Segmenter:
       before it until the next keyframe: the target duration of a playlist must not change (RFC 8216, 6.2.1).
     * Other samples belong to the segment in whose time they are shown, however a multiplex mixes them. For those that
       come late a segment is held back, `LATE_TICKS` at most.
-    * Pictures before the first keyframe are left out.
+    * Pictures before the first keyframe are left out, for `PICTURE_PATIENCE_TICKS` at most; sound is not.
     """
 
     def __init__(self, configuration: Configuration | None = None) -> None:
         self._configuration = configuration
         self._tracks = Tracks(())
         self._first_video: Track | None = None
+        self._awaits_keyframe = True  # none of the first video has come yet
+        self._pictures_at: int | None = None  # DTS of the first picture that was left out for that
         self._open = _Open(self._tracks)
         self._closing: _Open | None = None
         self._early: list[Sample] = []  # of tracks that belong to the next segment
@@ -113,15 +116,15 @@ class Segmenter:
         before = self._tracks
         recast = any((old := before.get(t.id)) is not None and old.codec is not t.codec for t in tracks.tracks)
         self._tracks = tracks
-        self._first_video = next(iter(tracks.of_kind(Kind.VIDEO)), None)
+        self._first_video = leading = next(iter(tracks.of_kind(Kind.VIDEO)), None)
+        kept = leading is not None and (old := before.get(leading.id)) is not None and old.codec is leading.codec
+        if not kept:
+            self._awaits_keyframe, self._pictures_at = True, None
         if not self._open.samples:
             self._open.tracks = tracks
         elif recast:
-            leading = self._first_video
             self._split(out)
-            self._open.midway = (
-                leading is not None and (old := before.get(leading.id)) is not None and (old.codec is leading.codec)
-            )
+            self._open.midway = kept
         elif self._changed or _differ(before, tracks):
             self._changed = True
         else:
@@ -149,6 +152,8 @@ class Segmenter:
             if 0 < ticks < GAP_TICKS:
                 self._frame_ticks[sample.track] = ticks
         self._last[sample.track] = sample
+        if self._comes_early(track, sample):
+            return
         if self._open.start_ticks is None:
             if not self._begins(track, sample):
                 return
@@ -157,11 +162,23 @@ class Segmenter:
         self._put(track, sample)
         self._see_late(sample, out)
 
+    def _comes_early(self, track: Track, sample: Sample) -> bool:
+        """Whether this is a picture before the first keyframe, while that is waited for."""
+        if not self._awaits_keyframe or self._first_video is None or track.id != self._first_video.id:
+            return False
+        if not sample.keyframe:
+            if self._pictures_at is None:
+                self._pictures_at = sample.dts_ticks
+            if sample.dts_ticks - self._pictures_at < PICTURE_PATIENCE_TICKS:
+                return True
+        self._awaits_keyframe = False
+        return False
+
     def _begins(self, track: Track, sample: Sample) -> bool:
         """Begins the open segment if the sample can; says whether it belongs to it at all."""
         opened = self._open
         if self._first_video is not None and track.id == self._first_video.id:
-            begins = sample.keyframe or opened.midway
+            begins = sample.keyframe or opened.midway or self._pictures_at is not None  # then it has waited enough
             if begins:
                 self._start(sample)
             if sample.keyframe:
