@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from tests.coordinator.web_server import Served, ask, serving
+from tests.fakes.sources import Script, ScriptedServer, close, head
+from tests.fakes.sources import answer as scripted
 from tvarr.coordinator import m3u
 from tvarr.coordinator.models import READ
 from tvarr.coordinator.web import lists
@@ -24,6 +27,16 @@ gopher://h/2
 #EXTINF:-1,Old name
 http://h/old.ts
 """
+
+
+async def garbage(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"\x00\x01sesame\r\n\r\n")
+    await writer.drain()
+
+
+async def cut(writer: asyncio.StreamWriter) -> None:
+    writer.write(head("200 OK", "Content-Length: 1000") + b"#EXTM3U\n")
+    await writer.drain()
 
 
 async def test_a_list_as_the_body(served: Served) -> None:
@@ -121,6 +134,34 @@ async def test_a_list_by_its_address(served: Served) -> None:
         assert "the server answered 403" in problem["detail"]
     problem = await ask(client, "POST", "/api/v1/channels/import", 502, json={"url": url})
     assert problem["detail"] == f"the list can't be read: {URL(url).authority} refuses the connection"
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (scripted(b"", status="403 sesame\x1b[2J is wrong"), "the server answered 403 Forbidden"),
+        (scripted(b"", status="403 sesame is wrong"), "the server answered 403 Forbidden"),
+        (scripted(b"", status="403 Not from there"), "the server answered 403 Not from there"),
+        (
+            scripted(b"", "Location: list?p=sesame", "Connection: close", status="302 Found"),
+            "its server redirects too often",
+        ),
+        (scripted(b"", "Location: ftp://h/sesame", status="302 Found"), ""),
+        (garbage, "does not answer in HTTP"),
+        (cut, "it was cut off"),
+        (close, "closed the connection without an answer"),
+    ],
+    ids=["control", "secret", "words", "redirects", "elsewhere", "garbage", "cut", "nothing"],
+)
+async def test_why_a_list_can_t_be_read_has_no_secret(script: Script, words: str, served: Served) -> None:
+    client, _ = served
+    async with ScriptedServer(script) as server:
+        url = f"http://ann:sesame@127.0.0.1:{server.port}/get.php?password=sesame"
+        async with client.post("/api/v1/channels/import", json={"url": url}) as refused:
+            text = await refused.text()
+    assert refused.status in {400, 502}
+    assert words in text
+    assert "sesame" not in text
 
 
 async def test_a_list_that_is_elsewhere_is_fetched_there_without_the_password(served: Served) -> None:

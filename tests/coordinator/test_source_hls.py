@@ -721,6 +721,10 @@ class TestWords:
                 "the source is encrypted with SAMPLE-AES (com.apple), which can't be read",
             ),
             (
+                vod("s0.ts", head='#EXT-X-KEY:METHOD=SAMPLE-AES,URI="skd://1",KEYFORMAT="a\x1b[2J"'),
+                "the source is encrypted with SAMPLE-AES (?), which can't be read",
+            ),
+            (
                 vod(*SEGMENTS, head='#EXT-X-KEY:METHOD=AES-128,URI="absent"'),
                 "the source's key: the source answered 404 Not Found",
             ),

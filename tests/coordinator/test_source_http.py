@@ -187,6 +187,14 @@ class TestCauses:
         assert words in str(failure)
         assert (failure.passing, failure.gone) == (passing, gone)
 
+    @pytest.mark.parametrize(
+        "said", ["Nobody knows ann", "Wrong password se%2Fme", "se/me is wrong", "No /live/x7y8/z"]
+    )
+    async def test_what_says_the_secret_back_is_not_quoted(self, said: str, session: aiohttp.ClientSession) -> None:
+        async with ScriptedServer(answer(b"no", status=f"403 {said}")) as server:
+            url = server.url.replace("//", "//ann:se%2Fme@").replace("source.ts", "live/x7y8/z.ts")
+            assert str(await cause(url, session)) == "the source answered 403 Forbidden"
+
     async def test_a_body_shorter_than_announced_was_cut(self, session: aiohttp.ClientSession) -> None:
         async def short(writer: asyncio.StreamWriter) -> None:
             writer.write(head("200 OK", "Content-Length: 1000") + b"x")

@@ -15,6 +15,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from math import ceil
+from urllib.parse import unquote
 
 import aiohttp
 from yarl import URL
@@ -34,6 +35,9 @@ _GONE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT})
 _SAY_WHEN = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_MAX_PHRASE = 60  # characters of what a server says of its status
+_SHORTEST_SECRET = 3  # characters
+_PARTS = re.compile(r"[/?#&=:;@,\s]+")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _UNKNOWN_HOST = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 _NO_ROUTE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
@@ -180,7 +184,7 @@ async def request(
     except TimeoutError as error:
         raise SourceFailure(f"{_host(url)} did not answer within {limits.connect_s:g} s", passing=True) from error
     try:
-        _check(response, zipped=zipped)
+        _check(response, spec, url, zipped=zipped)
     except SourceFailure:
         response.close()
         raise
@@ -320,13 +324,19 @@ def _encoding(response: aiohttp.ClientResponse) -> str:
     return response.headers.get("Content-Encoding", "identity").strip().lower()
 
 
-def _check(response: aiohttp.ClientResponse, *, zipped: bool) -> None:
+def status_of(response: aiohttp.ClientResponse, *asked: str) -> str:
+    """Its status and phrase, `403 Forbidden`. Servers that say back what they were `asked` with are not quoted."""
+    phrase = (response.reason or "")[:_MAX_PHRASE]
+    told = (one for text in asked for part in _PARTS.split(text) for one in (part, unquote(part)))
+    if not phrase.isprintable() or any(len(part) >= _SHORTEST_SECRET and part in phrase for part in told):
+        phrase = ""
+    return f"{response.status} {phrase or _PHRASES.get(response.status, '')}".rstrip()
+
+
+def _check(response: aiohttp.ClientResponse, spec: SourceSpec, url: URL, *, zipped: bool) -> None:
     status = response.status
     if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-        phrase = response.reason or ""
-        if not phrase.isprintable() or not phrase:
-            phrase = _PHRASES.get(status, "")
-        words = f"the source answered {status} {phrase[:60]}".rstrip()
+        words = f"the source answered {status_of(response, spec.url, str(url), *spec.headers.values())}"
         passing = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _BUSY
         retry_after_s = _retry_after_s(response) if status in _SAY_WHEN else 0.0
         if retry_after_s:

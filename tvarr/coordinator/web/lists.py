@@ -11,7 +11,7 @@ from yarl import URL
 
 from tvarr.coordinator import m3u
 from tvarr.coordinator.models import ChannelCreate, parse
-from tvarr.coordinator.sources.http import failure
+from tvarr.coordinator.sources.http import failure, status_of
 from tvarr.coordinator.sources.names import Names
 from tvarr.coordinator.web.catalogue import tell
 from tvarr.coordinator.web.routes import Route, json_answer, json_of
@@ -83,7 +83,7 @@ async def fetch_list(url: str) -> bytes:
             session.get(URL(url)) as response,
         ):
             if response.status != 200:
-                raise SourceError(f"the list can't be read: the server answered {response.status} {response.reason}")
+                raise SourceError(f"the list can't be read: the server answered {status_of(response, url)}")
             return await _read_capped(response.content)
     except TimeoutError:
         raise SourceError(f"the list can't be read: no answer within {FETCH_TIMEOUT_S:g} s") from None
@@ -92,8 +92,12 @@ async def fetch_list(url: str) -> bytes:
     except aiohttp.ClientConnectorError as error:
         there = URL.build(scheme="http", host=error.host, port=error.port)  # where a redirect led, perhaps
         raise SourceError(f"the list can't be read: {failure(error, there)}") from None
-    except aiohttp.ClientError as error:
-        raise SourceError(f"the list can't be read: {error}") from None
+    except aiohttp.TooManyRedirects:
+        raise SourceError("the list can't be read: its server redirects too often") from None
+    except aiohttp.ClientPayloadError:
+        raise SourceError("the list can't be read: it was cut off") from None
+    except aiohttp.ClientError as error:  # whose own words have the whole URL
+        raise SourceError(f"the list can't be read: {failure(error, URL(url))}") from None
 
 
 async def _read_capped(content: aiohttp.StreamReader) -> bytes:

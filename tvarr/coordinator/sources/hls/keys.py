@@ -28,7 +28,10 @@ class Keys:
         if key is None:
             return data
         if not key.readable:
-            scheme = f"{key.method[:20]} ({key.key_format[:60]})" if key.key_format else key.method[:20]
+            method, key_format = (
+                text if text.isprintable() else "?" for text in (key.method[:20], key.key_format[:60])
+            )
+            scheme = f"{method} ({key_format})" if key_format else method
             raise SourceFailure(f"the source is encrypted with {scheme}, which can't be read")
         if len(data) % BLOCK_BYTES:
             raise SourceFailure("a segment of the source is cut off")
