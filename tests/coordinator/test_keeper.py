@@ -228,6 +228,83 @@ async def test_a_job_that_must_leave_is_taken_over_where_its_successor_never_mee
         assert (channel.keeper.moves, channel.keeper.takeovers) == (1, 0)
 
 
+async def hang(work: Work) -> None:
+    """Gives back its first input, and nothing of what follows."""
+    begun = False
+    async for batch in work.batches():
+        if not begun:
+            await work.acknowledge()
+            await work.send(batch)
+            begun = True
+    await asyncio.Event().wait()
+
+
+async def test_a_job_that_must_leave_where_the_picture_changes_is_made_again_as_it_was_before_that(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "MOVE_WITHIN_S", 1.0)
+    treats = chain([hang], repeat(echo()))
+    widths: list[int] = []  # for which jobs are set up
+
+    async def note(work: Work) -> None:
+        widths.append(work.start.tracks[0].width)
+        await next(treats)(work)
+
+    async with site.daemon("old", hang), AsyncExitStack() as later, site.channel() as channel:
+        await until(lambda: on(channel) == "old")
+        await later.enter_async_context(site.daemon("new", note))
+        run = channel.keeper.run
+        assert run is not None
+        channel.keeper.move(run, MoveKind.DRAIN, "its daemon drains")
+        await until(lambda: channel.keeper.successor is not None and channel.keeper.successor.state == "running")
+        changed_at = PICTURE * channel.pictures
+        channel.become(width=640)
+        await until(lambda: on(channel) == "new" and channel.got[-1].pts_ticks > changed_at)
+        assert widths == [320, 320, 640]
+
+
+async def test_a_job_whose_successor_comes_to_a_change_of_the_source_first_ends_there_itself(site: Site) -> None:
+    """What it has yet to give comes a little later."""
+    finished = asyncio.Event()
+
+    async def late(work: Work) -> None:
+        await work.acknowledge()
+        batches = [batch async for batch in tell(work) if batch.sequence]
+        await finished.wait()
+        for batch in batches:
+            await work.send(batch)
+        await work.send(messages.OutputComplete())
+
+    async def tell(work: Work) -> AsyncIterator[Batch]:
+        async for batch in work.batches():
+            if not batch.sequence:
+                await work.send(batch)
+            yield batch
+
+    async def early(work: Work) -> None:
+        await echo()(work)
+        finished.set()
+
+    treats = chain([late], repeat(echo()))
+
+    async def treat(work: Work) -> None:
+        await next(treats)(work)
+
+    async with site.daemon("old", treat), AsyncExitStack() as later, site.channel() as channel:
+        channel.group_size = 1000
+        await until(lambda: on(channel) == "old")
+        await later.enter_async_context(site.daemon("new", early))
+        run = channel.keeper.run
+        assert run is not None
+        channel.keeper.move(run, MoveKind.DRAIN, "its daemon drains")
+        await until(lambda: channel.keeper.successor is not None and channel.keeper.successor.state == "running")
+        changed_at = PICTURE * channel.pictures
+        channel.become(width=640)
+        await until(lambda: channel.got[-1].pts_ticks > changed_at)
+        assert [ending.code for ending in channel.keeper.endings] == ["finished"]
+        assert (channel.keeper.moves, channel.keeper.takeovers) == (0, 0)
+
+
 async def test_an_edited_profile_brings_a_job_of_its_own_on_the_same_daemon(site: Site) -> None:
     async with site.daemon("only", echo()), site.channel() as channel:
         await until(lambda: on(channel) == "only" and len(channel.got) > 5)

@@ -165,6 +165,7 @@ class Keeper:
                 continue
             except _Uprooted as reason:
                 self._note_move(self.run, str(reason))
+                self.feed_seq = self._restart_seq(self.run)[0]  # it was fed more than it gave
                 continue
             except NoPlacement as error:
                 await self._until_somebody_comes(run, error)
@@ -329,7 +330,11 @@ class Keeper:
         return move.task.done() or failed or now >= move.give_up_at
 
     async def _move_failed(self, move: _Move) -> None:
-        """The job stays where it is; one that has to leave is taken over as if it had been lost."""
+        """The job stays where it is; one that has to leave is taken over as if it had been lost.
+
+        Where its successor has used up all that both are for, it ends soon by itself, and the next one begins elsewhere.
+        """
+        used_up = move.task.done() and move.task.exception() is None
         failure = move.task.exception() if move.task.done() else None
         await self._drop_move("it did not meet the job that it should replace")
         old, to = self.run, move.run.daemon_name or "another daemon"
@@ -337,6 +342,8 @@ class Keeper:
         words = str(failure) if failure is not None else "viewers could not change to its successor"
         self.move_refused = f"not moved to {to}: {words}"
         log.info("%s: %s", self._name, self.move_refused, extra=_id_of(old))
+        if used_up:
+            return
         if move.kind is MoveKind.CHANGED or (failure is None and move.kind in {MoveKind.DRAIN, MoveKind.ASKED}):
             old.leave_reason = move.reason
             if move.kind is not MoveKind.CHANGED and old.placement is not None:
