@@ -332,7 +332,7 @@ class Keeper:
     async def _move_failed(self, move: _Move) -> None:
         """The job stays where it is; one that has to leave is taken over as if it had been lost.
 
-        Where its successor has used up all that both are for, it ends soon by itself, and the next one begins elsewhere.
+        Where its successor has used up all that both are for, it ends soon by itself, and the next begins elsewhere.
         """
         used_up = move.task.done() and move.task.exception() is None
         failure = move.task.exception() if move.task.done() else None
