@@ -115,3 +115,19 @@ async def test_a_player_waits_for_pictures_that_come_behind_the_sound() -> None:
     mute.push([Tracks((VIDEO, AUDIO)), *sounds(20)])
     assert mute.ready(1)
     assert not mute.renditions.keys() - {"audio1"}
+
+
+@pytest.mark.parametrize(("gop_s", "expected"), [(4.0, 4), (1.5, 3), (0.5, 2), (2.0, 3), (0.0, 3)])
+async def test_the_target_duration_is_that_of_whole_groups_from_the_first_segment_on(
+    gop_s: float, expected: int
+) -> None:
+    """A job begins between two of the points at which keyframes are: RFC 8216 wants no change of it (6.2.1)."""
+    output = SegmentOutput("ts", "test", Signal(), gop_s=gop_s)
+    group = round(25 * (gop_s or 2.0))
+    first = 68  # pictures, 2.72 s, up to such a point
+    output.push(
+        [Tracks((VIDEO,)), *(picture(n * 3600, key=n == 0 or (n - first) % group == 0) for n in range(first + 1))]
+    )
+    assert (len(output.window.listed()), output.window.target_s) == (1, expected)
+    output.push(picture(n * 3600, key=(n - first) % group == 0) for n in range(first + 1, first + 400))
+    assert output.window.target_s == expected

@@ -16,7 +16,7 @@ from tvarr.coordinator.signals import Signal
 from tvarr.errors import MediaError, SourceError, TvarrError
 from tvarr.media.fmp4 import entries
 from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Track, Tracks
-from tvarr.media.segmenter import Cut, Segmenter
+from tvarr.media.segmenter import Cut, Segmenter, usual_ticks
 from tvarr.media.segments import LISTED, CmafPacker, Part, TsPacker, Window
 
 Container = Literal["ts", "fmp4"]
@@ -85,7 +85,16 @@ class SegmentOutput:
     are made before it is waited for depends on how much of the source is read at once.
     """
 
-    def __init__(self, container: Container, service_name: str, drained: Signal, *, full_speed: bool = False) -> None:
+    def __init__(
+        self,
+        container: Container,
+        service_name: str,
+        drained: Signal,
+        *,
+        full_speed: bool = False,
+        gop_s: float = 0.0,
+    ) -> None:
+        """`gop_s`: from keyframe to keyframe; 0: not known."""
         self.container = f"segments-{container}"
         self.viewers: set[Session] = set()
         self.changed = Signal()  # a new segment, or the end
@@ -93,7 +102,8 @@ class SegmentOutput:
         self.ended = False
         self.failure: TvarrError | None = None
         self.dropped = 0  # nobody ever is
-        self.window = Window(first_number=int(_STARTED.now_s))  # so that numbers grow when an output is made anew
+        # Numbers grow when an output is made anew.
+        self.window = Window(first_number=int(_STARTED.now_s), usual_ticks=usual_ticks(gop_s) if gop_s else 0)
         self._carrier = "ts" if container == "ts" else "mp4"
         self._segmenter = Segmenter(None if container == "ts" else _configuration)
         self._packer = TsPacker(service_name) if container == "ts" else CmafPacker()

@@ -125,7 +125,10 @@ class Variant:
         It begins some time back, where that is held: players want a few segments before they start.
         """
         must_carry(self.profile, "ts" if container == "ts" else "mp4")
-        make = partial(SegmentOutput, container, self._service_name, self._drained, full_speed=self._full_speed)
+        gop_s = 0.0 if self.profile.video_codec == "copy" else self.profile.gop_s
+        make = partial(
+            SegmentOutput, container, self._service_name, self._drained, full_speed=self._full_speed, gop_s=gop_s
+        )
         return self._output(f"segments-{container}", make, HEAD_START_TICKS)
 
     def _output(self, kind: str, make: Callable[[], AnyOutput], back_ticks: int = 0) -> AnyOutput:

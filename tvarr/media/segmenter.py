@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import ceil
 
 from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Track, Tracks
 
@@ -20,6 +21,11 @@ MAX_SEGMENT_BYTES = 32 << 20  # then too; with twice as much, what is neither pi
 
 Configuration = Callable[[Track, bytes], bytes | None]
 """What a decoder must be set up with for a keyframe, to compare; None where it does not tell."""
+
+
+def usual_ticks(gop_s: float) -> int:
+    """How long segments of a picture get that has a keyframe each `gop_s` seconds."""
+    return round(ceil(TARGET_TICKS / TICKS_PER_SECOND / gop_s - 0.001) * gop_s * TICKS_PER_SECOND)
 
 
 def rounded_s(ticks: int) -> int:

@@ -261,12 +261,15 @@ def _sounded(samples: Sequence[Sample]) -> int:
 class Window:
     """The newest segments, and what is known of all."""
 
-    def __init__(self, first_number: int) -> None:
-        """Discontinuities are numbered from 0 on: hls.js 1.7 does not come to an end with large numbers (tried)."""
+    def __init__(self, first_number: int, usual_ticks: int = 0) -> None:
+        """`usual_ticks`: how long segments will be, where that is known; the first one may be shorter.
+
+        Discontinuities are numbered from 0 on: hls.js 1.7 does not come to an end with large numbers (tried).
+        """
         self.segments: deque[Segment] = deque()  # a few more than are listed
         self.next_number = first_number
         self.discontinuities = 0
-        self.longest_ticks = 0  # of any part so far
+        self.longest_ticks = usual_ticks  # of any part so far
         self.peak_bps = 0  # of any segment so far, with the largest sound
         self.periods: dict[int, int] = {}  # start of each span without discontinuity that has segments here
         self.wanted: int | None = None  # segments from this number on stay listed, as far as KEPT_BYTES allow
