@@ -10,18 +10,29 @@ from hypothesis import strategies as st
 
 from tests.cluster.build import AAC, H264_VIDEO, MP2_AUDIO, X264, attached, capabilities, need, nvenc
 from tests.cluster.chaos import daemons, needs, random_clusters
-from tvarr.cluster.events import DaemonAttached, DrainAsked, HeartbeatCame, JobAcked, JobWanted, PoolSeen
+from tvarr.cluster.events import (
+    DaemonAttached,
+    DrainAsked,
+    HeartbeatCame,
+    JobAcked,
+    JobEnded,
+    JobWanted,
+    PoolSeen,
+    SessionRefused,
+)
 from tvarr.cluster.hardware import HARDWARE_DECODING
 from tvarr.cluster.ledger import Ledger
 from tvarr.cluster.model import (
     Capabilities,
     Encoder,
     Family,
+    Gpu,
     LimitSource,
     Need,
     Placement,
     Refusal,
     RefusalKind,
+    SessionPool,
     Target,
     Wait,
 )
@@ -202,6 +213,32 @@ def test_sessions_of_other_programs_are_taken_and_told() -> None:
     assert "3 of 3 hardware sessions are taken, 3 of them by other programs" in verdict.considered[0].reason
 
 
+@pytest.mark.parametrize("before", ["no limit", "5"])
+def test_what_was_learned_of_a_driver_is_told(before: str) -> None:
+    unlimited = before == "no limit"
+    caps = capabilities(unlimited=unlimited, sessions=None if unlimited else 5, software=False)
+    ledger = ledger_of(attached("a", caps))
+    fill(ledger, 2)
+    ledger.handle(JobWanted("refused", need()), 0.0)
+    ledger.handle(SessionRefused("refused"), 0.0)
+    full = choose(ledger.cluster, need(policy="queue"), 0.0)
+    assert full.considered[0].reason == (
+        "2 of 2 hardware sessions are taken (learned: "
+        f"the driver refused a session beside 2; before: {before} (driver 550.54))"
+    )
+    ledger.handle(JobEnded("filler 0"), 0.0)
+    free = choose(ledger.cluster, need(), 0.0)
+    assert free.considered[0].reason.endswith(", 1 of 2 sessions free")
+
+
+def test_a_driver_that_allows_no_session_at_all_is_told() -> None:
+    ledger = ledger_of(attached("a", capabilities(sessions=5, software=False)))
+    ledger.handle(JobWanted("refused", need()), 0.0)
+    ledger.handle(SessionRefused("refused"), 0.0)
+    full = choose(ledger.cluster, need(policy="queue"), 0.0)
+    assert full.considered[0].reason.startswith("0 of 0 hardware sessions are taken (learned: the driver refused")
+
+
 def test_the_larger_free_share_wins() -> None:
     ledger = ledger_of(attached("a", capabilities(sessions=3)), attached("b", capabilities(sessions=8)))
     fill(ledger, 2)
@@ -234,6 +271,89 @@ def test_the_emptier_gpu_of_a_host() -> None:
     devices = [job.placement.encoder.device for job in ledger.jobs.values() if job.placement.encoder]
     assert devices == ["GPU-1", "GPU-2", "GPU-1", "GPU-2"]
     assert ledger.daemons["a"].gpu_decodes == {"GPU-1": 2, "GPU-2": 2}
+
+
+def test_the_larger_free_share_within_a_host_and_then_the_gpu_with_more_engines() -> None:
+    def used(pools: tuple[str, str], limits: tuple[int, int], engines: tuple[int, int]) -> list[str]:
+        gpus = tuple(Gpu(f"GPU-{n}", "", "nvidia", pool=pools[n], engines=engines[n]) for n in (0, 1))
+        shared = tuple(
+            SessionPool(pool, limits[n], LimitSource.OVERRIDE) for n, pool in enumerate(dict.fromkeys(pools))
+        )
+        encoders = tuple(nvenc(gpu.id) for gpu in gpus)
+        ledger = ledger_of(attached("a", Capabilities(encoders=encoders, gpus=gpus, pools=shared)))
+        fill(ledger, 4)
+        return [job.placement.encoder.device for job in ledger.jobs.values() if job.placement.encoder]
+
+    assert used(("x", "y"), (2, 8), (1, 1)) == ["GPU-0", "GPU-1", "GPU-1", "GPU-1"]
+    assert used(("x", "x"), (8, 0), (1, 2)) == ["GPU-0", "GPU-1", "GPU-1", "GPU-0"]
+
+
+def test_a_pool_without_sessions_does_not_hide_one_that_is_merely_taken() -> None:
+    gpus = (Gpu("GPU-1", "", "nvidia", pool="none", engines=1), Gpu("GPU-2", "", "nvidia", pool="one", engines=1))
+    pools = (SessionPool("none", 0, LimitSource.OVERRIDE), SessionPool("one", 1, LimitSource.OVERRIDE))
+    ledger = ledger_of(attached("a", Capabilities(encoders=(nvenc(), nvenc("GPU-2")), gpus=gpus, pools=pools)))
+    fill(ledger, 1)
+    verdict = choose(ledger.cluster, need(policy="queue"), 0.0)
+    assert isinstance(verdict, Wait)
+    assert verdict.reason == "all hardware sessions are taken"
+
+
+@pytest.mark.parametrize("policy", ["fallback", "queue", "reject"])
+@pytest.mark.parametrize("caps", [capabilities(max_jobs=1), capabilities(max_cpu_jobs=1)])
+def test_software_beside_a_host_that_has_no_room_for_more_is_no_fallback(caps: Capabilities, policy: str) -> None:
+    ledger = ledger_of(attached("a", caps))
+    fill(ledger, 1)
+    full = choose(ledger.cluster, need(policy=policy), 0.0)
+    assert not isinstance(full, Placement)
+    assert full.reason == "all daemons are busy"
+    ledger.handle(attached("b", caps), 0.0)
+    verdict = choose(ledger.cluster, need(policy=policy), 0.0)
+    assert isinstance(verdict, Placement)
+    assert (verdict.daemon_id, verdict.fallback, verdict.reason) == ("b", False, "encodes in software with libx264")
+
+
+@pytest.mark.parametrize(
+    ("caps", "wanted", "words"),
+    [
+        (capabilities(), need(), "encodes in software with libx264"),
+        (capabilities(), AUDIO_ONLY, "has the audio encoder"),
+        (
+            capabilities(sessions=3),
+            need(),
+            "decodes and encodes on RTX GPU-1 with h264_nvenc, 3 of 3 sessions free",
+        ),
+        (
+            capabilities(sessions=3, hwaccels=()),
+            need(),
+            "encodes on RTX GPU-1 with h264_nvenc, 3 of 3 sessions free",
+        ),
+        (capabilities(unlimited=True), need(), "decodes and encodes on RTX GPU-1 with h264_nvenc"),
+        (
+            Capabilities(encoders=(nvenc("0000:01"),), gpus=(Gpu("0000:01", "", "nvidia", engines=1),)),
+            need(),
+            "encodes on 0000:01 with h264_nvenc",
+        ),
+        (Capabilities(encoders=(nvenc(""),)), need(), "encodes on hardware with h264_nvenc"),
+        (
+            Capabilities(encoders=(X264,), protocols=frozenset({"srt"})),
+            Need(need().targets, protocol="srt"),
+            "encodes in software with libx264",
+        ),
+    ],
+)
+def test_a_place_is_told_in_words(caps: Capabilities, wanted: Need, words: str) -> None:
+    verdict = choose(ledger_of(attached("a", caps)).cluster, wanted, 0.0)
+    assert isinstance(verdict, Placement)
+    assert verdict.reason == words
+    assert [c.reason for c in verdict.considered] == [words]
+
+
+def test_answers_of_daemons_as_they_no_longer_stand_are_forgotten() -> None:
+    ledger = ledger_of(attached("a", capabilities(max_jobs=90)), attached("b", capabilities(max_jobs=90)))
+    for _ in range(90):
+        fill(ledger, 1)
+    (shape,) = ledger.cluster.shapes.values()
+    assert len(shape._verdicts) <= 2 * 2 + 1
 
 
 def test_fallback_is_software_elsewhere_too_even_where_a_family_was_named() -> None:

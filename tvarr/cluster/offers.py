@@ -151,8 +151,7 @@ def missing_words(standing: Standing, fit: Fit, verdict: Verdict, max_cpu_load: 
         return f"all of its {most} job slots are taken"
     words = [fit.words]
     if fit.hardware and verdict[0] is None:
-        pool = fit.hardware[0].pool
-        words.append(_full_words(standing.pools[pool]) if pool != NONE else "")
+        words.append(_full_words(standing.pools[fit.hardware[0].pool]))  # a way without a pool is always free
     if fit.software is not None and fit.software.rank == SOFTWARE and verdict[2] is None:
         words.append(software_taken(standing, fit.software, max_cpu_load))
     return "; ".join(filter(None, words))
