@@ -10,6 +10,7 @@ from tests.cluster.build import attached as host
 from tests.cluster.build import capabilities, need, play, starts
 from tests.cluster.chaos import random_history
 from tests.cluster.simulation import run
+from tvarr.cluster import placing
 from tvarr.cluster.events import (
     Cancel,
     CapabilitiesCame,
@@ -40,6 +41,7 @@ from tvarr.cluster.model import Capabilities, Encoder, Family, LimitSource, Move
 from tvarr.cluster.policy import choose
 from tvarr.cluster.presence import FORGET_AFTER_S
 from tvarr.cluster.state import DaemonState, Settings
+from tvarr.cluster.trust import MAX_BACKOFFS
 from tvarr.errors import ErrorCode
 from tvarr.media.model import Codec, Track
 
@@ -129,6 +131,7 @@ def test_a_daemon_long_gone_is_forgotten() -> None:
 
 def test_an_id_is_free_for_the_same_process_and_for_nobody_else_while_it_lives() -> None:
     ledger = Ledger()
+    assert ledger.free_id("a", "1")
     play(ledger, attached("a", instance="1"))
     assert ledger.free_id("a", "1")
     assert not ledger.free_id("a", "2")
@@ -206,6 +209,13 @@ def test_an_override_counts_before_a_lower_table_of_another_daemon() -> None:
     assert pool_of(ledger)[:2] == (8, LimitSource.OVERRIDE)
     play(ledger, DaemonDetached("b", "1", "bye"))
     assert pool_of(ledger)[:2] == (3, LimitSource.DRIVER_TABLE)
+
+
+def test_jobs_on_a_daemon_are_those_that_are_wanted_and_oldest_first() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(3)), *wanted("2", "1", "3"), JobCancelled("1", "nobody watches"))
+    assert [job.id for job in ledger.jobs_on("a")] == ["2", "3"]
+    assert ledger.jobs_on("b") == []
 
 
 def test_an_observation_never_frees_what_is_reserved() -> None:
@@ -372,6 +382,32 @@ def test_a_freed_session_starts_the_next_of_the_highest_priority() -> None:
     assert not ledger.waiting()
 
 
+def test_a_job_that_the_driver_refuses_waits_in_front_of_those_that_were_wanted_later() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(2)), *wanted("1", "2", policy="queue"))
+    play(ledger, *(JobWanted(name, need(policy="queue")) for name in "345"))
+    assert starts(play(ledger, JobEnded("1"))) == [("3", "a")]
+    (queued,) = play(ledger, SessionRefused("3"))
+    assert isinstance(queued, Queued)
+    assert queued.position == 1
+    assert [entry.job_id for entry in ledger.waiting()] == ["3", "4", "5"]
+    known = ledger.waiting_for("3")
+    assert known is not None
+    assert (known.since, known.reason) == (0, queued.reason)
+    assert ledger.waiting_for("2") is None
+
+
+def test_the_queue_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placing, "MAX_WAITING", 2)
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(1)))
+    answers = play(ledger, *(JobWanted(name, need(policy="queue")) for name in "1234"))
+    assert [type(answer) for answer in answers] == [Start, Queued, Queued, Refuse]
+    refused = answers[-1]
+    assert isinstance(refused, Refuse)
+    assert (refused.refusal.reason, refused.refusal.kind) == ("the queue is full", RefusalKind.EXHAUSTED)
+
+
 def test_waiting_ends_in_time_or_when_nobody_wants_it() -> None:
     ledger = Ledger(settings=Settings(queue_timeout_s=30))
     play(ledger, host("a", gpu_host(1)), *wanted("1", "2", "3", policy="queue"), JobEnded("2"))
@@ -464,12 +500,32 @@ def test_a_failed_daemon_is_left_out_for_that_work_and_longer_each_time() -> Non
     assert starts(play(ledger, TimePassed(), now=6)) == [("4", "a")]
 
 
-def test_a_job_that_ran_well_before_it_failed_is_not_kept_away_for_longer() -> None:
-    ledger = Ledger(settings=Settings(backoff_s=2))
+@pytest.mark.parametrize(("ran_s", "pause_s"), [(4.9, 4), (5, 2)])
+def test_a_job_that_ran_well_before_it_failed_is_not_kept_away_for_longer(ran_s: float, pause_s: float) -> None:
+    ledger = Ledger(settings=Settings(backoff_s=2, went_well_after_s=5))
     play(ledger, host("a"), JobWanted("1", need(), work="w"), JobFailed("1", ErrorCode.FFMPEG_EXITED, "it broke"))
-    play(ledger, JobWanted("2", need(), work="w"), JobAcked("2"), now=2)
-    play(ledger, JobFailed("2", ErrorCode.FFMPEG_EXITED, "it broke"), JobWanted("3", need(), work="w"), now=10)
-    assert starts(play(ledger, TimePassed(), now=12)) == [("3", "a")]
+    play(ledger, JobWanted("2", need(), work="w"), JobAcked("2"), now=20)
+    now = 20 + ran_s
+    play(ledger, JobFailed("2", ErrorCode.FFMPEG_EXITED, "it broke"), JobWanted("3", need(), work="w"), now=now)
+    assert ledger.deadline() == pytest.approx(now + pause_s)
+    assert play(ledger, TimePassed(), now=now + pause_s - 0.1) == []
+    assert starts(play(ledger, TimePassed(), now=now + pause_s)) == [("3", "a")]
+
+
+def test_failures_are_forgotten_long_after_and_when_there_are_too_many() -> None:
+    ledger = Ledger(settings=Settings(backoff_s=2, aside_failures=1_000_000), unhealthy_after_s=1e6)
+    play(ledger, host("a"))
+    fail(ledger, "1", now=0)
+    fail(ledger, "2", now=1)
+    play(ledger, TimePassed(), now=2 + FORGET_AFTER_S)
+    assert list(ledger.cluster.backoffs) == ["1", "2"]
+    play(ledger, TimePassed(), now=2.5 + FORGET_AFTER_S)
+    assert list(ledger.cluster.backoffs) == ["2"]
+    for i in range(MAX_BACKOFFS):
+        ledger.handle(JobWanted(f"w{i}", need()), 700)
+        ledger.handle(JobFailed(f"w{i}", ErrorCode.FFMPEG_EXITED, "it broke"), 700)
+    assert len(ledger.cluster.backoffs) == MAX_BACKOFFS
+    assert next(iter(ledger.cluster.backoffs)) == "w0", "the oldest is gone"
 
 
 def test_where_software_may_help_only_the_hardware_is_left_out() -> None:
@@ -497,11 +553,40 @@ def test_a_sick_daemon_is_set_aside_for_a_growing_time() -> None:
     play(ledger, TimePassed(), now=30)
     assert starts(fail(ledger, "5", now=31)) == [("5", "sick")], "it has another chance"
     assert ledger.daemons["sick"].aside_until == pytest.approx(91)
+    assert "set aside for 60 s because a job failed again: it broke" in ledger.daemons["sick"].aside_reason
     play(ledger, TimePassed(), now=91)
     play(ledger, *wanted("6"), now=92)
     play(ledger, JobEnded("6"), now=110)
-    fail(ledger, "7", "8", now=111)
-    assert ledger.daemons["sick"].aside_until is None, "a success forgives"
+    for now in (111, 131):
+        fail(ledger, f"7 at {now}", f"8 at {now}", now=now)
+        assert ledger.daemons["sick"].aside_until is None, "a success forgives"
+        play(ledger, *wanted(f"9 at {now}"), now=now)
+        play(ledger, JobEnded(f"9 at {now}"), now=now + 10)
+
+
+def test_jobs_that_fail_where_a_daemon_is_aside_already_keep_it_there_no_longer() -> None:
+    ledger = Ledger(settings=Settings(aside_failures=2, aside_s=30), unhealthy_after_s=1e6)
+    play(ledger, host("a", gpu_host(8)), *wanted("1", "2", "3", "4", "5"), host("b"))
+    failed = [JobFailed(name, ErrorCode.FFMPEG_EXITED, "it broke") for name in "12345"]
+    play(ledger, *failed[:2], now=1)
+    assert ledger.deadline() == pytest.approx(31)
+    play(ledger, *failed[2:], now=20)
+    assert ledger.daemons["a"].aside_until == pytest.approx(31)
+    play(ledger, TimePassed(), now=30.9)
+    assert ledger.daemons["a"].aside_until is not None
+    play(ledger, TimePassed(), now=31)
+    assert ledger.daemons["a"].aside_until is None
+
+
+def test_who_waits_is_served_when_the_time_aside_is_over() -> None:
+    ledger = Ledger(settings=Settings(aside_failures=1, aside_s=10), unhealthy_after_s=1e6)
+    play(ledger, host("sick", gpu_host(1)), host("busy", gpu_host(1)))
+    one = need(hw_accel="nvenc", policy="queue")
+    play(ledger, JobWanted("1", one), JobWanted("2", one))
+    (failed,) = (job.id for job in ledger.jobs_on("sick"))
+    play(ledger, JobFailed(failed, ErrorCode.FFMPEG_EXITED, "it broke"), JobWanted("3", one), now=1)
+    assert ledger.position("3") == 1
+    assert starts(play(ledger, TimePassed(), now=11)) == [("3", "sick")]
 
 
 def test_a_job_that_hardly_ran_forgives_nothing() -> None:
@@ -635,6 +720,27 @@ def test_after_thousands_of_random_events_too(seed: int) -> None:
                 anew = choose(ledger.cluster, probe, now)
                 assert type(anew) is type(verdict)
                 assert list(anew.considered) == list(verdict.considered)
+
+
+def figures(ledger: Ledger) -> object:
+    daemons, cluster = ledger.daemons.values(), ledger.cluster
+    return (
+        [(daemon.id, daemon.state, daemon.aside_until, daemon.cost_factor) for daemon in daemons],
+        [(key, pool.limit, pool.held, pool.foreign) for key, pool in cluster.pools.items()],
+        [*ledger.jobs, *cluster.closing, *(entry.job_id for entry in ledger.waiting())],
+    )
+
+
+@pytest.mark.parametrize("seed", [20, 21])
+def test_nothing_happens_by_itself_before_the_deadline(seed: int) -> None:
+    for ledger, _, _, now, _ in random_history(seed, 2_000, every=50):
+        while (due := ledger.deadline()) is not None and due <= now:
+            ledger.handle(TimePassed(), now)
+        before = figures(ledger)
+        assert ledger.handle(TimePassed(), now) == []
+        assert figures(ledger) == before
+        after = ledger.deadline()
+        assert after is None or (due is not None and due <= after), "the deadline was too late"
 
 
 @pytest.mark.parametrize("daemons_per_host", [1, 2])

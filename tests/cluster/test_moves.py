@@ -100,6 +100,15 @@ def test_a_promotion_that_nobody_carries_out_is_asked_again_after_a_pause() -> N
     assert moves(play(ledger, TimePassed(), now=20)) == [("2", MoveKind.PROMOTION)]
 
 
+def test_a_session_of_a_daemon_that_was_set_aside_promotes_when_its_time_is_over() -> None:
+    ledger = Ledger(settings=Settings(aside_failures=1, aside_s=10, move_pause_s=1e6), unhealthy_after_s=1e6)
+    play(ledger, attached("sick", gpu(1)), *running("0"), JobFailed("0", ErrorCode.FFMPEG_EXITED, "it broke"))
+    play(ledger, attached("a", gpu(1)), *running("1", "2"), now=1)
+    assert [job.placement.fallback for job in ledger.jobs.values()] == [False, True]
+    assert moves(play(ledger, TimePassed(), now=9.9)) == []
+    assert moves(play(ledger, TimePassed(), now=10)) == [("2", MoveKind.PROMOTION)]
+
+
 def test_nothing_is_promoted_where_the_setting_says_no() -> None:
     ledger = Ledger(settings=Settings(promote=False))
     assert moves(play(ledger, attached("a", gpu(1)), *running("1", "2"), JobEnded("1"))) == []
@@ -310,6 +319,26 @@ def test_a_slow_job_moves_only_where_it_is_better_off() -> None:
     assert "its processors have no room" in reasons["busy"]
     play(ledger, attached("large", SOFTWARE), now=42)
     assert starts(play(ledger, wanted, now=42)) == [("1'", "large")]
+
+
+@pytest.mark.parametrize(("speed", "words"), [(0.89, "its own jobs run at 0.89 of real time"), (0.9, "")])
+def test_a_slow_job_goes_to_no_daemon_whose_own_jobs_are_late(speed: float, words: str) -> None:
+    ledger = Ledger()
+    play(ledger, attached("a", SOFTWARE), *running("1"), attached("b", SOFTWARE), *running("2"))
+    play(ledger, slow("b", "2", speed=speed), now=40)
+    answer = play(ledger, successor("1", MoveKind.SLOW), now=40)
+    assert (words in refusal(answer)["b"]) if words else starts(answer) == [("1'", "b")]
+
+
+def test_a_slow_job_needs_as_many_processors_as_its_work_costs_there() -> None:
+    ledger = Ledger()
+    play(ledger, attached("a", capabilities(cpu_count=1)), *running("1"), attached("b", capabilities(cpu_count=4)))
+    cost = ledger.jobs["1"].placement.cost_cores
+    for factor, start in ((4 / cost, True), (4.01 / cost, False)):
+        ledger.daemons["b"].cost_factor = factor
+        ledger.cluster.touch(ledger.daemons["b"])
+        answer = play(ledger, successor("1", MoveKind.SLOW), JobEnded("1'"))
+        assert bool(starts(answer)) == start
 
 
 def test_a_slow_job_does_not_leave_hardware_for_software() -> None:

@@ -63,11 +63,10 @@ class WaitingList:
         insort(self._order, entry, key=lambda e: e.order)
         self._by_id[entry.job_id] = entry
 
-    def remove(self, job_id: str) -> Waiting | None:
+    def remove(self, job_id: str) -> None:
         entry = self._by_id.pop(job_id, None)
         if entry is not None:
             self._order.remove(entry)
-        return entry
 
     def position(self, job_id: str) -> int:
         """1 is next; 0 does not wait."""
