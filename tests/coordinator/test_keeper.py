@@ -239,6 +239,17 @@ async def hang(work: Work) -> None:
     await asyncio.Event().wait()
 
 
+async def drained_at_a_change(channel: Channel) -> int:
+    """Its picture becomes larger while the job that shall replace its job runs; DTS of the first such picture."""
+    run = channel.keeper.run
+    assert run is not None
+    channel.keeper.move(run, MoveKind.DRAIN, "its daemon drains")
+    await until(lambda: channel.keeper.successor is not None and channel.keeper.successor.state == "running")
+    changed_at = PICTURE * channel.pictures
+    channel.become(width=640)
+    return changed_at
+
+
 async def test_a_job_that_must_leave_where_the_picture_changes_is_made_again_as_it_was_before_that(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,12 +264,7 @@ async def test_a_job_that_must_leave_where_the_picture_changes_is_made_again_as_
     async with site.daemon("old", hang), AsyncExitStack() as later, site.channel() as channel:
         await until(lambda: on(channel) == "old")
         await later.enter_async_context(site.daemon("new", note))
-        run = channel.keeper.run
-        assert run is not None
-        channel.keeper.move(run, MoveKind.DRAIN, "its daemon drains")
-        await until(lambda: channel.keeper.successor is not None and channel.keeper.successor.state == "running")
-        changed_at = PICTURE * channel.pictures
-        channel.become(width=640)
+        changed_at = await drained_at_a_change(channel)
         await until(lambda: on(channel) == "new" and channel.got[-1].pts_ticks > changed_at)
         assert widths == [320, 320, 640]
 
@@ -294,12 +300,7 @@ async def test_a_job_whose_successor_comes_to_a_change_of_the_source_first_ends_
         channel.group_size = 1000
         await until(lambda: on(channel) == "old")
         await later.enter_async_context(site.daemon("new", early))
-        run = channel.keeper.run
-        assert run is not None
-        channel.keeper.move(run, MoveKind.DRAIN, "its daemon drains")
-        await until(lambda: channel.keeper.successor is not None and channel.keeper.successor.state == "running")
-        changed_at = PICTURE * channel.pictures
-        channel.become(width=640)
+        changed_at = await drained_at_a_change(channel)
         await until(lambda: channel.got[-1].pts_ticks > changed_at)
         assert [ending.code for ending in channel.keeper.endings] == ["finished"]
         assert (channel.keeper.moves, channel.keeper.takeovers) == (0, 0)

@@ -134,6 +134,15 @@ def ingest_of(
     return Ingest(SourceSpec.parse(url, pace=pace, **how), limits, session, Random(1))  # type: ignore[arg-type]
 
 
+async def assert_one_left_out(ingest: Ingest) -> None:
+    """One segment of 25 pictures, without another connection."""
+    taken = await take(ingest)
+    assert taken.error == ""
+    assert counts(taken)[Kind.VIDEO] == pytest.approx(PICTURES - 25, abs=1)
+    assert ingest.status.segments_left_out == 1
+    assert ingest.status.reconnections == 0
+
+
 def assert_all_came(taken: Taken) -> None:
     assert taken.error == ""
     assert counts(taken)[Kind.VIDEO] == PICTURES
@@ -582,11 +591,7 @@ class TestBadSegments:
     async def test_one_is_left_out(self, bad: int | bytes, origin: Origin, session: aiohttp.ClientSession) -> None:
         origin.on("/ts/s2.ts", bad)
         ingest = ingest_of(f"{origin.url}/ts/list.m3u8", session)
-        taken = await take(ingest)
-        assert taken.error == ""
-        assert counts(taken)[Kind.VIDEO] == pytest.approx(PICTURES - 25, abs=1)
-        assert ingest.status.segments_left_out == 1
-        assert ingest.status.reconnections == 0
+        await assert_one_left_out(ingest)
 
     async def test_one_whose_key_is_gone_is_left_out(
         self, origin: Origin, media: Path, session: aiohttp.ClientSession
@@ -628,11 +633,7 @@ class TestBadSegments:
     ) -> None:
         origin.on("/ts/s2.ts", hanging(media / "ts/s2.ts", part))
         ingest = ingest_of(f"{origin.url}/ts/list.m3u8", session, limits=replace(LIMITS, stall_s=0.4))
-        taken = await take(ingest)
-        assert taken.error == ""
-        assert counts(taken)[Kind.VIDEO] == pytest.approx(PICTURES - 25, abs=1)
-        assert ingest.status.segments_left_out == 1
-        assert ingest.status.reconnections == 0
+        await assert_one_left_out(ingest)
 
     async def test_one_that_hangs_because_its_server_does_is_not_lost(
         self, origin: Origin, media: Path, session: aiohttp.ClientSession
