@@ -42,21 +42,32 @@ def test_it_starts_when_every_track_is_there() -> None:
     assert opening.held == [sound(100), video(7200, True), sound(2000, OTHER)]
 
 
-def test_sound_that_does_not_come_is_left_out() -> None:
+@pytest.mark.parametrize("first", [0, 5_000_000])
+def test_sound_that_does_not_come_is_left_out(first: int) -> None:
     opening = Opening(SPEC)
-    opening.push([video(0, True), sound(10)])
-    opening.push([video(AUDIO_WAIT_TICKS - 1)])
+    opening.push([video(first, True), sound(first + 10)])
+    opening.push([video(first + AUDIO_WAIT_TICKS - 1)])
     assert not opening.ready
-    opening.push([video(AUDIO_WAIT_TICKS)])
+    opening.push([video(first + AUDIO_WAIT_TICKS)])
     assert opening.ready
     assert [target.track for target in opening.begin()[0].targets] == [VIDEO, SOUND]
 
 
-def test_video_is_waited_for_longer() -> None:
+def test_no_picture_behind_the_first_keyframe_is_dropped() -> None:
     opening = Opening(SPEC)
-    opening.push([sound(0), sound(0, OTHER), sound(KEYFRAME_WAIT_TICKS - 1)])
+    pictures = [video(n * 3600, keyframe=n % 5 == 2) for n in range(12)]
+    opening.push(pictures[:7])
+    opening.push(pictures[7:])
+    assert opening.held == pictures[2:]
+    assert opening.dropped == 2
+
+
+@pytest.mark.parametrize("first", [0, 5_000_000])
+def test_video_is_waited_for_longer(first: int) -> None:
+    opening = Opening(SPEC)
+    opening.push([sound(first), sound(first, OTHER), sound(first + KEYFRAME_WAIT_TICKS - 1)])
     assert not opening.ready
-    opening.push([sound(KEYFRAME_WAIT_TICKS)])
+    opening.push([sound(first + KEYFRAME_WAIT_TICKS)])
     assert opening.ready
     assert opening.begin()[1].first_video_ticks is None
 
@@ -120,12 +131,44 @@ def test_pids_are_the_processes_own() -> None:
     assert inlet.dropped == 1
 
 
+def test_what_comes_out_that_nobody_asked_for_is_left_out() -> None:
+    """An Outlet of two tracks behind an Inlet of three, with tracks announced that the job does not have."""
+    copied = (Target(VIDEO, VIDEO.codec, fps=50.0), Target(SOUND, SOUND.codec), Target(OTHER, OTHER.codec))
+    inlet, outlet = Inlet(JobSpec("job", copied), Start(0, None)), Outlet(JobSpec("job", copied[:2]), Start(0, None))
+    inlet.set_tracks([VIDEO, SOUND, OTHER, Track(99, Codec.MP2)])
+    data = inlet.mux([video(900_000, True), sound(900_000), sound(900_000, OTHER), video(903_600)])
+    events = [*outlet.feed(data), *outlet.flush()]
+    tracks = [event for event in events if isinstance(event, Tracks)][-1].tracks
+    assert [(t.id, t.codec, t.fps) for t in tracks] == [(VIDEO.id, Codec.MPEG1VIDEO, 25.0), (SOUND.id, Codec.MP2, 0.0)]
+    got = sorted((e.track, e.pts_ticks) for e in events if isinstance(e, Sample))
+    assert got == [(SOUND.id, 900_000), (VIDEO.id, 900_000), (VIDEO.id, 903_600)]
+
+
+@pytest.mark.parametrize(("source", "wanted", "expected"), [(25.0, 0.0, 25.0), (25.0, 50.0, 50.0), (0.0, 50.0, 50.0)])
+def test_tracks_that_are_not_made_yet_are_as_wanted_or_as_they_come_in(
+    source: float, wanted: float, expected: float
+) -> None:
+    video_in = replace(VIDEO, fps=source)
+    sound_in = replace(SOUND, sample_rate=48_000, channels=2)
+    targets = (
+        Target(video_in, Codec.H264, fps=wanted),
+        Target(sound_in, Codec.AAC, channels=1),
+        Target(replace(sound_in, id=4), Codec.AAC),
+    )
+    assert feed.output_tracks(targets) == (
+        Track(VIDEO.id, Codec.H264, fps=expected),
+        Track(SOUND.id, Codec.AAC, "fra", sample_rate=48_000, channels=1),
+        Track(4, Codec.AAC, "fra", sample_rate=48_000, channels=2),
+    )
+
+
 def test_times_that_a_process_does_not_have() -> None:
     inlet = Inlet(SPEC, Start(900_000, None))
     assert inlet.mux([sound(899_999)]) == b""
     assert inlet.dropped == 1
     with pytest.raises(JobError, match="26 hours"):
         inlet.mux([sound(900_001 + MAX_PROCESS_TICKS)])
+    assert Inlet(SPEC, Start(900_000, None)).mux([sound(900_000 + MAX_PROCESS_TICKS)])
 
 
 def test_a_track_that_ffmpeg_can_not_be_given() -> None:
