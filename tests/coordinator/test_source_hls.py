@@ -478,20 +478,25 @@ class TestLive:
         assert ingest.status.reconnections == 0
         assert max(taken.steps_s(Kind.VIDEO)) < 0.1
 
-    @pytest.mark.parametrize("status", [429, 503])
-    async def test_its_playlist_is_asked_for_again_when_it_says(
-        self, status: int, origin: Origin, session: aiohttp.ClientSession
-    ) -> None:
+    def live_but_busy_once(self, origin: Origin, status: int, retry_after: str) -> tuple[str, list[float]]:
+        """Its URL, and when its playlist was asked for: the second time the answer is that status."""
         playlist, url = self.live(origin)
         asked: list[float] = []
 
         async def busy(request: web.Request) -> web.StreamResponse:
             asked.append(time.monotonic())
             if len(asked) == 2:
-                return web.Response(status=status, headers={"Retry-After": "1"})
+                return web.Response(status=status, headers={"Retry-After": retry_after})
             return await playlist(request)
 
         origin.on("/ts/live", busy)
+        return url, asked
+
+    @pytest.mark.parametrize("status", [429, 503])
+    async def test_its_playlist_is_asked_for_again_when_it_says(
+        self, status: int, origin: Origin, session: aiohttp.ClientSession
+    ) -> None:
+        url, asked = self.live_but_busy_once(origin, status, "1")
         ingest = ingest_of(url, session)
         taken = await take(ingest, until=lambda taken: taken.span_s() > 3.5)
         assert asked[2] - asked[1] >= 1.0
@@ -518,16 +523,7 @@ class TestLive:
         self, origin: Origin, session: aiohttp.ClientSession
     ) -> None:
         """It is connected to again when it says, and goes on where it was."""
-        playlist, url = self.live(origin)
-        asked: list[float] = []
-
-        async def busy(request: web.Request) -> web.StreamResponse:
-            asked.append(time.monotonic())
-            if len(asked) == 2:
-                return web.Response(status=429, headers={"Retry-After": "3"})
-            return await playlist(request)
-
-        origin.on("/ts/live", busy)
+        url, asked = self.live_but_busy_once(origin, 429, "3")
         ingest = ingest_of(url, session, limits=replace(LIMITS, give_up_s=5.0))
         taken = await take(ingest, until=lambda taken: taken.span_s() > 4.5)
         assert asked[2] - asked[1] >= 3.0
