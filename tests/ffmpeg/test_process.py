@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -17,7 +19,7 @@ import pytest
 
 from tests.ffmpeg.support import wait_until
 from tvarr.errors import ErrorCode, JobError
-from tvarr.ffmpeg.process import MAX_LINE_BYTES, PIPE_BYTES, FfmpegProcess, StderrLines
+from tvarr.ffmpeg.process import MAX_LINE_BYTES, PIPE_BYTES, SMALL_PIPE_BYTES, FfmpegProcess, StderrLines
 
 PYTHON = sys.executable
 CAT = "import os\nwhile d := os.read(0, 65536): os.write(1, d)"
@@ -86,6 +88,35 @@ async def test_a_full_pipe_is_filled_again_in_few_pieces(monkeypatch: pytest.Mon
     written = [piece for piece in pieces if piece > 1]
     assert sum(written) == size
     assert len(written) < size / 4096 / 8
+
+
+def sizes_of_pipes() -> Counter[int]:
+    sizes = Counter[int]()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # no pipe, or the folder's own
+            sizes[fcntl.fcntl(int(name), fcntl.F_GETPIPE_SZ)] += 1
+    return sizes
+
+
+async def test_only_media_get_large_pipes() -> None:
+    """They are few for a user without privileges."""
+    before = sizes_of_pipes()
+    async with running(script(CAT)) as process:
+        assert (sizes_of_pipes() - before)[PIPE_BYTES] == 2
+        assert process.stdout_bytes == PIPE_BYTES
+
+
+async def test_a_pipe_that_the_kernel_does_not_enlarge(monkeypatch: pytest.MonkeyPatch) -> None:
+    granted = fcntl.fcntl
+
+    def refused(fd: int, command: int, argument: int = 0) -> int:
+        if command == fcntl.F_SETPIPE_SZ:
+            raise PermissionError("Operation not permitted")
+        return granted(fd, command, argument)
+
+    monkeypatch.setattr(fcntl, "fcntl", refused)
+    async with running(script(CAT)) as process:
+        assert process.stdout_bytes == SMALL_PIPE_BYTES
 
 
 async def test_writing_to_one_that_has_ended() -> None:

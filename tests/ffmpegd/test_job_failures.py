@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,25 @@ async def test_the_stand_in_that_copies_is_a_transcoder(stand_in: Callable[[str]
     client = await transcode(stand_in(COPY), SPEC, batches(sent))
     assert client.samples() == sent
     assert client.received[-1] == messages.OutputComplete(samples=50)
+
+
+@pytest.mark.parametrize("full_speed", [True, False])
+async def test_pipes_that_the_kernel_keeps_small(
+    full_speed: bool, stand_in: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user with 16 jobs gets no larger ones (pipe(7), pipe-user-pages-soft). That they fill sooner costs no time."""
+    granted = fcntl.fcntl
+
+    def refused(fd: int, command: int, argument: int = 0) -> int:
+        if command == fcntl.F_SETPIPE_SZ and argument > 4096:
+            raise PermissionError("Operation not permitted")
+        return granted(fd, command, argument)
+
+    monkeypatch.setattr(fcntl, "fcntl", refused)
+    sent = pictures(2000, 10_000)  # 300 times what a pipe holds
+    spec = replace(SPEC, full_speed=full_speed, batch_age_s=0.5)
+    client = await transcode(stand_in(COPY), spec, batches(sent), limit_s=15)
+    assert client.samples() == sent
 
 
 async def test_a_crash(stand_in: Callable[[str], str]) -> None:

@@ -18,13 +18,19 @@ import psutil
 from tvarr.errors import ErrorCode, JobError
 from tvarr.ffmpeg.child import Child
 from tvarr.ffmpeg.errors import MAX_STDERR_LINES
+from tvarr.ffmpeg.nap import Nap
 from tvarr.ffmpeg.progress import Progress, ProgressParser
 
-PIPE_BYTES = 1024 * 1024  # of stdin and of stdout, where the kernel grants it (fs.pipe-max-size)
+PIPE_BYTES = 1024 * 1024
+"""Of stdin and of stdout, where the kernel grants it (pipe(7): `pipe-max-size`, and `pipe-user-pages-soft`, by which a
+user without privileges gets 64 MiB for all pipes together)."""
+
+SMALL_PIPE_BYTES = 64 * 1024  # what one holds otherwise, at most (pipe(7))
 MAX_LINE_BYTES = 1000  # of a line of stderr; the rest of it is cut off
 READ_BYTES = 1024 * 1024  # at most for one read of stdout
 FIRST_NAP_S, LONGEST_NAP_S = 0.004, 0.1  # while ffmpeg empties a pipe that was full
 TERMINATE_S = 1.0  # from SIGTERM to SIGKILL
+_ON_LINUX = sys.platform.startswith("linux")
 
 # Runs the command that follows its own parent's process id, with SIGKILL as its fate when that parent dies: prctl's
 # PR_SET_PDEATHSIG (1) survives execve, and the parent may be dead before it is set. A `preexec_fn` could do the same,
@@ -42,7 +48,7 @@ def tied_to_this_process(argv: Sequence[str]) -> list[str]:
 
     The thread that starts it has to live as long as the command: it counts as its parent.
     """
-    if not sys.platform.startswith("linux") or not sys.executable:
+    if not _ON_LINUX or not sys.executable:
         return list(argv)
     return [sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()), *argv]
 
@@ -79,18 +85,26 @@ class StderrLines:
                 self.on_line(text)
 
 
+def _made_to_hold(fd: int, wanted_bytes: int) -> int:
+    """How many bytes the pipe holds: as many as were wanted, if the kernel lets it."""
+    if not _ON_LINUX:
+        return SMALL_PIPE_BYTES
+    with contextlib.suppress(OSError):
+        if wanted_bytes:
+            return fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, wanted_bytes)
+    return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+
+
 class _PipeEnd:
     """The daemon's end of a pipe, not blocking. Each of its waits has one waiter."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, wanted_bytes: int = 0) -> None:
+        """`wanted_bytes`: what it should hold; 0: any size will do."""
         self.fd = fd
+        self.holds_bytes = _made_to_hold(fd, wanted_bytes)
         self._waiter: asyncio.Future[None] | None = None
         os.set_blocking(fd, False)
-        self._size = 0  # in bytes; 0: unknown
-        self._nap_s = FIRST_NAP_S
-        if sys.platform.startswith("linux"):
-            with contextlib.suppress(OSError):  # the user has too many large pipes: the default size will do
-                self._size = fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._nap = Nap(FIRST_NAP_S, LONGEST_NAP_S)
 
     @property
     def closed(self) -> bool:
@@ -110,16 +124,13 @@ class _PipeEnd:
         It counts as writable with each page that is read: whoever wrote then would be woken for every 4 KiB.
         """
         await self.writable()
-        if self.closed or not self._size:
+        if self.closed or not _ON_LINUX:
             return
-        await asyncio.sleep(self._nap_s)
+        await asyncio.sleep(self._nap.s)
         if self.closed:
             return
         left = int.from_bytes(fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4)), sys.byteorder)
-        if left < self._size // 4:
-            self._nap_s /= 2
-        elif left > self._size // 2:
-            self._nap_s = min(2 * self._nap_s, LONGEST_NAP_S)
+        self._nap.flowed(1 - left / self.holds_bytes)
 
     async def _wait(self, add: Callable[[int, Callable[[], None]], None], remove: Callable[[int], bool]) -> None:
         fd, self._waiter = self.fd, asyncio.get_running_loop().create_future()
@@ -210,7 +221,8 @@ class FfmpegProcess:
         finally:
             for fd in theirs:
                 os.close(fd)
-        stdin, stdout, stderr_pipe, progress_pipe = (_PipeEnd(fd) for fd in ours)
+        stdin, stdout = (_PipeEnd(fd, PIPE_BYTES) for fd in ours[:2])
+        stderr_pipe, progress_pipe = map(_PipeEnd, ours[2:])
         stderr, progress = StderrLines(on_line), _Latest()
         others = (
             asyncio.create_task(_pump(stderr_pipe, stderr.feed), name="stderr of ffmpeg"),
@@ -231,6 +243,11 @@ class FfmpegProcess:
         print_report: `nb_output_dumped`; 5.1 and 9.0, tried). 5.1 writes the first one then, 9.0 at the next second.
         """
         return self._progress.opened
+
+    @property
+    def stdout_bytes(self) -> int:
+        """So much of its output gathers before it has to wait."""
+        return self._stdout.holds_bytes
 
     @property
     def returncode(self) -> int | None:

@@ -25,7 +25,8 @@ from tvarr.ffmpeg.fetch import (
 )
 from tvarr.ffmpeg.fetch_errors import classify_fetch
 from tvarr.ffmpeg.locate import FfmpegBinary
-from tvarr.ffmpeg.process import PIPE_BYTES, FfmpegProcess
+from tvarr.ffmpeg.nap import Nap
+from tvarr.ffmpeg.process import FfmpegProcess
 from tvarr.ffmpegd.job import FULL_SPEED_PAUSE_S, STATS_S, JobStream
 from tvarr.media.batching import QUICK_S, Batcher, Rhythm
 from tvarr.media.decode_times import DecodeTimes
@@ -129,7 +130,11 @@ class FetchJob:
         demuxer, batcher = Demuxer(program=self.source.program), Batcher(max_bytes=self._spec.batch_bytes)
         began_at = time.monotonic()
         rhythm = Rhythm(QUICK_S, self._spec.batch_age_s)
+        nap = Nap(QUICK_S, FULL_SPEED_PAUSE_S if self._spec.full_speed else self._spec.batch_age_s)
+        gathered = False
         while data := await self._read(process):
+            if gathered:
+                nap.flowed(len(data) / process.stdout_bytes)
             self._bytes += len(data)
             if not way.raw and not complete.is_set():
                 with suppress(TimeoutError):
@@ -149,8 +154,9 @@ class FetchJob:
             await self._send(events, batcher)
             if not self._samples and time.monotonic() - began_at > FIRST_SAMPLE_S:
                 raise self._without_samples(demuxer)
-            if self._samples and len(data) < PIPE_BYTES // 2:
-                await asyncio.sleep(FULL_SPEED_PAUSE_S if self._spec.full_speed else rhythm.pause_s(time.monotonic()))
+            if gathered := self._samples > 0:
+                rhythm_s = rhythm.pause_s(time.monotonic())
+                await asyncio.sleep(nap.s if self._spec.full_speed else min(nap.s, rhythm_s))
         await self._send(demuxer.flush(), batcher)
         for times in self._times.values():
             await self._send_batches([times.flush()])

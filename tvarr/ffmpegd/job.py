@@ -18,7 +18,8 @@ from tvarr.errors import ErrorCode, JobError, MediaError
 from tvarr.ffmpeg.command import Start, build, check, decoders, environment
 from tvarr.ffmpeg.errors import Failure, classify
 from tvarr.ffmpeg.locate import FfmpegBinary
-from tvarr.ffmpeg.process import PIPE_BYTES, FfmpegProcess
+from tvarr.ffmpeg.nap import Nap
+from tvarr.ffmpeg.process import FfmpegProcess
 from tvarr.ffmpegd.feed import Opening, Outlet, output_tracks
 from tvarr.ffmpegd.run import Run
 from tvarr.ffmpegd.stall import STALL_S, StallWatch
@@ -30,7 +31,7 @@ from tvarr.wire.codec import Batch, JobInputItem, JobOutputItem
 log = logging.getLogger(__name__)
 
 STATS_S = 1.0
-FULL_SPEED_PAUSE_S = 0.250  # between two reads of ffmpeg's output, in which it gathers; live: see `_gather`
+FULL_SPEED_PAUSE_S = 0.250  # at most between two reads of ffmpeg's output, in which it gathers; live: see `_gather`
 _WITH_ANY_DECODER = frozenset({ErrorCode.BAD_REQUEST, ErrorCode.SESSION_LIMIT})
 """Errors that decoding in another way does not help. The session that the driver refused is the encoder's."""
 
@@ -291,13 +292,16 @@ class Job:
 
         What was read is sent at once, and then nothing is read for a while: output gathers in the pipe instead of
         here. Reading each of ffmpeg's writes would wake this process far more often, and it is wake-ups that a live
-        stream costs. The pipe holds 100 Mb/s for 80 ms; beyond half of it there is no pause.
+        stream costs. The more of the pipe that fills, the sooner it is read again: ffmpeg is not to wait.
         """
         outlet, batcher = Outlet(run.spec, run.start), Batcher(max_bytes=self.spec.batch_bytes)
         rhythm = Rhythm(QUICK_S, self.spec.batch_age_s)
-        data = b"-"
+        nap = Nap(QUICK_S, FULL_SPEED_PAUSE_S if self.spec.full_speed else self.spec.batch_age_s)
+        data, gathered = b"-", False
         while data:
             data = await run.process.read()
+            if gathered:
+                nap.flowed(len(data) / run.process.stdout_bytes)
             if data:
                 run.forget()
                 await self._acknowledge(run)
@@ -312,17 +316,18 @@ class Job:
                     await self._send_all([batcher.flush()])
                     await self._announce(event)
             await self._send_all([batcher.flush()])
-            if self._counts.output_samples and 0 < len(data) < PIPE_BYTES // 2:
-                await self._gather(rhythm.pause_s(time.monotonic()))
+            gathered = self._counts.output_samples > 0
+            if gathered and data:
+                await self._gather(nap.s, rhythm)
 
-    async def _gather(self, at_most_s: float) -> None:
-        """Waits for the next input: what came of the last one is then taken in the same wake-up."""
+    async def _gather(self, nap_s: float, rhythm: Rhythm) -> None:
+        """Waits, live for the next input: what came of the last one is then taken in the same wake-up."""
         if self.spec.full_speed:
-            await asyncio.sleep(QUICK_S if self._complete else FULL_SPEED_PAUSE_S)
+            await asyncio.sleep(min(nap_s, QUICK_S) if self._complete else nap_s)
             return
         self._fed.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(at_most_s):
+            async with asyncio.timeout(min(nap_s, rhythm.pause_s(time.monotonic()))):
                 await self._fed.wait()
 
     async def _announce(self, tracks: Tracks) -> None:
