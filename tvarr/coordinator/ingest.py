@@ -331,6 +331,9 @@ class Ingest:
             try:
                 while (events := await self._events(source)) is not None:
                     await self._deliver(self._place(events), sink, room)
+            except SourceFailure:  # between two segments: the last picture waited for the begin of the next one
+                await self._deliver(self._intake.end(), sink, room)
+                raise
             finally:
                 self._hls_source = None
                 self._left_out += source.left_out
