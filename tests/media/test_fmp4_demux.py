@@ -533,6 +533,11 @@ def test_a_fragment_that_lies() -> None:
     huge = media[:run] + struct.pack(">I", 1 << 31) + media[run + 4 :]
     with pytest.raises(MediaError, match="trun with more rows"):
         demuxed(init + huge)
+    for flags in (0x01, 0x04, 0x05):
+        short = full_box(b"trun", 0, flags, struct.pack(">I", 0) + b"\x00" * (4 * (flags == 0x05)))
+        fragment = box(b"moof", box(b"traf", full_box(b"tfhd", 0, 0x020000, struct.pack(">I", 1)), short))
+        with pytest.raises(MediaError, match="trun that is cut off"):
+            demuxed(init + fragment + box(b"mdat", b"1"))
     away = media[: run + 4] + struct.pack(">i", 1 << 30) + media[run + 8 :]
     events, demuxer = demuxed(init + away + media)
     assert (len(samples(events)), demuxer.stats.missing) == (1, 1)

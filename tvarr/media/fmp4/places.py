@@ -162,11 +162,12 @@ class TrackRun:
         at = trun.start + 8
         optional: list[int | None] = []
         for bit, code in ((0x01, ">i"), (0x04, ">I")):
-            if flags & bit and at + 4 <= trun.end:
-                optional.append(struct.unpack_from(code, data, at)[0])
+            optional.append(None)
+            if flags & bit:
+                if at + 4 > trun.end:
+                    raise MediaError("an MP4 box trun that is cut off")
+                optional[-1] = struct.unpack_from(code, data, at)[0]
                 at += 4
-            else:
-                optional.append(None)
         end = at + count * 4 * (flags >> 8 & 15).bit_count()
         if end > trun.end:
             raise MediaError("an MP4 box trun with more rows than bytes")
