@@ -103,6 +103,7 @@ class H264Finder:
         self._sets = _ParameterSets()
         self._sps: dict[int, h264.Sps] = {}
         self._sps_of_pps: dict[int, int] = {}
+        self._active: h264.Sps | None = None
         self._group = 0
 
     def pictures(self, data: bytes, *, with_order: bool) -> list[Picture]:
@@ -121,7 +122,7 @@ class H264Finder:
                 changed |= self._take_pps(nal_at(data, at + 3))
             elif nal_type == h264.SEI:
                 found[-1].recovery |= h264.has_recovery_point(nal_at(data[at + 3 : at + 3 + _MAX_SEI_BYTES], 0))
-        if changed:
+        if self._activate(data, found) or changed:
             self._describe()
         return [self._picture(data, f, end, with_order) for f, end in _with_ends(found, len(data))]
 
@@ -174,10 +175,22 @@ class H264Finder:
         self._sps_of_pps[pps_id] = sps_id
         return self._sets.take(h264.PPS, pps_id, nal, announces=False)
 
+    def _activate(self, data: bytes, found: list[_Found]) -> bool:
+        """Whether a picture that may (7.4.1.2.1: an IDR picture, or where sets are said again) goes by another SPS."""
+        before = self._active
+        for f in found:
+            if f.head_at >= 0 and (f.parameters or data[f.head_at] & 0x1F == h264.IDR):
+                try:
+                    self._active = self._sps_of_slice(data, f.head_at)
+                except MediaError:
+                    continue
+        return self._active is not before
+
     def _describe(self) -> None:
-        sps = next(iter(self._sps.values()), None)
+        sps = self._active or next(iter(self._sps.values()), None)
         if sps is not None:
-            self.info = StreamInfo(Codec.H264, sps.width, sps.height, sps.fps, sps.interlaced, init=self._sets.annexb())
+            new = StreamInfo(Codec.H264, sps.width, sps.height, sps.fps, sps.interlaced, init=self._sets.annexb())
+            self.info = self.info if new == self.info else new
 
 
 class HevcFinder:
@@ -225,7 +238,7 @@ class HevcFinder:
             elif nal_type == hevc.SPS:
                 sps = hevc.parse_sps(nal)
                 set_id = sps.id
-                if not sps.width or not sps.height:
+                if not sps.width or not sps.height or set_id >= MAX_PARAMETER_SETS:
                     return False
                 self._sps = sps
             else:
