@@ -205,6 +205,26 @@ def test_a_successor_that_fails_gives_the_next_its_turn_and_rests() -> None:
     assert moves(play(ledger, TimePassed(), now=26)) == [("1", MoveKind.DRAIN)]
 
 
+def test_a_successor_whose_daemon_goes_away_is_soon_followed_by_another() -> None:
+    ledger = Ledger(settings=Settings(move_pause_s=25), unhealthy_after_s=100)
+    play(ledger, attached("a", SOFTWARE), *running("1"), attached("b", SOFTWARE), attached("c", SOFTWARE), DRAIN)
+    ((_, first),) = starts(play(ledger, successor("1", MoveKind.DRAIN), JobAcked("1'")))
+    assert moves(play(ledger, DaemonDetached(first, "1", "killed"), now=1)) == [], "whoever moves it learns of it first"
+    assert moves(play(ledger, TimePassed(), now=1.9)) == []
+    assert moves(play(ledger, TimePassed(), now=2)) == [("1", MoveKind.DRAIN)]
+    ((_, second),) = starts(play(ledger, successor("1", MoveKind.DRAIN, name="1''"), now=2))
+    assert {first, second} == {"b", "c"}
+
+
+def test_a_successor_whose_daemon_falls_silent_is_soon_followed_by_another() -> None:
+    ledger = Ledger(settings=Settings(move_pause_s=25), unhealthy_after_s=10)
+    play(ledger, attached("a", SOFTWARE), *running("1"), attached("b", SOFTWARE), attached("c", SOFTWARE), DRAIN)
+    ((_, first),) = starts(play(ledger, successor("1", MoveKind.DRAIN), JobAcked("1'")))
+    play(ledger, *(HeartbeatCame(name) for name in {"a", "b", "c"} - {first}), now=8)
+    play(ledger, TimePassed(), now=10)
+    assert moves(play(ledger, TimePassed(), now=11)) == [("1", MoveKind.DRAIN)]
+
+
 def test_an_old_job_that_dies_during_its_move_leaves_the_successor_as_it_is() -> None:
     ledger = Ledger()
     play(ledger, attached("a", SOFTWARE), *running("1"), attached("b", SOFTWARE), attached("c", SOFTWARE), DRAIN)

@@ -2,7 +2,8 @@
 
 A `Move` asks for a successor and promises nothing, but no free session is offered to two jobs at once. From then on the
 move is remembered until the job is over: while nobody answers, and while the successor gets ready. A successor that
-ends too early lets its job rest for a while, and the next one of the daemon has its turn.
+ends too early lets its job rest for a while, and the next one of the daemon has its turn; one whose daemon went away
+says nothing of the job, which soon tries another.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tvarr.cluster.state import NEVER, Cluster, Daemon, Job, PoolKey, Succession
 from tvarr.cluster.succession import succession_of
 
 MOVES_AT_ONCE = 2  # away from one draining daemon
+GONE_PAUSE_S = 1.0  # from the loss of a successor's daemon to the next try: by then everybody knows of it
 MOVES_IN_A_HURRY = 3  # the same where the daemon waits a few seconds and ends; more would slow each other down
 
 
@@ -35,6 +37,7 @@ class _Asked:
     kind: MoveKind
     until: float  # when it is forgotten, unless a successor is on its way
     promised: PoolKey | None  # the pool in which a session was free for it; None from the answer on
+    to: str = ""  # the daemon on which its successor has, or had, a place
     under_way: bool = False  # its successor has a place
     failed: bool = False  # its successor ended before it
 
@@ -58,7 +61,7 @@ class Moves:
         if asked is not None and asked.failed:  # somebody else tries again
             del self._asked[asked.job.serial]
         elif asked is not None:
-            asked.under_way, asked.promised = True, None
+            asked.under_way, asked.promised, asked.to = True, None, job.daemon_id
             self.cluster.improved = True  # what was promised to it may do for another
 
     def refused(self, succession: Succession, now: float) -> None:
@@ -77,9 +80,13 @@ class Moves:
                     del self._asked[serial]
             elif asked.under_way and job.id not in self.cluster.successors:
                 asked.under_way, asked.failed = False, True
-                asked.until = now + self.cluster.settings.move_pause_s
+                asked.until = now + (GONE_PAUSE_S if self._is_gone(asked.to) else self.cluster.settings.move_pause_s)
                 self.cluster.wake(asked.until)
                 self.cluster.improved = True  # it is another's turn
+
+    def _is_gone(self, daemon_id: str) -> bool:
+        daemon = self.cluster.daemons.get(daemon_id)
+        return daemon is None or not daemon.connected or daemon.unhealthy
 
     def _asked_for(self, succession: Succession | None) -> _Asked | None:
         replaced = self.cluster.replaced_by(succession)
