@@ -235,6 +235,18 @@ def test_a_track_without_data_is_announced_after_a_second() -> None:
     assert len(samples(events + demuxer.feed(b"".join(stream[fed:])) + demuxer.flush())) == 40
 
 
+def test_one_large_picture_does_not_end_the_wait_for_the_sound() -> None:
+    writer = Writer()
+    stream = [writer.tables(H264, AAC), *writer.packets(VIDEO, pes(picture(0) + bytes(6 << 20), 9000))]
+    stream += writer.packets(VIDEO, pes(picture(1), 9000 + FRAME))
+    stream += writer.packets(VIDEO, pes(picture(2), 9000 + 2 * FRAME))
+    stream += writer.packets(AUDIO, pes(adts() + adts(), 9000, stream_id=0xC0, length=True))
+    events = demuxed(b"".join(stream))
+    (tracks,) = announcements(events)
+    assert [(t.width, t.sample_rate) for t in tracks.tracks] == [(320, 0), (0, 48_000)]
+    assert len(samples(events)) == 5
+
+
 def test_parameters_that_come_late_are_announced_then() -> None:
     writer = Writer()
     stream = [writer.tables(H264)]

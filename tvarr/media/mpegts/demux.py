@@ -28,7 +28,7 @@ MAX_BACKLOG_PACKETS = 32_768  # 6 MiB kept until the program is chosen; they are
 
 # Tracks and samples are held back until every audio and video stream is known, or
 HOLD_TICKS = 90_000  # ... until a track has a second of samples: a keyframe is needed to start anyway,
-HOLD_BYTES = 2 << 20  # ... until samples of this size are held,
+HOLD_BYTES = 16 << 20  # ... until samples of this size are held: two of the largest pictures,
 HOLD_PSI_SECTIONS = 40  # ... until PAT and PMT came so often,
 HOLD_SCRAMBLED_PACKETS = 4_000  # ... or so many packets that can't be read.
 
