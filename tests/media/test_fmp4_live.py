@@ -73,6 +73,14 @@ def test_pictures_are_waited_for_longer_as_they_begin_with_a_keyframe() -> None:
     assert sum(fragment.keyframe for fragment in made(BOTH, sounds(0, 12 * SECOND))) == 24
 
 
+def test_heavy_pictures_that_nobody_can_decode_do_not_end_the_wait_for_a_keyframe() -> None:
+    heavy = [s._replace(data=s.data + bytes(1 << 20)) for s in pictures(30, 20)]
+    fragments = made(BOTH, mixed(sounds(SECOND, 4 * SECOND), heavy, pictures(50, 50)))
+    assert {tracks_of(fragment.init) for fragment in fragments} == {2}
+    shown = [run for fragment in fragments for run in runs(fragment.data) if run.track == VIDEO.id]
+    assert shown[0].decode_time == 50 * 3600, "from its first keyframe on"
+
+
 def test_samples_of_no_track_and_what_nothing_describes_are_left_out() -> None:
     assert made(Tracks((AUDIO,)), pictures(0, 100)) == []
     assert made(Tracks((replace(VIDEO, init=b""),)), [picture(n * 3600) for n in range(1, 100)]) == []

@@ -98,8 +98,11 @@ class Fragmenter:
         return sample.keyframe and entries.describe(self._tracks[sample.track], sample.data) is not None
 
     def _hold(self, sample: Sample) -> None:
-        self._pending.append(sample)
+        """Pictures before the one that describes them only count as having come: nobody can decode them."""
         self._first_dts.setdefault(sample.track, sample.dts_ticks)
+        if sample.track not in self._described and self._tracks[sample.track].kind is Kind.VIDEO:
+            return
+        self._pending.append(sample)
         self._pending_bytes += len(sample.data)
 
     def _is_overdue(self, sample: Sample) -> bool:
