@@ -324,7 +324,7 @@ class CoordinatorConfig:
     unhealthy_after_s: Annotated[float, Setting(SOME_SECONDS, "Silence after which a daemon is unhealthy", 30.0, "30")]
     idle_linger_s: Annotated[float, Setting(SECONDS, "How long a relay goes on after its last viewer", 10.0, "10")]
     max_takeovers: Annotated[int, Setting(COUNT, "How often in 10 minutes a lost job is placed again; 0: never", 5)]
-    retention_mb: Annotated[int, Setting(MEGABYTES, "Most memory of a relay's ring", 64)]
+    retention_mb: Annotated[int, Setting(MEGABYTES, "Most memory of a relay's ring, and of each stream made of it", 64)]
     retention_time_s: Annotated[
         float, Setting(SOME_SECONDS, "Most media time in a relay's ring, from which lost jobs go on", 60.0, "60")
     ]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.media.test_fmp4_mux import AUDIO, frame
+from tests.media.test_fmp4_mux import AUDIO, frame, picture
+from tests.media.test_fmp4_mux import VIDEO as H264
 from tvarr.coordinator import outputs
-from tvarr.coordinator.outputs import SILENCE_PACKETS, Mp4Output, TsOutput, Viewer
+from tvarr.coordinator.outputs import SILENCE_PACKETS, Mp4Output, StreamOutput, TsOutput, Viewer
 from tvarr.coordinator.signals import Signal
 from tvarr.errors import SourceError
 from tvarr.media.model import Codec, Event, Sample, Track, Tracks
@@ -128,6 +130,19 @@ async def test_nobody_to_wake_is_no_timer(output: TsOutput, end: Callable[[TsOut
     assert output._alarm is not None
     end(output, last)
     assert output._alarm is None
+
+
+@pytest.mark.parametrize("make", [partial(TsOutput, "test"), Mp4Output])
+async def test_who_joins_a_long_group_of_heavy_pictures_begins_with_its_keyframe(
+    make: Callable[[Signal, int], StreamOutput],
+) -> None:
+    """10 s of 40 Mb/s, more than a viewer may else fall behind by."""
+    output = make(Signal(), 64 << 20)
+    light = [picture(n * 3600, key=n == 0) for n in range(250)]
+    output.push([Tracks((H264,)), *(sample._replace(data=sample.data + b"\1" * 200_000) for sample in light)])
+    viewer = output.join("127.0.0.1", "a player")
+    assert viewer.behind_bytes > 48_000_000
+    assert viewer.behind_bytes == output.chunks.bytes_since(0)
 
 
 async def test_who_reads_the_same_is_given_the_same_object(output: TsOutput) -> None:

@@ -158,6 +158,17 @@ def test_how_far_behind_a_reader_of_chunks_is() -> None:
     assert [ring.ticks_since(seq) for seq in range(6)] == [1200, 1200, 1200, 700, 0, 0]
 
 
+@pytest.mark.parametrize(("most", "held"), [(0, 3), (8, 8), (100, 20)])
+def test_heavy_chunks_are_held_by_their_time_within_the_cap(most: int, held: int) -> None:
+    """A group of pictures that is larger than the usual cap is there for who joins."""
+    each = 100 + ITEM_OVERHEAD_BYTES
+    ring = ChunkRing(3 * each, 20_000, most * each)
+    for n in range(50):
+        ring.append(Chunk(bytes(100), dts_ticks=1000 * n))
+        ring.validate()
+    assert len(ring) == held
+
+
 def test_chunks_are_evicted() -> None:
     ring = ChunkRing(3 * (100 + ITEM_OVERHEAD_BYTES))
     ring.append(Chunk(bytes(100), True))

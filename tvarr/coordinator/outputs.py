@@ -19,7 +19,8 @@ from tvarr.media.model import TICKS_PER_SECOND, Event, Sample, Tracks
 from tvarr.media.mpegts.mux import Muxer, null_packets
 from tvarr.media.ring import Chunk, ChunkRing, Lagged
 
-OUTPUT_RING_BYTES = 16 * 1024 * 1024  # how far a viewer may fall behind the newest chunk
+OUTPUT_RING_BYTES = 16 * 1024 * 1024  # so far a viewer may fall behind the newest chunk,
+OUTPUT_RING_TICKS = 20 * TICKS_PER_SECOND  # or so far, where that is more: a viewer begins as far back as a keyframe is
 READ_BYTES = 1024 * 1024  # given to one viewer at once
 SILENCE_S = 0.7  # without a new chunk for so long, and each time again, viewers get null packets: some leave after 3 s
 SILENCE_PACKETS = 7  # as many as fit into a datagram
@@ -69,7 +70,7 @@ class Viewer:
         try:
             chunks, self.seq = output.chunks.read(at, max_bytes=READ_BYTES)
         except Lagged as error:
-            raise ViewerTooSlow(f"fell more than {OUTPUT_RING_BYTES >> 20} MiB behind") from error
+            raise ViewerTooSlow(f"fell more than {output.chunks.bytes / (1 << 20):.0f} MiB behind") from error
         if chunks:
             data = output.joined(self, at, chunks)
             self.sent_bytes += len(data)
@@ -105,8 +106,9 @@ class StreamOutput:
     container: ClassVar[str]
     filler: ClassVar[bytes] = b""  # what players skip; sent while there is nothing to send
 
-    def __init__(self, drained: Signal) -> None:
-        self.chunks = ChunkRing(OUTPUT_RING_BYTES)
+    def __init__(self, drained: Signal, max_bytes: int = 0) -> None:
+        """`max_bytes`: of what is held for viewers, where `OUTPUT_RING_TICKS` are more than `OUTPUT_RING_BYTES`."""
+        self.chunks = ChunkRing(OUTPUT_RING_BYTES, OUTPUT_RING_TICKS, max_bytes)
         self.viewers: set[Viewer] = set()
         self._waiting: dict[Viewer, tuple[AtOnce | None, asyncio.Future[bytes]]] = {}
         self._handing_out = False  # will be done soon
@@ -265,8 +267,8 @@ class TsOutput(StreamOutput):
     container = "ts"
     filler = null_packets(SILENCE_PACKETS)
 
-    def __init__(self, service_name: str, drained: Signal) -> None:
-        super().__init__(drained)
+    def __init__(self, service_name: str, drained: Signal, max_bytes: int = 0) -> None:
+        super().__init__(drained, max_bytes)
         self._muxer = Muxer(service_name)
 
     def _set_tracks(self, tracks: Tracks) -> None:
@@ -282,8 +284,8 @@ class Mp4Output(StreamOutput):
 
     container = "mp4"
 
-    def __init__(self, drained: Signal) -> None:
-        super().__init__(drained)
+    def __init__(self, drained: Signal, max_bytes: int = 0) -> None:
+        super().__init__(drained, max_bytes)
         self._fragmenter = Fragmenter()
         self._inits: deque[tuple[int, bytes]] = deque()  # each with the first chunk that it is for
 

@@ -34,7 +34,7 @@ Output: TypeAlias = StreamOutput | SegmentOutput
 AnyOutput = TypeVar("AnyOutput", StreamOutput, TsOutput, Mp4Output, SegmentOutput)
 
 HEAD_START_TICKS = 3 * TARGET_TICKS
-VARIANT_RING_BYTES = 16 * 1024 * 1024  # a transcode's output kept for outputs that start later
+VARIANT_RING_BYTES = 16 * 1024 * 1024  # of what a job made, or as much as of the source: for outputs that start later
 HELD_BYTES = 32 * 1024 * 1024  # copied samples that wait for the transcoded ones; beyond it the oldest go on alone
 
 
@@ -81,7 +81,7 @@ class Variant:
         self._outputs: dict[str, Output] = {}
         self._unwatched: dict[str, float] = {}  # since when an output has had no viewer
         self._plan: Plan | None = None
-        self._samples = source if _copies_all(profile) else Ring(VARIANT_RING_BYTES)
+        self._samples = source if _copies_all(profile) else Ring(max(VARIANT_RING_BYTES, source.max_bytes))
         self._changes = Changes(HELD_BYTES)
         self._source_ticks = 0  # DTS of the source's sample that was taken last
         self._jobs: asyncio.Task[None] | None = None
@@ -112,12 +112,12 @@ class Variant:
     def ts(self) -> TsOutput:
         """The variant as MPEG-TS. Raises `CannotCarry` where a transport stream can't hold the profile's codec."""
         must_carry(self.profile, "ts")
-        return self._output("ts", lambda: TsOutput(self._service_name, self._drained))
+        return self._output("ts", lambda: TsOutput(self._service_name, self._drained, self._source.max_bytes))
 
     def mp4(self) -> Mp4Output:
         """The variant as endless fragmented MP4. Raises `CannotCarry`."""
         must_carry(self.profile, "mp4")
-        return self._output("mp4", lambda: Mp4Output(self._drained))
+        return self._output("mp4", lambda: Mp4Output(self._drained, self._source.max_bytes))
 
     def segments(self, container: Container) -> SegmentOutput:
         """The variant as segments for HLS, with `fmp4` for DASH as well. Raises `CannotCarry`.

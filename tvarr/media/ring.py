@@ -318,8 +318,13 @@ class Ring(_BytesRing[Event]):
 class ChunkRing(_BytesRing[Chunk]):
     """Muxed output that many viewers read, each at its own position."""
 
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__(max_bytes)
+    def __init__(self, usual_bytes: int, usual_ticks: int = 0, max_bytes: int = 0) -> None:
+        """Caps what is held by `usual_bytes`, or by `usual_ticks` of media time where these are more, but never holds
+        more than `max_bytes`; at least `usual_bytes`.
+        """
+        super().__init__(max(max_bytes, usual_bytes))
+        self.usual_bytes = usual_bytes
+        self.usual_ticks = usual_ticks
         self._last_keyframe = -1
 
     def append(self, chunk: Chunk) -> int:
@@ -327,6 +332,11 @@ class ChunkRing(_BytesRing[Chunk]):
         seq = self._push(chunk)
         if chunk.keyframe:
             self._last_keyframe = seq
+        oldest_ticks = chunk.dts_ticks - self.usual_ticks
+        while self.bytes > self.usual_bytes and len(self._items) > 1:
+            if self._items[self.first_seq].dts_ticks > oldest_ticks:
+                break
+            self._evict()
         return seq
 
     def join_seq(self) -> int:
