@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -58,6 +59,21 @@ def test_nothing_wakes_up_more_often_than_the_slice() -> None:
     wakes = sorted({at for at, _ in delivered(pacer, start=0.0)})
     assert min(b - a for a, b in pairwise(wakes)) >= SLICE_S - 1e-9
     assert len(wakes) <= 1 / SLICE_S + 2
+
+
+@pytest.mark.parametrize("make", [lambda r: Pacer(0.0, r), lambda r: Smoother(0.0, r)])
+def test_media_that_come_in_small_reads_keep_up_with_the_clock(make: Callable[[Rhythm], Pacer]) -> None:
+    """A read of a file at 80 Mb/s is a tenth of a second, and slices of a settled stream are half a second."""
+    pacer, now = make(Rhythm(0.5, 0.5)), 0.0
+    pacer.push([TRACKS])
+    wakes: set[float] = set()
+    for read in range(100):
+        pacer.push([sample((read * 5 + n) * 0.02) for n in range(5)])
+        for at, _ in delivered(pacer, now):
+            now = at
+            wakes.add(at)
+    assert now == pytest.approx(10.0, abs=0.6)
+    assert len(wakes) <= 10.0 / 0.5 + 2
 
 
 def test_after_a_suspension_time_is_let_go() -> None:

@@ -43,6 +43,8 @@ class Pacer:
         self._position_s = -inf  # media time of the last event queued
         self._skipped_s = 0.0  # the sum of the jumps, which take no media time
         self._origin_s: float | None = None  # the clock's time at media time zero, less the preroll
+        self._taken_at = -inf
+        self._taken_to_s = -inf  # the media time of what was due then
         self._next_slice_at = 0.0
 
     def __len__(self) -> int:
@@ -72,6 +74,8 @@ class Pacer:
         taken = []
         while self._queue and self._queue[0][0] <= self._media_time(self._queue[0][0], now):
             taken.append(self._queue.popleft()[1])
+        self._taken_at = now
+        self._taken_to_s = now - self._origin_s if self._origin_s is not None else -inf
         self._next_slice_at = now + self._rhythm.pause_s(now)
         return taken
 
@@ -84,12 +88,17 @@ class Pacer:
         return now - self._origin_s
 
     def deadline(self) -> float | None:
-        """When `take` next has something to give, or None while nothing is held."""
+        """When `take` next has something to give, or None while nothing is held.
+
+        What was due at the last `take`, and had not been read by then, belongs to its slice: a slice of a heavy source
+        is more than one read.
+        """
         if not self._queue:
             return None
         due = self._next_slice_at
         if self._origin_s is not None:
-            due = max(due, self._queue[0][0] + self._origin_s)
+            head_s = self._queue[0][0]
+            due = self._taken_at if head_s <= self._taken_to_s else max(due, head_s + self._origin_s)
         return due / self._rate
 
 
