@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given
@@ -198,6 +201,28 @@ def test_a_bad_value_is_one_line_with_the_flag_and_what_it_takes(config: type, f
         with pytest.raises(ConfigError) as caught:
             load(config, {}, HOME | {setting.variable: text})
         assert str(caught.value).endswith(f"not '{shown}' (from {setting.variable})")
+
+
+@pytest.mark.parametrize("flag", ["media_dir", "tls_cert"])
+def test_what_this_user_may_not_see_is_one_line(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/etc/letsencrypt/live is open to root alone."""
+
+    def denied(path: Path) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "stat", denied)
+    setting = next(item for item in settings(CoordinatorConfig) if item.name == flag)
+    words = (
+        f"{setting.flag} takes {setting.takes.words}, and whether '/secret/x' is one can't be seen: Permission denied"
+    )
+    with pytest.raises(ConfigError) as caught:
+        coordinator({flag: "/secret/x"})
+    assert str(caught.value) == words
+
+
+def test_a_name_longer_than_names_are() -> None:
+    with pytest.raises(ConfigError, match=r"^--media-dir takes a folder that exists, not '/x+'$"):
+        coordinator({"media_dir": "/" + "x" * 300})
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import socket
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -86,6 +87,9 @@ def _value(setting: Setting, given: object, environ: Environment) -> object:
     except (ValueError, RuntimeError):  # RuntimeError: `~name` where nobody has that name
         shown = "" if setting.secret else f", not '{_one_line(text)}'"
         raise ConfigError(f"{setting.flag} takes {setting.takes.words}{shown}{origin}") from None
+    except PermissionError as error:
+        words = f"and whether '{_one_line(text)}' is one can't be seen: {error.strerror}"
+        raise ConfigError(f"{setting.flag} takes {setting.takes.words}, {words}{origin}") from None
 
 
 def _from_environment(setting: Setting, environ: Environment) -> tuple[str | None, str]:
@@ -169,16 +173,26 @@ def _path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
-def _folder_that_exists(text: str) -> Path:
-    if not _path(text).is_dir():
+def _found(text: str, kind: Callable[[int], bool]) -> Path:
+    """The path, where what is there is of this kind; a `PermissionError` where nobody lets us see that."""
+    path = _path(text)
+    try:
+        mode = path.stat().st_mode
+    except PermissionError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ValueError from error
+    if not kind(mode):
         raise ValueError
-    return _path(text).resolve()
+    return path
+
+
+def _folder_that_exists(text: str) -> Path:
+    return _found(text, stat.S_ISDIR).resolve()
 
 
 def _file_that_exists(text: str) -> Path:
-    if not _path(text).is_file():
-        raise ValueError
-    return _path(text)
+    return _found(text, stat.S_ISREG)
 
 
 def _gpu_sessions(text: str) -> int | dict[str, int]:
