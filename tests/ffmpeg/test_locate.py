@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -71,6 +74,11 @@ def test_the_wheel_stands_in_for_an_old_one(tmp_path: Path, monkeypatch: pytest.
         (f"print({banner('4.4', '58.134.100')!r})", "too old: 5.1 or newer"),
         ("print('hello')", "is not ffmpeg"),
         ("import time; time.sleep(60)", "did not answer"),
+        (
+            "import sys; sys.exit('libavdevice.so.59: cannot open shared object file')",
+            "does not run: libavdevice.so.59: c",
+        ),
+        ("import os; os.kill(os.getpid(), 4)", "it died of signal 4"),
     ],
 )
 def test_an_explicit_one_that_is_no_good(
@@ -98,6 +106,15 @@ def test_missing_directory_and_not_executable(tmp_path: Path) -> None:
     ]:
         with pytest.raises(StartError, match=words):
             find_ffmpeg(str(path))
+
+
+def test_one_that_this_user_may_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(StartError, match="can't be looked at: Permission denied"):
+        find_ffmpeg(str(tmp_path / "ffmpeg"))
 
 
 def test_nothing_anywhere_names_each_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

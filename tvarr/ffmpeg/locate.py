@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 import shutil
+import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ MINIMUM_RELEASE = (5, 1)
 """`-fps_mode passthrough` came with 5.1; without it and `-enc_time_base` time stamps do not survive a transcode."""
 
 VERSION_TIMEOUT_S = 10.0
+MAX_WORDS = 200  # characters of what a program says instead
 
 _BANNER = re.compile(r"^ffmpeg version (\S+)")
 _RELEASE = re.compile(r"^n?(\d+)\.(\d+)(?:\.(\d+))?(?![\d.])")
@@ -90,20 +92,23 @@ def _examine(path: str | None, found: str) -> FfmpegBinary:
         if found == "PATH":
             raise _UnusableError(f"no executable ffmpeg in {os.environ.get('PATH', '') or 'an empty PATH'}")
         raise _UnusableError("not installed (pip install imageio-ffmpeg)")
-    if not Path(path).is_file():
-        raise _UnusableError(f"{path} does not exist" if not Path(path).exists() else f"{path} is not a file")
+    try:
+        mode = Path(path).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise _UnusableError(f"{path} does not exist") from None
+    except OSError as error:
+        raise _UnusableError(f"{path} can't be looked at: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
+        raise _UnusableError(f"{path} is not a file")
     if not os.access(path, os.X_OK):
         raise _UnusableError(f"{path} is not executable")
-    parsed = parse_version(_banner(path))
-    if parsed is None:
-        raise _UnusableError(f"{path} is not ffmpeg: `-version` does not answer as ffmpeg does")
-    version, release = parsed
+    version, release = _version(path)
     if release[:2] < MINIMUM_RELEASE:
         raise _UnusableError(f"{path} is version {version}, too old: 5.1 or newer is needed for -fps_mode")
     return FfmpegBinary(path=path, version=version, release=release, found=found)
 
 
-def _banner(path: str) -> str:
+def _version(path: str) -> tuple[str, tuple[int, ...]]:
     try:
         done = subprocess.run(
             [path, "-hide_banner", "-version"],
@@ -116,4 +121,11 @@ def _banner(path: str) -> str:
         raise _UnusableError(f"{path} did not answer `-version` within {VERSION_TIMEOUT_S:g} s") from None
     except OSError as error:
         raise _UnusableError(f"{path} can't be run: {error.strerror or error}") from None
-    return done.stdout.decode(errors="replace")
+    if parsed := parse_version(done.stdout.decode(errors="replace")):
+        return parsed
+    if done.returncode < 0:
+        raise _UnusableError(f"{path} did not answer `-version`: it died of signal {-done.returncode}")
+    said = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+    if done.returncode and said:
+        raise _UnusableError(f"{path} does not run: {said[-1][:MAX_WORDS]}")
+    raise _UnusableError(f"{path} is not ffmpeg: `-version` does not answer as ffmpeg does")
