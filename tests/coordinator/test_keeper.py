@@ -22,10 +22,10 @@ from tvarr.coordinator.models import BUILTIN_PROFILES
 from tvarr.coordinator.profiles import plan
 from tvarr.coordinator.signals import Signal
 from tvarr.coordinator.transcode import Feed
-from tvarr.errors import NoPlacement
+from tvarr.errors import ErrorCode, JobError, NoPlacement
 from tvarr.media.model import Codec, Sample, Track, Tracks
 from tvarr.media.ring import Ring
-from tvarr.wire import messages
+from tvarr.wire import convert, messages
 from tvarr.wire.codec import Batch
 from tvarr.wire.server import serve_coordinator
 
@@ -419,6 +419,30 @@ async def test_they_do_not_wait_for_ever(site: Site) -> None:
         await until(lambda: len(channel.got) > 10)
     with pytest.raises(NoPlacement):
         await kept
+    source.cancel()
+    await asyncio.gather(source, return_exceptions=True)
+
+
+async def no_room(work: Work) -> None:
+    """What a daemon says that may start no more processes."""
+    await work.send(convert.error_to_wire(JobError(ErrorCode.CAPACITY, "full")))
+
+
+async def test_a_daemon_that_has_no_room_after_all_is_asked_again(site: Site) -> None:
+    treats = chain([no_room] * 2, repeat(echo()))
+    async with site.daemon("full", lambda work: next(treats)(work)), site.channel() as channel:
+        await until(lambda: on(channel) == "full")
+        assert [ending.code for ending in channel.keeper.endings] == [ErrorCode.CAPACITY] * 2
+        assert channel.keeper.takeovers == 0
+
+
+async def test_a_daemon_that_never_has_room_is_not_asked_for_ever(site: Site) -> None:
+    channel = Channel(site.daemons, patience_s=0.3)
+    source = asyncio.create_task(channel.play())
+    async with site.daemon("first", no_room), asyncio.timeout(5):
+        with pytest.raises(JobError, match=r"^first: full$") as raised:
+            await channel.keeper.keep()
+    assert raised.value.code is ErrorCode.CAPACITY
     source.cancel()
     await asyncio.gather(source, return_exceptions=True)
 

@@ -95,7 +95,7 @@ class Keeper:
         patience_s: float,
         output: Output,
     ) -> None:
-        """`patience_s`: how long viewers of a lost job wait where there is nobody to take it over."""
+        """`patience_s`: how long viewers wait where nobody can take a lost job over, or everybody refuses the job."""
         self.run: JobRun | None = None  # the job that viewers see
         self.endings: deque[Ending] = deque(maxlen=MAX_ENDINGS)
         self.takeovers = 0
@@ -119,6 +119,7 @@ class Keeper:
         self._failures: deque[float] = deque()
         self._in_a_row = 0
         self._alone_since: float | None = None  # nobody can do a job that viewers had
+        self._refused_since: float | None = None  # daemons that it was placed on have no room for it after all
         self._avoid: frozenset[str] = frozenset()
         self._move: _Move | None = None
         self._asked: tuple[MoveKind, str, str] | None = None  # kind, reason, to
@@ -448,9 +449,13 @@ class Keeper:
             "%s: its job on %s ended: %s (%s)", self._name, name or "nobody", error, error.code, extra=_id_of(run)
         )
         self.feed_seq = self._restart_seq(run)[0]
-        if error.code in _NOT_BEGUN and run.output_since is None:
-            return  # the ledger does not ask that daemon again so soon
         now = time.monotonic()
+        if error.code in _NOT_BEGUN and run.output_since is None:
+            self._refused_since = self._refused_since or now
+            if now - self._refused_since >= self._patience_s:
+                raise JobError(error.code, f"{name}: {error}", stderr=error.stderr)
+            return  # the ledger does not ask that daemon again so soon
+        self._refused_since = None
         failures.append(now)
         while failures and now - failures[0] > TAKEOVER_WINDOW_S:
             failures.popleft()
