@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from subprocess import DEVNULL
 from tempfile import TemporaryFile
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 REAP_WITHIN_S = 5.0
 
@@ -90,6 +90,14 @@ class Outcome(NamedTuple):
     stderr: str
 
 
+def _nameless_file() -> IO[bytes]:
+    """In memory, where the system has such (memfd_create(2)): no folder may be writable, or its disk is full."""
+    try:
+        return os.fdopen(os.memfd_create("output"), "w+b")
+    except (AttributeError, OSError):
+        return TemporaryFile()
+
+
 async def run(
     argv: Sequence[str], *, within_s: float, most_bytes: int, env: Mapping[str, str] | None = None
 ) -> Outcome:
@@ -98,7 +106,7 @@ async def run(
     Raises `TimeoutError` after `within_s`, and another `OSError` where it can't be started. However it is left, its
     whole group is dead and reaped.
     """
-    with TemporaryFile() as stdout, TemporaryFile() as stderr:
+    with _nameless_file() as stdout, _nameless_file() as stderr:
         process = Child(argv, stdin=DEVNULL, stdout=stdout.fileno(), stderr=stderr.fileno(), env=env)
         try:
             async with asyncio.timeout(within_s):
