@@ -56,6 +56,25 @@ NVENC = "[h264_nvenc @ 0x5566]"
         ("[libx265 @ 0x1] Error setting preset/tune foo/(null).", ErrorCode.BAD_REQUEST, False, False),
         ("[libx264 @ 0x1] Error setting option crf to value xx.", ErrorCode.BAD_REQUEST, False, False),
         ("av_interleaved_write_frame(): Cannot allocate memory", ErrorCode.OUT_OF_MEMORY, True, False),
+        ("[af#0:1 @ 0x1] pthread_create() failed: Resource temporarily unavailable", ErrorCode.CAPACITY, True, False),
+        (
+            "Error while opening decoder for input stream #0:0 : Resource temporarily unavailable",
+            ErrorCode.CAPACITY,
+            True,
+            False,
+        ),
+        (
+            "[dec:h264 @ 0x1] Error while opening decoder: Resource temporarily unavailable",
+            ErrorCode.CAPACITY,
+            True,
+            False,
+        ),
+        (
+            "Failed to inject frame into filter network: Resource temporarily unavailable",
+            ErrorCode.CAPACITY,
+            True,
+            False,
+        ),
     ],
 )
 def test_the_first_specific_line_wins(line: str, code: ErrorCode, elsewhere: bool, software: bool) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -117,6 +120,49 @@ async def test_a_pipe_that_the_kernel_does_not_enlarge(monkeypatch: pytest.Monke
     monkeypatch.setattr(fcntl, "fcntl", refused)
     async with running(script(CAT)) as process:
         assert process.stdout_bytes == SMALL_PIPE_BYTES
+
+
+def free_descriptors(count: int) -> list[int]:
+    """The numbers that the next files to be opened get."""
+    probes = [os.open(os.devnull, os.O_RDONLY) for _ in range(count)]
+    for fd in probes:
+        os.close(fd)
+    return probes
+
+
+@pytest.mark.parametrize("left", [0, 3, 9])
+async def test_a_daemon_without_descriptors_says_so_and_keeps_none(left: int) -> None:
+    """`left`: so many more can be opened. Four pipes have eight ends, and starting a process takes another two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = free_descriptors(left + 1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[left], hard))
+    try:
+        with pytest.raises(JobError, match=r"may have no more files open \(ulimit -n\)") as raised:
+            await FfmpegProcess.start(script(CAT))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (raised.value.code, raised.value.retry_elsewhere) == (ErrorCode.CAPACITY, True)
+    assert free_descriptors(left + 1) == free
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (errno.EAGAIN, ErrorCode.CAPACITY, r"no more processes \(ulimit -u, pids.max\)"),
+        (errno.ENOMEM, ErrorCode.OUT_OF_MEMORY, "no memory left"),
+        (errno.EACCES, ErrorCode.UNSUPPORTED, "Permission denied"),
+    ],
+)
+async def test_a_process_that_the_system_does_not_start(
+    number: int, code: ErrorCode, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **_more: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    with pytest.raises(JobError, match=words) as raised:
+        await FfmpegProcess.start(script(CAT))
+    assert (raised.value.code, raised.value.retry_elsewhere) == (code, True)
 
 
 async def test_writing_to_one_that_has_ended() -> None:

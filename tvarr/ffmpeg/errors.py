@@ -6,8 +6,9 @@ were collected from FFmpeg 5.1.9 and 9.0.2, those of NVENC against stub librarie
 
 from __future__ import annotations
 
+import errno
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tvarr.errors import ErrorCode, JobError
@@ -208,6 +209,12 @@ SOFTWARE_CAUSES: tuple[Cause, ...] = (
         "ffmpeg ran out of memory",
         "elsewhere",
     ),
+    _row(
+        r"(?:pthread_create\(\) failed|opening (?:de|en)coder\b.*|into filter network) ?: Resource temporarily",
+        ErrorCode.CAPACITY,
+        "ffmpeg gets no more threads: the user or the container may have no more (ulimit -u, pids.max)",
+        "elsewhere",
+    ),
     _row(r"No space left on device", ErrorCode.FFMPEG_EXITED, "no space left on a disk of this daemon", "elsewhere"),
 )
 """Causes in the build, the request and the host."""
@@ -250,6 +257,14 @@ GENERIC_CAUSES: tuple[Cause, ...] = (
 )
 """What ffmpeg says after a specific line, or where it knows no better."""
 
+NOT_STARTED: Mapping[int, tuple[ErrorCode, str]] = {
+    errno.EAGAIN: (ErrorCode.CAPACITY, "this user or container may have no more processes (ulimit -u, pids.max)"),
+    errno.EMFILE: (ErrorCode.CAPACITY, "this daemon may have no more files open (ulimit -n)"),
+    errno.ENFILE: (ErrorCode.CAPACITY, "this host has as many files open as it can (fs.file-max)"),
+    errno.ENOMEM: (ErrorCode.OUT_OF_MEMORY, "this host has no memory left for it"),
+}
+"""Why the system starts no process now. It starts one again when others have ended: the daemon itself is sound."""
+
 _TIERS = (DEVICE_CAUSES + SOFTWARE_CAUSES, GENERIC_CAUSES, INPUT_CAUSES)
 _SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 
@@ -271,6 +286,12 @@ def classify(lines: Sequence[str], returncode: int | None) -> Failure:
     ended = "ffmpeg failed" if returncode is None else f"ffmpeg ended with exit code {returncode}"
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return Failure(ErrorCode.FFMPEG_EXITED, f"{ended}: {last}" if last else f"{ended} without a word", True, True)
+
+
+def not_started(error: OSError) -> Failure:
+    """Says why no process could be made of ffmpeg."""
+    code, words = NOT_STARTED.get(error.errno or 0, (ErrorCode.UNSUPPORTED, str(error.strerror or error)))
+    return Failure(code, f"ffmpeg can't be run: {words}", True, False)
 
 
 def _first(lines: Iterable[str], causes: Sequence[Cause]) -> Failure | None:

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from tvarr.errors import ErrorCode, JobError
 from tvarr.ffmpeg.child import Child
-from tvarr.ffmpeg.errors import MAX_STDERR_LINES
+from tvarr.ffmpeg.errors import MAX_STDERR_LINES, not_started
 from tvarr.ffmpeg.nap import Nap
 from tvarr.ffmpeg.progress import Progress, ProgressParser
 
@@ -213,7 +212,7 @@ class FfmpegProcess:
         except OSError as error:
             for fd in ours:
                 os.close(fd)
-            raise JobError(ErrorCode.UNSUPPORTED, f"ffmpeg can't be run: {error.strerror or error}") from error
+            raise not_started(error).as_error() from error
         except BaseException:
             for fd in ours:
                 os.close(fd)

@@ -16,7 +16,7 @@ from tvarr.cluster.model import Encoder, Family, Gpu
 from tvarr.errors import ErrorCode
 from tvarr.ffmpeg import child
 from tvarr.ffmpeg.command import environment
-from tvarr.ffmpeg.errors import Failure, classify
+from tvarr.ffmpeg.errors import Failure, classify, not_started
 from tvarr.hwaccel.build import Build
 from tvarr.hwaccel.families import FAMILIES, WILFUL, FamilyRow, Needs, obeyed, trial_arguments
 from tvarr.hwaccel.inventory import Inventory
@@ -171,8 +171,7 @@ async def _try(argv: Sequence[str], trial: Trial, timeout_s: float) -> Failure |
         message = f"the trial encode did not end within {timeout_s:g} s and was killed"
         return Failure(ErrorCode.STALLED, message, retry_elsewhere=True, retry_in_software=True)
     except OSError as error:
-        message = f"ffmpeg can't be run: {error.strerror or error}"
-        return Failure(ErrorCode.FFMPEG_EXITED, message, retry_elsewhere=True, retry_in_software=False)
+        return not_started(error)
     if done.returncode != 0:
         return classify(done.stderr.splitlines(), done.returncode)
     if trial.encoder.name in WILFUL and not obeyed(done.stdout):
