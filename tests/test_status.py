@@ -189,6 +189,17 @@ async def test_somebody_else_there(capsys: pytest.CaptureFixture[str], answer: o
     assert asked == ["/api/v1/transcoders"]
 
 
+async def test_a_coordinator_whose_connections_are_all_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    async def full(_: web.Request) -> web.Response:
+        return web.Response(status=503)
+
+    application = web.Application()
+    application.router.add_get("/{any:.*}", full)
+    async with TestServer(application) as server:
+        assert await status_of(str(server.make_url("/"))) == 3
+    assert "has no room for this now (503)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://h/", "http://", "file:///etc/passwd"])
 def test_a_url_that_is_none(url: str) -> None:
     with pytest.raises(ConfigError, match="--url takes"):

@@ -140,6 +140,8 @@ def _get(opener: urllib.request.OpenerDirector, address: str, access: Access) ->
                 raise Refused(f"the admin password of {url} {words}") from None
             if error.code == 429:
                 raise Refused(f"{url} has seen too many wrong passwords, try again later") from None
+            if error.code == 503:
+                raise NoCoordinator(f"what answers at {url} has no room for this now (503), try again later") from None
         raise stranger from None
     except http.client.RemoteDisconnected:
         tls = "; if it serves TLS, its address begins with https://" if url.startswith("http:") else ""

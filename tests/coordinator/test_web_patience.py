@@ -93,7 +93,9 @@ async def chunks() -> AsyncIterator[bytes]:
     yield b"password=x"
 
 
-async def test_a_full_house_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_house_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     async with serving(tmp_path) as (client, _):
         server = client.server.runner.server  # type: ignore[attr-defined]
         monkeypatch.setattr(patience, "OWN_FILES", 0)
@@ -105,7 +107,10 @@ async def test_a_full_house_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ask = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
         first, asking = await send(port, ask)
         assert (await first.readline()).startswith(b"HTTP/1.1 200")
-        second, _ = await send(port)
-        assert (await second.read()).startswith(b"HTTP/1.1 503")
+        for _ in range(3):
+            turned_away, _ = await send(port)
+            assert (await turned_away.read()).startswith(b"HTTP/1.1 503")
+        (line,) = [record.getMessage() for record in caplog.records if record.name == patience.__name__]
+        assert line.startswith("all 1 connections that `ulimit -n`")
         asking.close()
         listening.close()

@@ -7,6 +7,7 @@ aiohttp waits without end for a first request and for a request's body; each of 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import resource
 from collections.abc import Callable, Hashable, Iterable
@@ -17,11 +18,14 @@ from aiohttp import web
 from tvarr.coordinator.web.guard import is_open
 from tvarr.coordinator.web.problems import Handler
 
+log = logging.getLogger(__name__)
+
 REQUEST_WITHIN_S = 10.0  # from the connection to the end of the first request's head
 BODY_WITHIN_S = 30.0
 KEEP_ALIVE_S = 75.0  # between two requests; browsers and proxies reckon with about a minute
 LOOK_EACH_S = 1.0
 OWN_FILES = 64  # descriptors that clients never get, or a fourth where there are few: sources and workers need them
+TELL_AGAIN_S = 60.0  # between two lines of the log about connections that were turned away
 MAX_OPEN_BODY_BYTES = 16 * 1024  # of a request by somebody who isn't known: a login
 
 
@@ -47,7 +51,20 @@ def within_limit(server: web.Server) -> Callable[[], asyncio.BaseProtocol]:
     """The server as a protocol factory that leaves this process descriptors for itself."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     most = limit - min(OWN_FILES, limit // 4) - len(os.listdir("/proc/self/fd"))
-    return lambda: server() if len(server.connections) < most else _Full()
+    loop, told_at = asyncio.get_running_loop(), -TELL_AGAIN_S
+
+    def accept() -> asyncio.BaseProtocol:
+        nonlocal told_at
+        if len(server.connections) < most:
+            return server()
+        if (now := loop.time()) - told_at >= TELL_AGAIN_S:
+            told_at = now
+            log.warning(
+                "all %d connections that `ulimit -n` (%d) leaves to clients are taken: others get 503", most, limit
+            )
+        return _Full()
+
+    return accept
 
 
 class Silence:
