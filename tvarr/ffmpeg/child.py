@@ -8,11 +8,15 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from subprocess import DEVNULL
 from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
 REAP_WITHIN_S = 5.0
+OOM_SCORE_MORE = 300
+"""Added to this process's own (proc_pid_oom_score_adj(5); thousandths of all memory). Where memory runs out the kernel
+kills the largest process: of a daemon and many small children that would be the daemon, and every job with it."""
 
 
 class Child:
@@ -39,6 +43,7 @@ class Child:
             argv, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, env=env, start_new_session=True
         )
         self.pid = self._process.pid
+        _offer_for_killing(self.pid)
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         self._watcher: asyncio.Task[int] | None = None
@@ -80,6 +85,13 @@ class Child:
         os.close(self._pidfd)
         self._process.wait()
         self._ended.set()
+
+
+def _offer_for_killing(pid: int) -> None:
+    """Where memory runs out, the kernel is to take this process before its parent."""
+    with suppress(OSError, ValueError):  # no Linux, or a /proc that may not be written
+        own = int(Path("/proc/self/oom_score_adj").read_text())
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(min(own + OOM_SCORE_MORE, 1000)))
 
 
 class Outcome(NamedTuple):
