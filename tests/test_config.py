@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -96,6 +97,24 @@ def test_flag_beats_environment_beats_default() -> None:
     assert coordinator(TVARR_HTTP_PORT="").http_port == 8080  # as compose files leave it
     assert coordinator(XDG_DATA_HOME="/data").data_dir == Path("/data/tvarr")
     assert coordinator(XDG_DATA_HOME="not/absolute").data_dir == Path("/home/ada/.local/share/tvarr")
+
+
+def nowhere() -> NoReturn:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_a_user_without_a_home_and_a_host_without_a_folder_to_write_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert load(FfmpegdConfig, {}, {}).work_dir == tmp_path / f"tvarr-{os.getuid()}"
+
+    def full() -> NoReturn:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", full)
+    assert load(FfmpegdConfig, {}, {}).work_dir == Path(f"/tmp/tvarr-{os.getuid()}")
 
 
 def test_names_of_fields_flags_and_variables() -> None:

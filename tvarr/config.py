@@ -276,9 +276,16 @@ def _xdg(variable: str, otherwise: str) -> Callable[[Environment], Path]:
         try:
             return Path(environ.get("HOME") or Path.home()) / otherwise / "tvarr"
         except RuntimeError:  # a container's user number without an entry in passwd
-            return Path(tempfile.gettempdir()) / f"tvarr-{os.getuid()}"
+            return Path(_temporary_folder()) / f"tvarr-{os.getuid()}"
 
     return default
+
+
+def _temporary_folder() -> str:
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:  # none can be written, which whoever wants to write there says
+        return "/tmp"  # noqa: S108
 
 
 def _host_name(_: Environment) -> str:
