@@ -58,7 +58,9 @@ def test_the_one_on_path_is_preferred(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (binary.path, binary.version, binary.release, binary.found) == (str(path), "7.1.1", (7, 1, 1), "PATH")
 
 
-def test_the_wheel_stands_in_for_an_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wheel_stands_in_for_an_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     if locate._wheel() is None:
         lacking("the imageio-ffmpeg wheel")
     stand_in(tmp_path, "ffmpeg", f"print({banner('4.4', '58.134.100')!r})")
@@ -66,6 +68,11 @@ def test_the_wheel_stands_in_for_an_old_one(tmp_path: Path, monkeypatch: pytest.
     binary = find_ffmpeg()
     assert binary.found == "imageio-ffmpeg wheel"
     assert binary.release >= locate.MINIMUM_RELEASE
+    assert "would have been preferred: PATH" in caplog.text
+    caplog.clear()
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert find_ffmpeg() == binary
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

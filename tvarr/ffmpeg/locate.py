@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvarr.errors import StartError
+
+log = logging.getLogger(__name__)
 
 MINIMUM_RELEASE = (5, 1)
 """`-fps_mode passthrough` came with 5.1; without it and `-enc_time_base` time stamps do not survive a transcode."""
@@ -73,9 +76,13 @@ def find_ffmpeg(explicit: str | None = None) -> FfmpegBinary:
     failures: list[str] = []
     for found, path in candidates:
         try:
-            return _examine(path, found)
+            binary = _examine(path, found)
         except _UnusableError as unusable:
             failures.append(f"{found}: {unusable}")
+            continue
+        if failures and candidates[0][1] is not None:
+            log.warning("another ffmpeg would have been preferred: %s", failures[0])
+        return binary
     raise StartError("no usable ffmpeg: " + "; ".join(failures))
 
 
@@ -101,7 +108,8 @@ def _examine(path: str | None, found: str) -> FfmpegBinary:
     if not stat.S_ISREG(mode):
         raise _UnusableError(f"{path} is not a file")
     if not os.access(path, os.X_OK):
-        raise _UnusableError(f"{path} is not executable")
+        why = " by this user, or its disk is mounted noexec" if mode & 0o111 else ""
+        raise _UnusableError(f"{path} is not executable{why}")
     version, release = _version(path)
     if release[:2] < MINIMUM_RELEASE:
         raise _UnusableError(f"{path} is version {version}, too old: 5.1 or newer is needed for -fps_mode")
