@@ -298,6 +298,17 @@ async def test_a_player_that_asks_again_after_a_failure_is_served_again(two: Clu
         assert await status_of(session, manifest) == 200
 
 
+async def test_a_player_that_is_not_known_any_more_is_one_viewer_whatever_it_asks_for_at_once(two: Cluster) -> None:
+    """It asks for its sound and its pictures together: after a pause, or when the coordinator was started again."""
+    slug = two.add_channel("Forgotten", "file:clip.ts", loop=True)
+    async with aiohttp.ClientSession() as session:
+        _, lists = await open_hls(session, index(two, slug, "fmp4"))
+        urls = [re.sub(r"fmp4/[^/]+/", "fmp4/forgotten/", playing.url) for playing in lists]
+        await asyncio.gather(*(get(session, url) for url in urls * 8))
+        assert len(viewers(two, slug)) == 2
+    await asyncio.to_thread(eventually, lambda: not two.relays(), "nobody watches any more")
+
+
 async def status_of(session: aiohttp.ClientSession, url: str) -> int:
     async with session.get(url) as answer:
         return answer.status

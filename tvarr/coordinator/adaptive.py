@@ -141,14 +141,14 @@ class Adaptive:
         """The session of the address, or a new one by this name."""
         path, token = request.match_info, request.match_info["session"]
         session = self._relays.session(token)
-        if session is not None and session.container == kind:
-            session.asked_at = asyncio.get_running_loop().time()
-            return session
-        if session is not None or request.method == "HEAD":
+        if session is None and request.method != "HEAD":
+            channel = await self._catalogue.channel(path["channel"])
+            profile = await self._catalogue.profile(path["profile"])
+            session = await self._join(request, channel, profile, container, kind, token)
+        if session is None or session.container != kind:
             raise NotFound(f"no session {token}")
-        channel = await self._catalogue.channel(path["channel"])
-        profile = await self._catalogue.profile(path["profile"])
-        return await self._join(request, channel, profile, container, kind, token)
+        session.asked_at = asyncio.get_running_loop().time()
+        return session
 
     async def _join(
         self, request: web.Request, channel: Channel, profile: Profile, container: Container, kind: str, token: str

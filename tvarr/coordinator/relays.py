@@ -97,12 +97,16 @@ class Relays:
     ) -> Session:
         """One player of a channel's segments, until it has asked for nothing for a while.
 
-        Raises `CannotCarry` and `ConnectionsTaken`, and `NoPlacement` where there are too many players.
+        It is the one of this token, of whatever kind, where another request has begun it meanwhile. Raises
+        `CannotCarry` and `ConnectionsTaken`, and `NoPlacement` where there are too many players.
         """
         if len(self._sessions) >= MAX_SESSIONS:
             raise NoPlacement(f"{MAX_SESSIONS} players read segments already")
         must_carry(profile, "ts" if container == "ts" else "mp4")
-        variant = (await self._relay(channel)).variant(profile)
+        relay = await self._relay(channel)
+        if (begun := self.session(token)) is not None:
+            return begun
+        variant = relay.variant(profile)
         session = variant.segments(container).join(token, kind, address, user_agent)
         variant.idle_since = None
         self._sessions[token] = session, variant
