@@ -33,6 +33,7 @@ from tvarr.media.fmp4.mux import Muxer
 from tvarr.media.model import TICKS_PER_SECOND, Codec, Event, Sample, Track, Tracks
 
 SPS, PPS = bytes.fromhex("6764001eacd940a02ff9610000030001000003003c8f162d96"), bytes.fromhex("68ebecb22c")
+HIGHER = b"\x67\x64\x00\x1f" + SPS[4:]  # of another level
 AUD, IDR, SLICE = b"\x09\xf0", b"\x65\x88\x84\x00\x33\xff", b"\x41\x9a\x24\x6c"
 VIDEO = Track(1, Codec.H264, init=joined([SPS, PPS]))
 AUDIO = Track(2, Codec.AAC, sample_rate=48_000, channels=2)
@@ -171,6 +172,24 @@ def test_tracks_lie_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     for track in (1, 2):
         dts = [s.dts_ticks for s in samples(events) if s.track == track]
         assert dts == sorted(dts)
+    by_turns = replace(audio_table(60), chunks=[[bytes(18)]] * 60, durations=[1920] * 60)
+    _, demuxer = demuxed(progressive([video_table(60), by_turns], order=[1, 0] * 60))
+    assert demuxer.stats.out_of_order == 0, "what went out is not held any more"
+
+
+def test_a_sample_of_another_entry_makes_another_track() -> None:
+    """And one of an entry that there is not is left out."""
+    low = entry(VIDEO, in_band=False).box
+    high = entry(replace(VIDEO, init=joined([HIGHER, PPS])), in_band=False).box
+    described = with_box(video_table(6), b"stsd", struct.pack(">II", 0, 2) + low + high)
+    table = with_box(
+        described, b"stsc", struct.pack(">II", 0, 4) + struct.pack(">12I", 1, 1, 1, 3, 1, 0, 4, 1, 3, 5, 1, 2)
+    )
+    events, demuxer = demuxed(progressive([table]))
+    assert [type(event) for event in events] == [Tracks, Sample, Sample, Tracks, Sample, Sample]
+    assert [found.tracks[0].init for found in tracks(events)] == [VIDEO.init, joined([HIGHER, PPS])]
+    assert samples(events)[2].data == joined([AUD, HIGHER, PPS, IDR])
+    assert demuxer.stats.damaged == 2
 
 
 def test_scrambled_tracks_say_so() -> None:
@@ -278,17 +297,125 @@ def test_another_initialization_segment_in_the_middle() -> None:
     events, _ = demuxed(init + media + init + media + other + media)
     assert [type(event) for event in events] == [Tracks, Sample, Sample, Tracks, Sample]
     assert [found.tracks[0].language for found in tracks(events)] == ["", "fra"]
+    made = init.index(b"mvhd") + 8
+    later = init[:made] + b"\x01" + init[made + 1 :]
+    events, _ = demuxed(init + media + later + media)
+    assert [type(event) for event in events] == [Tracks, Sample, Sample], "the same tracks, made at another time"
 
 
 def test_other_parameter_sets_in_band_make_another_track() -> None:
-    higher = b"\x67\x64\x00\x1f" + SPS[4:]
-    sets = [(SPS, PPS), (SPS, b"\x68\xee\x3c\xb0"), (higher, PPS), ()]
+    sets = [(SPS, PPS), (SPS, b"\x68\xee\x3c\xb0"), (HIGHER, PPS), ()]
     content = [Sample(1, n * 3600, n * 3600, joined([*units, IDR]), True) for n, units in enumerate(sets)]
     init, media = fragmented([VIDEO], content[:1], 4)
     _, changed = fragmented([VIDEO], content[1:], 4)
     events, _ = demuxed(init + media + changed)
     assert [type(event) for event in events] == [Tracks, Sample, Sample, Tracks, Sample, Sample]
-    assert [found.tracks[0].init for found in tracks(events)] == [VIDEO.init, joined([higher, PPS])]
+    assert [found.tracks[0].init for found in tracks(events)] == [VIDEO.init, joined([HIGHER, PPS])]
+
+
+def test_tracks_change_behind_what_waits_for_the_sound() -> None:
+    pictures = [
+        Sample(1, n * 3600, n * 3600, joined([sps, PPS, IDR]), True) for n, sps in enumerate((SPS, SPS, HIGHER))
+    ]
+    sound = [Sample(2, n * 1920, n * 1920, AUDIOS["aac at 48 kHz"][1], True) for n in range(6)]
+    init, _ = fragmented([VIDEO, AUDIO], [pictures[0], *sound], 9)
+    _, media = fragmented([VIDEO, AUDIO], [*pictures, *sound], 9)
+    events, _ = demuxed(init + media)
+    assert [type(event) for event in events[:4]] == [Tracks, Sample, Sample, Tracks]
+    assert events[1:3] == pictures[:2]
+    assert len(samples(events)) == 9
+
+
+# Fragments written box by box
+
+
+def traf(track: int, *runs: bytes, base: int | None = None, time: int | None = None, flags: int = 0) -> bytes:
+    """A track fragment whose samples last 512 units and are no keyframes; `base` as an offset in the file."""
+    stated = struct.pack(">Q", base) if base is not None else b""
+    head = struct.pack(">I", track) + stated + struct.pack(">II", 512, 0x10000)
+    header = full_box(b"tfhd", 0, flags | 0x28 | (base is not None), head)
+    return box(b"traf", header, full_box(b"tfdt", 1, 0, struct.pack(">Q", time)) if time is not None else b"", *runs)
+
+
+def trun(*samples_: tuple[int, int], offset: int | None = None) -> bytes:
+    """A run of samples of these sizes and composition offsets."""
+    head = struct.pack(">I", len(samples_)) + (struct.pack(">i", offset) if offset is not None else b"")
+    return full_box(b"trun", 1, 0xA00 | (offset is not None), head, *(struct.pack(">Ii", *one) for one in samples_))
+
+
+def placed(*trafs: bytes) -> tuple[bytes, int]:
+    """A moof, and where the content of the mdat behind it begins."""
+    moof = box(b"moof", full_box(b"mfhd", 0, 0, struct.pack(">I", 1)), *trafs)
+    return moof, len(moof) + 8
+
+
+FRAMES = [bytes((0xFC, n)) * 9 for n in range(8)]
+SLICES = [lengths(SLICE + bytes((n,))) for n in range(1, 9)]
+
+
+def both_inits() -> bytes:
+    content = [Sample(1, 0, 0, joined([SPS, PPS, IDR]), True), Sample(2, 0, 0, AUDIOS["aac at 48 kHz"][1], True)]
+    return fragmented([VIDEO, AUDIO], content, 2)[0]
+
+
+def test_data_lies_behind_what_came_before_it() -> None:
+    """Runs without an offset go on behind the run before, track fragments without a base behind the one before."""
+    init = both_inits()
+    nine, eighteen = (len(SLICES[0]), 0), (len(FRAMES[0]), 0)
+
+    def trafs(at: int) -> tuple[bytes, ...]:
+        video = traf(1, trun(nine, nine), trun(nine), base=len(init) + at, time=0)
+        return video, traf(2, trun(eighteen), trun(eighteen), time=0), traf(1, trun(nine))
+
+    moof, at = placed(*trafs(placed(*trafs(0))[1]))
+    events, demuxer = demuxed(init + moof + box(b"mdat", *SLICES[:3], *FRAMES[:2], SLICES[3]))
+    assert len(init + moof) + 8 == len(init) + at
+    found = samples(events)
+    assert [s.data[4:] for s in found if s.track == 1] == [unit[4:] for unit in SLICES[:4]]
+    assert [s.data[7:] for s in found if s.track == 2] == FRAMES[:2]
+    assert [s.dts_ticks for s in found if s.track == 1] == [512 * n for n in range(4)]
+    assert (demuxer.stats.missing, demuxer.stats.fragments) == (0, 1)
+    assert demuxed(init + moof)[1].stats.missing == 6
+
+
+def test_without_decode_times_fragments_follow_each_other() -> None:
+    """Decode times stay as early as any composition offset made them."""
+    init, size = both_inits(), len(SLICES[0])
+    parts = []
+    for n, compositions in enumerate([(-512, 512), (0, 0), (0, 0)]):
+        rows_ = [(size, composition) for composition in compositions]
+        at = placed(traf(1, trun(*rows_, offset=0), flags=0x020000))[1]
+        moof, _ = placed(traf(1, trun(*rows_, offset=at), flags=0x020000))
+        parts.append(moof + box(b"mdat", *SLICES[2 * n : 2 * n + 2]))
+    found = samples(demuxed(init + b"".join(parts))[0])
+    assert [s.dts_ticks for s in found] == [512 * n - 512 for n in range(6)]
+    assert [s.pts_ticks for s in found] == [-512, 1024, 1024, 1536, 2048, 2560]
+
+
+def test_what_waits_comes_before_another_initialization_segment() -> None:
+    """It waits for sound that is not where the fragment says."""
+    init, size = both_inits(), len(SLICES[0])
+
+    def moof_at(at: int) -> tuple[bytes, int]:
+        picture = traf(1, trun((size, 0), offset=at), time=512, flags=0x020000)
+        return placed(traf(2, trun((9, 0), offset=1 << 20), time=0, flags=0x020000), picture)
+
+    moof, _ = moof_at(moof_at(0)[1])
+    other, _ = fragmented([replace(VIDEO, language="fra")], [Sample(1, 0, 0, joined([SPS, PPS, IDR]), True)], 1)
+    events, demuxer = demuxed(init + moof + box(b"mdat", SLICES[0]) + other)
+    assert [type(event) for event in events] == [Tracks, Sample, Tracks]
+    assert demuxer.stats.missing == 1
+
+
+def test_a_sample_does_not_reach_into_another_box() -> None:
+    """What is left of it in one mdat is no beginning of what the next one holds."""
+    init, size = both_inits(), len(FRAMES[0])
+    at = placed(traf(2, trun((size, 0), offset=0), trun((size, 0), offset=0), time=0, flags=0x020000))[1]
+    runs = trun((size, 0), offset=at), trun((size, 0), offset=at + 5 + 8)
+    moof, _ = placed(traf(2, *runs, time=0, flags=0x020000))
+    events, demuxer = demuxed(init + moof + box(b"mdat", FRAMES[0][:5]) + box(b"mdat", FRAMES[1]))
+    assert [s.data[7:] for s in samples(events)] == [FRAMES[1]]
+    assert demuxer.stats.unreachable == 1
 
 
 def test_boxes_of_others_are_passed_over() -> None:
@@ -525,6 +652,9 @@ def test_a_billion_samples_in_twenty_bytes() -> None:
     empty = box(b"moof", box(b"traf", header, full_box(b"trun", 0, 0, struct.pack(">I", 10**9))))
     with pytest.raises(MediaError, match="where its index says"):
         demuxed(init + empty + box(b"mdat", b"1"))
+    inside = full_box(b"trun", 0, 1, struct.pack(">Ii", 10**9, len(empty) + 4 + 8))
+    with pytest.raises(MediaError, match="where its index says"):
+        demuxed(init + box(b"moof", box(b"traf", header, inside)) + box(b"mdat", b"1"))
 
 
 def test_a_fragment_that_lies() -> None:
@@ -549,11 +679,26 @@ def test_a_sample_that_lies_is_dropped() -> None:
     assert (len(samples(events)), demuxer.stats.damaged) == (1, 1)
 
 
+def test_what_is_too_large_or_too_late_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    init, media = fragmented([VIDEO], [Sample(1, 0, 0, joined([SPS, PPS, IDR]), True)], 1)
+    when = media.index(b"tfdt") + 8
+    for time, count in ((1 << 60, 1), ((1 << 60) + 1, 0)):
+        late = media[:when] + struct.pack(">Q", time) + media[when + 8 :]
+        events, demuxer = demuxed(init + late)
+        assert (len(samples(events)), demuxer.stats.damaged) == (count, 1 - count)
+    monkeypatch.setattr(demuxing, "MAX_SAMPLE_BYTES", 18)
+    table = replace(audio_table(3), chunks=[[bytes(18), bytes(19), bytes(18)]])
+    events, demuxer = demuxed(progressive([table]))
+    assert [s.dts_ticks for s in samples(events)] == [0, 3840]
+    assert (demuxer.stats.oversized, demuxer.stats.unreachable) == (1, 0)
+
+
 def test_a_file_that_ends_early() -> None:
     data = progressive([video_table(), audio_table()])
     events, demuxer = demuxed(data[:-40])
     assert len(samples(events)) + demuxer.stats.missing == 17
     assert demuxer.stats.missing == 3
+    assert demuxed(b"")[0] == []
 
 
 @cache
