@@ -121,6 +121,31 @@ def test_garbage_between_packets_costs_what_it_hit() -> None:
     assert len(samples(events)) == 75
 
 
+@pytest.mark.parametrize("chunk", [1, 100, 188, 500, 1 << 20])
+def test_what_is_counted_depends_on_the_bytes_only(chunk: int) -> None:
+    """Packets that lie across two chunks, and what no packet follows, too."""
+    packets = channel(Writer(), 160)
+    stream = b"".join([*packets[:100], b"\x00garbage" * 15, *packets[100:700], bytes(91), *packets[700:]])
+    demuxer = Demuxer()
+    for at in range(0, len(stream), chunk):
+        demuxer.feed(stream[at : at + chunk])
+    demuxer.flush()
+    stats = demuxer.stats
+    assert len(packets) > framing.RUN_PACKETS + 200
+    assert (stats.packets, stats.sync_losses, stats.continuity_errors) == (len(packets), 2, 0)
+    short = Demuxer()
+    short.feed(b"".join(packets[:3]))
+    short.flush()
+    assert short.stats.packets == 3
+
+
+def test_garbage_now_and_then_adds_up_to_no_end() -> None:
+    demuxer, packets = Demuxer(), b"".join(channel(Writer(), 2))
+    for _ in range(5):
+        demuxer.feed(packets + bytes(framing.MAX_GARBAGE_BYTES // 4))
+    assert demuxer.stats.sync_losses == 5
+
+
 def test_no_transport_stream() -> None:
     demuxer = Demuxer()
     page = (b"<html><body>GGG no such channel</body></html>\n" * 50_000)[: 2 * framing.MAX_GARBAGE_BYTES]
@@ -258,6 +283,12 @@ def test_parameters_that_come_late_are_announced_then() -> None:
     assert [(t.width, t.init) for t in before.tracks + after.tracks] == [(0, b""), (320, SPS + PPS)]
     assert len(samples(events)) == 49
     assert samples(events[events.index(after) :])[0].keyframe
+
+
+def test_a_channel_that_is_joined_between_keyframes_is_announced_once_with_its_parameters() -> None:
+    joined_at = len(channel(Writer(), 6, tables_each=1))
+    events = demuxed(b"".join(channel(Writer(), 25, tables_each=1)[joined_at:]))
+    assert [found.tracks[0].width for found in announcements(events)] == [320]
 
 
 def test_a_pmt_change_reannounces_only_what_changed() -> None:
