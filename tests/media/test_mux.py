@@ -131,6 +131,7 @@ def test_timestamps(marker: int, ticks: int, expected: str) -> None:
         pytest.param(pes_header(0xE0, 0, 0, 10), "000001e0 0012 84 80 05 2100010001", id="PTS only"),
         pytest.param(pes_header(0xC0, 90_000, 0, 10), "000001c0 0017 84 c0 0a 310005bf21 1100010001", id="both"),
         pytest.param(pes_header(0xE0, 0, 0, 65_528), "000001e0 0000 84 80 05 2100010001", id="too long to say"),
+        pytest.param(pes_header(0xE0, 0, 0, 70_000), "000001e0 0000 84 80 05 2100010001", id="longer"),
         pytest.param(pes_header(0xE0, 0, 0, 65_527), "000001e0 ffff 84 80 05 2100010001", id="as long as can be said"),
         pytest.param(pes_header(0xBD, 0, 0, 0, 7), "000001bd 000a 84 80 07 2100010001 ffff", id="stuffed"),
     ],
@@ -169,6 +170,27 @@ def written_out(text: str) -> bytes:
 def test_sections_begin_and_end_their_packets() -> None:
     out = bytes(Packetizer(5).section(b"\xfc" * 184))
     assert out == written_out("47400510 00 fc*183 47000511 fc*1 ff*183")
+    packetizer = Packetizer(5)
+    found = packets(b"".join(packetizer.section(b"\xfc" * 1000) for _ in range(3)))
+    assert [p.counter for p in found] == [n % 16 for n in range(18)]
+
+
+def test_a_packet_without_payload_does_not_count() -> None:
+    packetizer = Packetizer(256)
+    field = adaptation_field(0, 90_000)
+    alone = "47010020 b7 10 0000afc87e00 ff*176".replace("20", "2{counter:x}", 1)
+    assert packetizer.alone(field) == written_out(alone.format(counter=15))
+    packetizer.pes(b"", b"\x11" * 368)
+    assert packetizer.alone(field) == packetizer.alone(field) == written_out(alone.format(counter=1))
+
+
+@pytest.mark.parametrize("following", [16_384, 40_000])
+def test_a_picture_of_several_megabytes(following: int) -> None:
+    """More packets than the counters that are made beforehand."""
+    data = bytes(180) + b"\x11" * (184 * following)
+    found = packets(bytes(Packetizer(33).pes(b"head", data)))
+    assert payloads(found, 33) == [b"head" + data]
+    assert [p.counter for p in found] == [n % 16 for n in range(following + 1)]
 
 
 def test_null_packets() -> None:
