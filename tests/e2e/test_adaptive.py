@@ -11,6 +11,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import aiohttp
 import pytest
@@ -19,6 +20,7 @@ from tests.clips import assert_same_times, decode_errors, packets_of_mp4, probe,
 from tests.conftest import program
 from tests.harness import Cluster, cluster, eventually, watching
 from tests.hls import Playing, get, open_hls, play_dash, play_hls, refresh
+from tvarr.coordinator.adaptive import DASH_SEGMENTS
 
 SUM_TICKS = 90  # EXTINF is true to 1 ms
 
@@ -178,6 +180,10 @@ async def test_a_player_is_a_viewer(tvarr: Cluster) -> None:
         pytest.param("{slug}/index.m3u8?container=avi", 400, "container", id="no such container"),
         pytest.param("{slug}/hls/passthrough/ts/somebody/main-7.ts", 404, "main-7.ts", id="no such segment"),
         pytest.param("{slug}/hls/passthrough/ts/somebody/x.exe", 404, "x.exe", id="no such file"),
+        pytest.param("{slug}/hls/passthrough/ts/somebody/audio9.m3u8", 404, "audio9", id="no such track"),
+        pytest.param(
+            "{slug}/dash/passthrough/somebody-else/video.m3u8", 404, "no file video.m3u8", id="no playlist of DASH"
+        ),
         pytest.param("{mute}/manifest.mpd", 502, "refuses", id="no such source"),
     ],
 )
@@ -231,22 +237,62 @@ async def test_heads_and_headers(tvarr: Cluster) -> None:
         _, (playing,) = await open_hls(session, index(tvarr, slug))
         await refresh(session, playing)
         segment = playing.url.replace("main.m3u8", f"main-{playing.segments[0].number}.ts")
-        async with session.head(segment) as answer:
-            assert (answer.status, answer.content_type) == (200, "video/mp2t")
-            assert int(answer.headers["Content-Length"]) == len(playing.segments[0].data)
-            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        sent = [v["bytes"] for v in viewers(tvarr, slug)]
+        for url, status in (
+            (segment, 200),
+            (playing.url.replace("main.m3u8", f"main-{playing.segments[-1].number + 3}.ts"), 404),
+            (re.sub(r"ts/[^/]+/", "ts/nobody-at-all/", playing.url), 404),
+        ):
+            async with session.head(url) as answer:
+                assert answer.status == status
+                if status == 200:
+                    assert answer.content_type == "video/mp2t"
+                    assert int(answer.headers["Content-Length"]) == len(playing.segments[0].data)
+                    assert answer.headers["Cache-Control"] == "max-age=60"
+                assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert [v["bytes"] for v in viewers(tvarr, slug)] == sent, "who only looks is no viewer, and gets nothing"
+
+
+async def test_what_files_are_said_to_be(tvarr: Cluster) -> None:
+    slug = tvarr.add_channel("Types", "file:clip.ts", loop=True)
+    async with aiohttp.ClientSession() as session:
+        text, _ = await open_hls(session, f"{tvarr.url}/stream/{slug}/index.m3u8")
+        assert text.splitlines()[-1].endswith("/main.m3u8"), "transport stream, where nothing is asked for"
+        _, (sound, pictures) = await open_hls(session, index(tvarr, slug, "fmp4"))
+        for playing, content_type in ((sound, "audio/mp4"), (pictures, "video/mp4")):
+            await refresh(session, playing)
+            addresses = [*playing.maps, urljoin(playing.url, playing.text.split()[-1])]
+            assert [(await get(session, url))[0] for url in addresses] == [content_type] * 2
+
+
+async def test_a_session_is_read_as_it_was_begun(tvarr: Cluster) -> None:
+    """A playlist of one container is not answered with the segments of another."""
+    slug = tvarr.add_channel("Two containers", "file:clip.ts", loop=True)
+    async with aiohttp.ClientSession() as session:
+        _, (playing,) = await open_hls(session, index(tvarr, slug))
+        for other in ("hls/passthrough/fmp4", "dash/passthrough"):
+            assert await status_of(session, playing.url.replace("hls/passthrough/ts", other)) == 404
+        assert len(viewers(tvarr, slug)) == 1
+
+
+async def test_the_first_manifest_has_as_much_as_it_suggests_to_play_behind(tvarr: Cluster) -> None:
+    slug = tvarr.add_channel("Behind", "file:clip.ts", loop=True)
+    async with aiohttp.ClientSession() as session:
+        manifest = (await get(session, f"{tvarr.url}/stream/{slug}/manifest.mpd"))[1].decode()
+    video = manifest.partition('id="video"')[2].partition("</Representation>")[0]
+    assert video.count("<S t=") >= DASH_SEGMENTS
 
 
 async def test_a_key_is_asked_for_and_handed_on(tmp_path: Path, clips: Path) -> None:
-    with cluster(tmp_path, media_dir=clips, coordinator_flags=("--stream-key", "secret")) as running:
+    with cluster(tmp_path, media_dir=clips, coordinator_flags=("--stream-key", "sec&ret")) as running:
         slug = running.add_channel("Locked", "file:clip.ts", pace="fast")
         async with watching(index(running, slug)) as answer:
             assert answer.status == 401
-        _, (playing,) = await play_hls(index(running, slug) + "&key=secret")
+        _, (playing,) = await play_hls(index(running, slug) + "&key=sec%26ret")
         assert len(playing.segments) >= 4
         async with watching(playing.url.partition("?")[0]) as answer:
             assert answer.status == 401
-        assert set(await play_dash(f"{running.url}/stream/{slug}/manifest.mpd?key=secret")) == {"video", "audio1"}
+        assert set(await play_dash(f"{running.url}/stream/{slug}/manifest.mpd?key=sec%26ret")) == {"video", "audio1"}
 
 
 async def test_a_takeover_leaves_no_hole(two: Cluster, tmp_path: Path) -> None:
