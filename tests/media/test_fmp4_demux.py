@@ -527,6 +527,14 @@ def test_negative_offsets_by_ffmpeg(tmp_path: Path) -> None:
     assert (pictures[0].pts_ticks, pictures[0].dts_ticks) == (0, -3600)
 
 
+def test_a_track_that_is_left_out_takes_its_room(tmp_path: Path) -> None:
+    """The data of a track fragment without a base lies behind that of the one before, whoever reads it."""
+    flac = ("-map", "0:v", "-map", "1:a", "-map", "1:a", *H264, "-c:a:0", "flac", "-strict", "-2", "-movflags")
+    stated, demuxer = demuxed(made(tmp_path, *flac, FRAGMENTS))
+    assert demuxer.stats.left_out == ["fLaC"]
+    assert demuxed(made(tmp_path, *flac, FRAGMENTS + "+omit_tfhd_offset"))[0] == stated
+
+
 def decoded(path: Path, stream: str) -> bytes:
     """A hash of every decoded picture or of all sound, without times."""
     command = [program("ffmpeg"), "-v", "error", "-nostdin", "-ignore_editlist", "1"]

@@ -17,7 +17,7 @@ from tvarr.media.fmp4.boxes import HEADER_BYTES, LARGE_HEADER_BYTES, Box, childr
 from tvarr.media.fmp4.descriptions import retold
 from tvarr.media.fmp4.movie import MovieTrack, read_movie
 from tvarr.media.fmp4.nal import FORMATS
-from tvarr.media.fmp4.places import Place, TrackFragment, read_fragment
+from tvarr.media.fmp4.places import Defaults, Place, TrackFragment, read_fragment
 from tvarr.media.model import TICKS_PER_SECOND, Event, Kind, Sample, Track, Tracks
 
 MAX_MOOV_BYTES = 32 << 20  # 10 hours of a film take 10 MiB; larger ones raise
@@ -123,6 +123,7 @@ class Demuxer:
         self._failure: MediaError | None = None
         self._announced: Tracks | None = None
         self._sources: dict[int, _Source] = {}
+        self._defaults: dict[int, Defaults] = {}  # of fragments, by track
         self._moov = b""
         self._position = 0  # in the file, of the next byte
         self._head = bytearray()  # of a box until it is known what to do with it, or a whole box
@@ -244,6 +245,7 @@ class Demuxer:
         self._moov = data
         movie = read_movie(data, Box(b"moov", header, len(data)))
         self.stats.left_out = list(movie.left_out)
+        self._defaults = movie.defaults
         if not movie.tracks:
             raise MediaError(f"an MP4 without a track that can be read: {', '.join(movie.left_out) or 'it has none'}")
         self._sources = {movie_track.id: _Source(movie_track, movie_track.track) for movie_track in movie.tracks}
@@ -266,17 +268,17 @@ class Demuxer:
             raise MediaError("an MP4 fragment without anything that says what it holds")
         self._end_fragment()
         self.stats.fragments += 1
-        known = {track_id: source.movie.defaults for track_id, source in self._sources.items()}
-        fragments = read_fragment(data, Box(b"moof", header, len(data)), moof_at, known)
+        fragments = read_fragment(data, Box(b"moof", header, len(data)), moof_at, self._defaults)
         places: dict[int, list[Iterator[Place]]] = {}
         counts: dict[int, int] = {}
         end = moof_at
         for fragment in fragments:
-            source = self._sources[fragment.track_id]
+            source = self._sources.get(fragment.track_id)
             end = _lay_out(source, fragment, end, places.setdefault(fragment.track_id, []))
             counts[fragment.track_id] = counts.get(fragment.track_id, 0) + sum(run.count for run in fragment.runs)
-        for track_id, iterators in places.items():
-            self._sources[track_id].expect(chain.from_iterable(iterators), counts[track_id])
+        for track_id, source in self._sources.items():
+            if track_id in places:
+                source.expect(chain.from_iterable(places[track_id]), counts[track_id])
 
     def _end_fragment(self) -> None:
         """What has not come by now does not come any more."""
@@ -416,18 +418,22 @@ class Demuxer:
         self._events.append(sample)
 
 
-def _lay_out(source: _Source, fragment: TrackFragment, behind: int, places: list[Iterator[Place]]) -> int:
-    """Adds the places of a track fragment's samples; returns where its data ends. `behind`: of the fragment before."""
+def _lay_out(source: _Source | None, fragment: TrackFragment, behind: int, places: list[Iterator[Place]]) -> int:
+    """Adds the places of a track fragment's samples; returns where its data ends. `behind`: of the fragment before.
+
+    None as `source`: of a track that is left out, of which only the end matters.
+    """
     base = behind if fragment.base is None else fragment.base
     end = base
-    if fragment.decode_time is not None:
+    if source is not None and fragment.decode_time is not None:
         source.end_units = fragment.decode_time
     for run in fragment.runs:
         start = end if run.offset is None else base + run.offset
         size, duration, least = run.totals()
-        source.lead_units = max(source.lead_units, -least)
-        places.append(run.places(start, source.end_units))
-        source.end_units += duration
+        if source is not None:
+            source.lead_units = max(source.lead_units, -least)
+            places.append(run.places(start, source.end_units))
+            source.end_units += duration
         end = start + size
     return end
 

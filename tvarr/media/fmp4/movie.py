@@ -28,7 +28,6 @@ class MovieTrack:
     shift_units: int  # by which its samples are shown later than their times say: the edit list (8.6.6)
     descriptions: tuple[Description, ...]  # for each sample entry, tracks with id and language
     tables: SampleTables
-    defaults: Defaults
 
     @property
     def track(self) -> Track:
@@ -39,6 +38,7 @@ class MovieTrack:
 class Movie:
     tracks: tuple[MovieTrack, ...]
     left_out: tuple[str, ...]  # one line for each track that can't be used
+    defaults: dict[int, Defaults]  # of fragments, by the track's id: those of tracks that can't be used, too
 
 
 def read_movie(data: bytes, moov: Box) -> Movie:
@@ -62,7 +62,7 @@ def read_movie(data: bytes, moov: Box) -> Movie:
             left_out.append(f"another track {track.id}")
         else:
             tracks.append(track)
-    return Movie(tuple(tracks), tuple(left_out))
+    return Movie(tuple(tracks), tuple(left_out), defaults)
 
 
 def _track_extends(data: bytes, moov: Box) -> Iterator[tuple[int, Defaults]]:
@@ -86,8 +86,7 @@ def _read_track(data: bytes, trak: Box, movie_scale: int, defaults: dict[int, De
         raise MediaError("a track without descriptions")
     tables = SampleTables(data, boxes)
     tables.count()
-    own = defaults.get(track_id, Defaults())
-    frame = tables.first_duration() or own.duration
+    frame = tables.first_duration() or defaults.get(track_id, Defaults()).duration
     language = _language(data, mdhd)
     descriptions = []
     for entry in islice(entries_of(data, boxes[b"stsd"]), MAX_ENTRIES):
@@ -99,7 +98,7 @@ def _read_track(data: bytes, trak: Box, movie_scale: int, defaults: dict[int, De
     if not descriptions:
         raise MediaError("a track without descriptions")
     shift = _edit_shift(data, trak, movie_scale, timescale)
-    return MovieTrack(track_id, timescale, shift, tuple(descriptions), tables, own)
+    return MovieTrack(track_id, timescale, shift, tuple(descriptions), tables)
 
 
 def _required(data: bytes, parent: Box, *path: bytes) -> Box:

@@ -224,22 +224,21 @@ class TrackFragment:
 
 
 def read_fragment(data: bytes, moof: Box, moof_at: int, defaults: dict[int, Defaults]) -> list[TrackFragment]:
-    """The track fragments of a moof that begins at `moof_at` in the file.
+    """The track fragments of a moof that begins at `moof_at` in the file, `defaults` being those of its tracks by id.
 
-    Left out are those of tracks without `defaults`. Raises MediaError for boxes that are damaged.
+    Raises MediaError for boxes that are damaged.
     """
     trafs = [box for box in children(data, moof.start, moof.end) if box.kind == b"traf"]
-    fragments = [_read_traf(data, traf, moof_at, defaults, number == 0) for number, traf in enumerate(trafs)]
-    return [fragment for fragment in fragments if fragment is not None]
+    return [_read_traf(data, traf, moof_at, defaults, number == 0) for number, traf in enumerate(trafs)]
 
 
-def _read_traf(data: bytes, traf: Box, moof_at: int, known: dict[int, Defaults], first: bool) -> TrackFragment | None:
+def _read_traf(data: bytes, traf: Box, moof_at: int, known: dict[int, Defaults], first: bool) -> TrackFragment:
     boxes = [box for box in children(data, traf.start, traf.end) if box.kind in (b"tfhd", b"tfdt", b"trun")]
     tfhd = next((box for box in boxes if box.kind == b"tfhd"), None)
     if tfhd is None or tfhd.end - tfhd.start < 8:
         raise MediaError("an MP4 track fragment without header")
     flags, track_id = struct.unpack_from(">II", data, tfhd.start)
-    defaults = known.get(track_id)
+    defaults = known.get(track_id, Defaults())
     base = moof_at if first or flags & 0x020000 else None
     at = tfhd.start + 8
     values: list[int | None] = []
@@ -250,8 +249,6 @@ def _read_traf(data: bytes, traf: Box, moof_at: int, known: dict[int, Defaults],
                 raise MediaError("an MP4 box tfhd that is cut off")
             values[-1] = struct.unpack_from(code, data, at)[0]
             at += struct.calcsize(code)
-    if defaults is None:
-        return None
     base = base if values[0] is None else values[0]
     stated = (defaults.description, defaults.duration, defaults.size, defaults.flags)
     own = Defaults(*(default if value is None else value for value, default in zip(values[1:], stated, strict=True)))
