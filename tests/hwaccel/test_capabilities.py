@@ -16,6 +16,7 @@ from tvarr.ffmpeg.locate import FfmpegBinary, find_ffmpeg
 from tvarr.hwaccel.cache import FILE_NAME, key_of, load, save
 from tvarr.hwaccel.capabilities import cpu_model, detect
 from tvarr.hwaccel.inventory import Inventory, take_inventory
+from tvarr.hwaccel.limits import AUDIO_JOBS_PER_CPU, SESSIONS_OF_UNLIMITED_GPU
 from tvarr.media.model import Codec
 
 CARDS = (
@@ -84,7 +85,13 @@ async def test_the_whole(tmp_path: Path, host: Inventory) -> None:
         ("libx264", ""): (True, True),
         ("aac", ""): (True, True),
     }
-    assert [e.name for e in found.encoders][-3:] == ["h264_vaapi", "libx264", "aac"]
+    by_card = [(name, f"GPU-{card * 4}") for card in "abc" for name in ("h264_nvenc", "av1_nvenc")]
+    assert [(e.name, e.device) for e in found.encoders] == [
+        *by_card,
+        ("h264_vaapi", "0000:00:02.0"),
+        ("libx264", ""),
+        ("aac", ""),
+    ]
     assert [(p.id, p.limit, p.source) for p in found.pools] == [
         ("nvidia-host", 8, LimitSource.DRIVER_TABLE),
         ("0000:00:02.0", None, LimitSource.UNLIMITED),
@@ -93,7 +100,7 @@ async def test_the_whole(tmp_path: Path, host: Inventory) -> None:
     assert found.hwaccels == ("cuda", "vaapi")
     assert found.decoders == {"h264"}
     assert found.max_cpu_jobs == found.cpu_count >= 1
-    assert found.max_jobs > 8
+    assert found.max_jobs == found.cpu_count + 8 + SESSIONS_OF_UNLIMITED_GPU + AUDIO_JOBS_PER_CPU * found.cpu_count
     assert found.memory_bytes > 2**20
     assert found.cpu_model
     assert found.os
@@ -111,6 +118,9 @@ async def test_what_is_set_counts(tmp_path: Path, host: Inventory, caplog: pytes
     assert (found.max_jobs, found.max_cpu_jobs) == (7, 0)
     assert [(p.id, p.limit) for p in found.pools] == [("nvidia-host", 8), ("GPU-bbbb", 20), ("0000:00:02.0", None)]
     assert "GPU-none" in caplog.text
+    no_video = await detect(install(tmp_path), verify=False, inventory=host, max_cpu_jobs=0)
+    automatic = await detect(install(tmp_path), verify=False, inventory=host)
+    assert no_video.max_jobs == automatic.max_jobs - automatic.cpu_count
 
 
 async def test_without_trials_encoders_are_listed(tmp_path: Path, host: Inventory) -> None:
@@ -141,6 +151,7 @@ async def test_only_failures_are_tried_again(tmp_path: Path, host: Inventory) ->
     second = await detect(binary, inventory=host, cache_dir=cache)
     assert second.encoders == first.encoders
     assert next(e.options for e in second.encoders if e.name == "h264_vaapi") == ("low_power",)
+    assert await tried_again(binary, host, cache) == ["libx264"], "what was not tried is not forgotten"
 
 
 def test_a_change_makes_another_key(tmp_path: Path, host: Inventory) -> None:

@@ -83,19 +83,20 @@ def encoder(device: str, family: Family = Family.NVENC, *, usable: bool = True) 
 def test_jobs_by_what_works(encoders: list[Encoder], jobs: int) -> None:
     gpus, pools = session_pools((GEFORCE, QUADRO))
     assert auto_jobs(4, 4, gpus, pools, encoders) == jobs
+    assert auto_jobs(1, 4, gpus, pools, encoders) == jobs - 3, "sound is encoded however few may encode video"
 
 
 def test_one_software_encode_a_processor() -> None:
     assert [auto_cpu_jobs(count) for count in (0, 1, 16)] == [1, 1, 16]
 
 
-@pytest.mark.parametrize(("quota", "expected"), [("50000 100000\n", 1), ("100000 100000\n", 1)])
+@pytest.mark.parametrize(("quota", "expected"), [("50000 100000\n", 1), ("100000 100000\n", 1), ("160000 100000\n", 2)])
 def test_a_containers_quota_counts(tmp_path: Path, quota: str, expected: int) -> None:
     (tmp_path / "cpu.max").write_text(quota)
-    assert available_cpus(tmp_path) == expected
+    assert available_cpus(tmp_path) == min(expected, available_cpus(tmp_path / "none"))
 
 
-@pytest.mark.parametrize("quota", ["max 100000\n", "garbage", "1 0\n", None])
+@pytest.mark.parametrize("quota", ["max 100000\n", "999999999 100000\n", "garbage", "1 0\n", None])
 def test_without_a_quota(tmp_path: Path, quota: str | None) -> None:
     if quota is not None:
         (tmp_path / "cpu.max").write_text(quota)
@@ -106,5 +107,6 @@ def test_a_containers_memory_counts(tmp_path: Path) -> None:
     host = available_memory_bytes(tmp_path)
     (tmp_path / "memory.max").write_text("104857600\n")
     assert available_memory_bytes(tmp_path) == 104857600 < host
-    (tmp_path / "memory.max").write_text("max\n")
-    assert available_memory_bytes(tmp_path) == host
+    for unlimited in ("max\n", f"{1 << 62}\n"):
+        (tmp_path / "memory.max").write_text(unlimited)
+        assert available_memory_bytes(tmp_path) == host
