@@ -40,6 +40,8 @@ from tvarr.cluster.policy import choose
 from tvarr.ffmpeg.families import FLAGS
 from tvarr.media.model import Codec
 
+SVT_AV1 = Encoder("libsvtav1", Codec.AV1, Family.SOFTWARE)
+AOM_AV1 = Encoder("libaom-av1", Codec.AV1, Family.SOFTWARE)
 BROKEN = Encoder("h264_vaapi", Codec.H264, Family.VAAPI, usable=False, reason="no permission for the node")
 
 
@@ -107,6 +109,33 @@ AUDIO_ONLY = Need((Target(MP2_AUDIO, Codec.AAC),))
             need(track=replace(H264_VIDEO, width=96, height=48)),
             ("a", "libx264"),
             id="too small for NVENC",
+        ),
+        pytest.param(
+            [attached("a", capabilities(sessions=3))],
+            need(track=replace(H264_VIDEO, width=145, height=49)),
+            ("a", "h264_nvenc"),
+            id="just large enough",
+        ),
+        pytest.param(
+            [attached("a", capabilities(sessions=3))],
+            need(track=replace(H264_VIDEO, width=1280, height=48)),
+            ("a", "libx264"),
+            id="too low for NVENC",
+        ),
+        pytest.param(
+            [attached("a", Capabilities(encoders=(SVT_AV1, AOM_AV1)))],
+            Need((Target(H264_VIDEO, Codec.AV1),)),
+            ("a", "libsvtav1"),
+            id="the first of two encoders of one codec",
+        ),
+        pytest.param(
+            [
+                attached("a", Capabilities(encoders=(X264,), decoders=frozenset({"h264"}))),
+                attached("b", Capabilities(encoders=(X264,), decoders=frozenset({"libdav1d"}))),
+            ],
+            need(track=replace(H264_VIDEO, codec=Codec.AV1)),
+            ("b", "libx264"),
+            id="a decoder of another name",
         ),
     ],
 )
@@ -329,6 +358,11 @@ def test_software_beside_a_host_that_has_no_room_for_more_is_no_fallback(caps: C
         ),
         (capabilities(unlimited=True), need(), "decodes and encodes on RTX GPU-1 with h264_nvenc"),
         (
+            Capabilities(encoders=(replace(BROKEN, usable=True),), hwaccels=("vaapi",)),
+            need(track=replace(H264_VIDEO, codec=Codec.MPEG1VIDEO)),
+            "encodes on hardware with h264_vaapi",
+        ),
+        (
             Capabilities(encoders=(nvenc("0000:01"),), gpus=(Gpu("0000:01", "", "nvidia", engines=1),)),
             need(),
             "encodes on 0000:01 with h264_nvenc",
@@ -346,6 +380,28 @@ def test_a_place_is_told_in_words(caps: Capabilities, wanted: Need, words: str) 
     assert isinstance(verdict, Placement)
     assert verdict.reason == words
     assert [c.reason for c in verdict.considered] == [words]
+
+
+def test_an_answer_does_not_depend_on_what_was_asked_before() -> None:
+    """Needs that differ in anything that counts are no needs of one shape."""
+    (plain_target,) = need().targets
+    tracks = [replace(H264_VIDEO, **change) for change in ({"width": 640}, {"height": 480}, {"fps": 50.0})]
+    targets = [Target(track, Codec.H264) for track in (*tracks, replace(H264_VIDEO, codec=Codec.HEVC))]
+    targets += [replace(plain_target, **change) for change in ({"preset": "slow"}, {"fps": 5.0}, {"width": 320})]
+    targets += [replace(plain_target, height=100), replace(plain_target, codec=Codec.AV1)]
+    asked = [need(), Need((plain_target,), protocol="srt"), need(audio=True), *(Need((target,)) for target in targets)]
+    asked.append(need(hw_accel="none"))
+    caps = Capabilities(encoders=(nvenc(""), X264, AAC, SVT_AV1), protocols=frozenset({"srt"}))
+
+    def answer(ledger: Ledger, wanted: Need) -> tuple[str, float]:
+        verdict = choose(ledger.cluster, wanted, 0.0)
+        assert isinstance(verdict, Placement)
+        return verdict.encoder.name if verdict.encoder else "", verdict.cost_cores
+
+    one = ledger_of(attached("a", caps))
+    assert [answer(one, wanted) for wanted in asked] == [answer(ledger_of(attached("a", caps)), w) for w in asked]
+    software = ledger_of(attached("a", replace(caps, encoders=(X264, AAC, SVT_AV1))))
+    assert len({answer(software, wanted) for wanted in asked[:-1]}) == len(asked) - 1
 
 
 def test_answers_of_daemons_as_they_no_longer_stand_are_forgotten() -> None:
