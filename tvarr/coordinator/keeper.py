@@ -215,6 +215,7 @@ class Keeper:
         return Begin(seq, ticks)
 
     def take(self, run: JobRun, samples: Sequence[Sample]) -> bool:
+        self._refused_since = None
         out: list[Sample] = []
         handover = self._move.handover if self._move is not None else None
         if handover is not None:
@@ -455,7 +456,6 @@ class Keeper:
             if now - self._refused_since >= self._patience_s:
                 raise JobError(error.code, f"{name}: {error}", stderr=error.stderr)
             return  # the ledger does not ask that daemon again so soon
-        self._refused_since = None
         failures.append(now)
         while failures and now - failures[0] > TAKEOVER_WINDOW_S:
             failures.popleft()
