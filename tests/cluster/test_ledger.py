@@ -39,6 +39,7 @@ from tvarr.cluster.fit import Make
 from tvarr.cluster.ledger import Ledger
 from tvarr.cluster.model import Capabilities, Encoder, Family, LimitSource, MoveKind, Need, RefusalKind, Target
 from tvarr.cluster.policy import choose
+from tvarr.cluster.pools import RECENT_S
 from tvarr.cluster.presence import FORGET_AFTER_S
 from tvarr.cluster.state import DaemonState, Settings
 from tvarr.cluster.trust import MAX_BACKOFFS
@@ -239,6 +240,24 @@ def test_what_a_daemon_runs_for_others_counts_as_foreign() -> None:
     assert pool_of(ledger)[2:] == (1, 2, 2)
 
 
+def test_a_session_that_ended_a_moment_ago_is_not_foreign_and_later_one_is() -> None:
+    """A heartbeat may have counted it still. What is open long after is another one, which the daemon opened itself."""
+    for later_s, foreign in ((RECENT_S, 0), (RECENT_S + 1, 1)):
+        ledger = Ledger()
+        play(ledger, host("a", gpu_host(5)), *wanted("1"), JobEnded("1"))
+        play(ledger, beat(active=1, own=1), now=later_s)
+        assert pool_of(ledger)[2:] == (0, foreign, 5 - foreign)
+
+
+def test_what_a_sibling_has_ended_hides_nothing() -> None:
+    ledger = Ledger()
+    play(ledger, host("a", gpu_host(5), machine="m"), host("b", gpu_host(5), machine="m"), *wanted("1"))
+    (job,) = ledger.jobs.values()
+    other = ({"a", "b"} - {job.daemon_id}).pop()
+    play(ledger, beat(job.daemon_id, active=1, own=1), JobEnded("1"), beat(other, active=1, own=0))
+    assert pool_of(ledger)[2:] == (0, 1, 4)
+
+
 def test_the_sessions_of_a_sibling_are_not_foreign() -> None:
     ledger = Ledger()
     play(ledger, host("a", gpu_host(5), machine="m"), host("b", gpu_host(5), machine="m"), *wanted("1", "2"))
@@ -349,6 +368,10 @@ def test_a_learned_limit_is_doubted_after_a_time_one_session_at_a_time() -> None
     assert pool_of(ledger)[0] == 3
     play(ledger, TimePassed(), now=202)
     assert pool_of(ledger)[0] == 4
+    play(ledger, TimePassed(), now=301)
+    assert pool_of(ledger)[0] == 4, "one more again after as long, whether it was tried or not"
+    play(ledger, TimePassed(), now=302)
+    assert pool_of(ledger)[0] == 5
 
 
 def test_a_job_that_waits_tries_the_session_that_is_doubted() -> None:

@@ -206,6 +206,7 @@ def test_what_nobody_can_do_is_refused_at_once(
         pytest.param(capabilities(max_jobs=2), 2, "all of its 2 job slots are taken", id="job slots"),
         pytest.param(capabilities(max_cpu_jobs=1), 1, "all of its 1 software job slots are taken", id="software slots"),
         pytest.param(capabilities(cpu_count=1), 2, "its processors are busy", id="estimated load"),
+        pytest.param(capabilities(cpu_count=2), 5, "the job would make 3.0 of 2", id="a quarter more than estimated"),
         pytest.param(
             capabilities(cpu_count=1, max_cpu_jobs=4),
             4,
