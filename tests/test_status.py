@@ -9,6 +9,7 @@ import os
 import pty
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,22 @@ async def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
         "80",
     ):
         assert words in printed
+
+
+@pytest.mark.parametrize("flags", [["--json"], []])
+async def test_names_that_the_terminal_can_not_show(tmp_path: Path, flags: list[str]) -> None:
+    """As in a Latin-1 locale, which Python does not take for UTF-8."""
+    async with serving(tmp_path) as (client, services):
+        services.add_samples()
+        services.running[0]["channel"]["name"] = name = "日本 📺"
+        command = [sys.executable, "-m", "tvarr", "status", "--url", str(client.make_url("/")), *flags]
+        environ = {**os.environ, "PYTHONIOENCODING": "ascii", "TVARR_ADMIN_PASSWORD": PASSWORD}
+        done = await asyncio.to_thread(subprocess.run, command, env=environ, capture_output=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, b"")
+    if flags:
+        assert json.loads(done.stdout)["relays"][0]["channel"]["name"] == name
+    else:
+        assert b"?? ?" in done.stdout
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from tvarr import early  # isort: skip - signals end a role from here on
 import gc
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -186,7 +187,14 @@ def run(command: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     return code
 
 
+def _print_anywhere() -> None:
+    """What the terminal's encoding lacks (a name in Japanese in a Latin-1 locale) is shown as `?`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def main() -> None:
+    _print_anywhere()
     sys.exit(run(app, "tvarr", sys.argv[1:]))
 
 

@@ -163,7 +163,8 @@ def _get(opener: urllib.request.OpenerDirector, address: str, access: Access) ->
 
 def _print(snapshot: Snapshot, url: str, json_output: bool) -> None:
     if json_output:
-        print(json.dumps({name: getattr(snapshot, name) for name in LISTS}, ensure_ascii=False), flush=True)  # noqa: T201
+        lists = {name: getattr(snapshot, name) for name in LISTS}
+        print(json.dumps(lists, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"), flush=True)  # noqa: T201
     else:
         Console().print(tables(snapshot, url))
 
