@@ -22,6 +22,7 @@ import pytest
 
 from tests.ffmpeg.support import wait_until
 from tvarr.errors import ErrorCode, JobError
+from tvarr.ffmpeg.errors import classify
 from tvarr.ffmpeg.process import MAX_LINE_BYTES, PIPE_BYTES, SMALL_PIPE_BYTES, FfmpegProcess, StderrLines
 
 PYTHON = sys.executable
@@ -163,6 +164,15 @@ async def test_a_process_that_the_system_does_not_start(
     with pytest.raises(JobError, match=words) as raised:
         await FfmpegProcess.start(script(CAT))
     assert (raised.value.code, raised.value.retry_elsewhere) == (code, True)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others start it without a wrapper")
+async def test_one_that_was_removed_meanwhile_is_told_from_a_file_that_it_misses() -> None:
+    async with running(lambda _fd: ["/nonexistent/ffmpeg", "-i", "x"]) as process:
+        code = await process.wait()
+        failure = classify(list(process.stderr.last), code)
+    assert failure.message == "/nonexistent/ffmpeg can't be run: No such file or directory"
+    assert (failure.code, failure.retry_elsewhere) == (ErrorCode.FFMPEG_EXITED, True)
 
 
 async def test_writing_to_one_that_has_ended() -> None:

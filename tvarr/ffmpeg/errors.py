@@ -164,6 +164,7 @@ DEVICE_CAUSES: tuple[Cause, ...] = (
 """Causes in hardware, its drivers and libraries."""
 
 SOFTWARE_CAUSES: tuple[Cause, ...] = (
+    _row(r"^tvarr: (.+ can't be run: .+)", ErrorCode.FFMPEG_EXITED, "{0}", "elsewhere"),
     _row(r"Unknown encoder '([^']*)'", ErrorCode.UNSUPPORTED, "this ffmpeg has no encoder {0}", _BOTH),
     _row(r"Unknown decoder '([^']*)'", ErrorCode.UNSUPPORTED, "this ffmpeg has no decoder {0}", "elsewhere"),
     _row(r"No such filter: '([^']*)'", ErrorCode.UNSUPPORTED, "this ffmpeg has no filter {0}", _BOTH),
