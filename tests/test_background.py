@@ -108,12 +108,14 @@ class TestFormats:
 
 
 PROGRAM = """
-import asyncio, sys, time
+import asyncio, sys, threading, time
 from tvarr import background
 
 background.STOP_LIMIT_S = float(sys.argv[2])
 
 async def main() -> int:
+    if "without threads" in sys.argv[1]:
+        threading.stack_size(1 << 46)  # which no thread gets
     print("up", flush=True)
     try:
         if sys.argv[1] == "is busy":
@@ -124,7 +126,7 @@ async def main() -> int:
         print("cleaning", flush=True)
         if sys.argv[1] == "hangs":
             await asyncio.sleep(3600)
-        if sys.argv[1] == "blocks":
+        if sys.argv[1].startswith("blocks"):
             time.sleep(3600)
         await asyncio.sleep(0.05)
         print("clean", flush=True)
@@ -227,6 +229,18 @@ class TestSignals:
         code, out, err = ending(process)
         assert (code, out) == (1, "cleaning\n")
         assert err.endswith("ending at once\n")
+
+    def test_it_ends_where_no_more_threads_can_be_had(self, start: Start) -> None:
+        """Whoever watches over the time is one."""
+        process = start("sleeps without threads")
+        process.terminate()
+        code, out, err = ending(process)
+        assert (code, out) == (0, "cleaning\nclean\n"), err
+
+    def test_it_ends_in_time_where_no_more_threads_can_be_had(self, start: Start) -> None:
+        process = start("blocks without threads", limit_s=0.2)
+        process.terminate()
+        assert process.wait(LIMIT_S) == -signal.SIGALRM
 
     def test_ctrl_c_works_in_the_background_of_a_script(self, start: Start) -> None:
         """A shell starts such a process with SIGINT ignored."""

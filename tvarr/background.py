@@ -136,8 +136,9 @@ async def run_until_signalled(main: Callable[[], Awaitable[int]]) -> int:
 
     The first signal cancels the task that runs `main`, which cleans up while the CancelledError passes through it.
     A second one ends the process at once, in the way that signal does by default. So does the time: `STOP_LIMIT_S`
-    after the first signal the process ends with code 1, whatever still hangs. A terminal's Ctrl-C that comes twice,
-    as SIGINT to everybody and as SIGTERM from `run-roles.sh`, counts once. SIGHUP stays ignored under `nohup`.
+    after the first signal the process ends with code 1, whatever still hangs; of SIGALRM where it may have no thread
+    to watch over that. A terminal's Ctrl-C that comes twice, as SIGINT to everybody and as SIGTERM from
+    `run-roles.sh`, counts once. SIGHUP stays ignored under `nohup`.
 
     Under a limit on its memory (`ulimit -v`, RLIMIT_DATA) that is used up for good, the process ends with code 1.
     """
@@ -155,10 +156,8 @@ async def run_until_signalled(main: Callable[[], Awaitable[int]]) -> int:
             for other in watched:  # from now on not by the event loop, which may be what hangs
                 loop.remove_signal_handler(other)
                 signal.signal(other, hear)
-            guard = threading.Timer(STOP_LIMIT_S, _end_now)
-            guard.daemon = True
-            guard.start()
             task.cancel()
+            _end_in_time()
         elif number == heard[0][0] or time.monotonic() - heard[0][1] > SAME_KEYPRESS_S:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
@@ -174,6 +173,16 @@ async def run_until_signalled(main: Callable[[], Awaitable[int]]) -> int:
         return 0
     finally:
         watch.cancel()
+
+
+def _end_in_time() -> None:
+    guard = threading.Timer(STOP_LIMIT_S, _end_now)
+    guard.daemon = True
+    try:
+        guard.start()
+    except RuntimeError:  # the user or the container may have no more threads
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, STOP_LIMIT_S)
 
 
 def _end_now() -> None:
