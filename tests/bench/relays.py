@@ -7,7 +7,7 @@ Each relay with one viewer in another process:
 * transcoded, in the full form: the daemon makes a smaller picture;
 * copy jobs: every track goes through the daemon and comes back to `tvarr.client`; a coordinator never asks for that.
 
-Sources have 1 Mb/s: 32 of 8 would be too much for two cores. In the full form each is the least of some rounds. Rings may
+Sources have 1 Mb/s: 32 of 8 would be too much for two cores. In the full form each is the least of several. Rings may
 still grow in the seconds that this takes, so memory is that of young relays.
 """
 
