@@ -108,6 +108,15 @@ async def test_what_failed_lately(tmp_path: Path) -> None:
     assert answered[0].strip().endswith(f"{FAILURE['reason']} (3 times)")
 
 
+async def test_what_became_of_a_jobs_moves(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (_, services):
+        services.add_samples()
+        variant = services.running[0]["variants"][0]
+        variant["move_refused"], variant["lost_pictures"] = "not moved to attic: it is full", 12
+        printed = " ".join(" ".join(shown(services, 200)).split())
+    assert "; pictures lost: 12; not moved to attic: it is full" in printed
+
+
 async def test_a_source_that_a_daemon_fetches_is_a_job(tmp_path: Path) -> None:
     async with serving(tmp_path) as (_, services):
         services.add_samples()

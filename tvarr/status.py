@@ -365,7 +365,7 @@ def _working(relay: View) -> list[View]:
     if not source.get("job"):
         return list(relay["variants"])
     fetch = {"profile": FETCH, "job": source["job"], "placement": source["placement"], "endings": []}
-    return [{**fetch, "successor": None, "move_refused": ""}, *relay["variants"]]
+    return [{**fetch, "successor": None, "move_refused": "", "lost_pictures": 0}, *relay["variants"]]
 
 
 def _jobs(jobs: Sequence[tuple[View, View]]) -> RenderableType:
@@ -418,11 +418,13 @@ def _reasons(jobs: Sequence[tuple[View, View]]) -> RenderableType:
 
 
 def _move(variant: View) -> str:
-    """Where the job came from, and where it could not go."""
+    """Where the job came from, what that cost, and where it could not go."""
     moved = [ending for ending in variant["endings"][-1:] if ending["code"] == "moved"]
     words = "".join(f"; came from {ending['daemon_name']}, {ending['reason']}" for ending in moved)
     if variant["successor"]:
         words += f"; on its way to {variant['successor']['daemon_name'] or 'another daemon'}"
+    if variant["lost_pictures"]:
+        words += f"; pictures lost: {variant['lost_pictures']}"
     return words + (f"; {variant['move_refused']}" if variant["move_refused"] else "")
 
 

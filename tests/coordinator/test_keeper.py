@@ -83,6 +83,7 @@ class Channel:
         self.changed = Signal()
         self.got: list[Sample] = []
         self.pictures = 0
+        self.data = b"picture"
         self.group_size = GOP
         self._group = 0  # the number of a picture with which a group begins
         self._ended = False
@@ -122,7 +123,7 @@ class Channel:
         while True:
             ticks = PICTURE * self.pictures
             key = (self.pictures - self._group) % self.group_size == 0
-            self.ring.append(Sample(VIDEO.id, ticks, ticks, b"picture", key))
+            self.ring.append(Sample(VIDEO.id, ticks, ticks, self.data, key))
             self.ring.let_go(self.keeper.needed_seq)  # at once, which a relay does now and then
             self.changed.set()
             self.pictures += 1
@@ -445,6 +446,32 @@ async def test_a_daemon_that_never_has_room_is_not_asked_for_ever(site: Site) ->
     assert raised.value.code is ErrorCode.CAPACITY
     source.cancel()
     await asyncio.gather(source, return_exceptions=True)
+
+
+async def test_pictures_that_were_gone_before_a_slow_daemon_took_them_are_counted(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """4 MiB of the source are kept, and a stream's window takes a little."""
+    taken = asyncio.Event()
+
+    async def late(work: Work) -> None:
+        await taken.wait()
+        await echo()(work)
+
+    channel = Channel(site.daemons)
+    channel.data, channel.group_size = bytes(400_000), 5
+    source = asyncio.create_task(channel.play())
+    async with site.daemon("slow", late), asyncio.timeout(30):
+        kept = asyncio.create_task(channel.keeper.keep())
+        await until(lambda: (run := channel.keeper.run) is not None and channel.ring.first_seq > run.next_seq + 10)
+        taken.set()
+        await until(lambda: channel.keeper.splice.missing > 0)
+        source.cancel()
+        await asyncio.gather(source, return_exceptions=True)
+        channel.end()
+        await kept
+    assert channel.keeper.splice.missing == channel.pictures - len(channel.got)
+    assert "slow, or the network to it, takes less than comes" in caplog.text
 
 
 async def test_without_a_daemon_a_new_channel_is_refused_at_once(site: Site) -> None:

@@ -231,10 +231,18 @@ class Keeper:
             if self._asked is not None:
                 self._wake()
         self._release(out)
+        self._count_lost()
+        return handover is not None or any(sample.track == run.leading for sample in out)
+
+    def passed_over(self, run: JobRun, pictures: int) -> None:
+        if run is self.run:
+            self.splice.missing += pictures
+            self._count_lost()
+
+    def _count_lost(self) -> None:
         if self.splice.missing > self._lost_pictures:
             metrics.LOST_PICTURES.inc(self.splice.missing - self._lost_pictures)
             self._lost_pictures = self.splice.missing
-        return handover is not None or any(sample.track == run.leading for sample in out)
 
     async def room(self) -> None:
         await self._output.room_for_more()

@@ -15,7 +15,9 @@ TAKEOVERS = Counter(
     "tvarr_takeovers", "Lost jobs that were placed again, by how the one before ended.", ["cause"], registry=None
 )
 MOVES = Counter("tvarr_moves", "Jobs that were moved while they ran.", registry=None)
-LOST_PICTURES = Counter("tvarr_lost_pictures", "Pictures that no takeover could make again.", registry=None)
+LOST_PICTURES = Counter(
+    "tvarr_lost_pictures", "Pictures that no job could make: the source was not kept for so long.", registry=None
+)
 EXHAUSTION = Counter(
     "tvarr_exhaustion",
     "Jobs that found every hardware session taken, by what was done: fallback, queue, reject.",

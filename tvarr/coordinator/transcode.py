@@ -13,6 +13,7 @@ from tvarr.background import log_ids
 from tvarr.cluster.model import JobSpec, MoveKind, Need
 from tvarr.coordinator import metrics
 from tvarr.coordinator.daemons import Daemons, JobSlot
+from tvarr.coordinator.missed import Missed
 from tvarr.coordinator.pace import Pace
 from tvarr.coordinator.profiles import Plan
 from tvarr.coordinator.run import LARGEST_SAMPLE_BYTES, Run
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 LAST_WORDS_S = 1.0  # a stream that breaks while we send often has the daemon's reason still to be read
 BACK_TICKS = TICKS_PER_SECOND  # decode times of sound that step back by more are no encoder's doing
+TELL_AGAIN_S = 60.0  # between two lines of the log about a job that takes less than comes
 UNUSABLE_TICKS = 5 * TICKS_PER_SECOND  # so much output of which nothing could be used is no job
 _SAMPLES_IN, _SAMPLES_OUT = (metrics.JOB_SAMPLES.labels(direction) for direction in ("in", "out"))
 STRAY_TICKS = 10 * TICKS_PER_SECOND  # output lies at most so far outside the input that was there
@@ -69,6 +71,9 @@ class Owner(Protocol):
 
     def fed(self, run: JobRun, seq: int) -> None:
         """The job has taken everything before `seq`."""
+
+    def passed_over(self, run: JobRun, pictures: int) -> None:
+        """The source did not keep so many pictures until the job took them."""
 
     def move(self, run: JobRun, kind: MoveKind, reason: str) -> None:
         """There is, or should be, a better place for it."""
@@ -119,6 +124,7 @@ class JobRun(Run):
         self._start_ticks = 0
         self._usable_ticks = 0  # from here on viewers lack what it makes
         self._used = False  # some of its output was
+        self._tell_again_at = 0.0  # that it is given more than it takes
         self._whole_ticks: int | None = None  # of pictures shown later it was not given all
         videos = [track for track, kind in self.kinds.items() if kind is Kind.VIDEO]
         self.leading = next(iter(videos or self.kinds), -1)  # the track that shows whether it lives
@@ -224,12 +230,17 @@ class JobRun(Run):
         sent_at = -feed.batch_age_s
         following: Tracks | None = None  # that of the next job
         reached = self._start_ticks  # DTS of the leading track
+        missed: Missed | None = None  # what was not there any more, until it is counted
         while True:
             try:
                 events, seq = source.read(self.next_seq, max_bytes=feed.batch_bytes)
             except Lagged:
                 seq = source.resume_seq()
-                self.lost_samples += seq - self.next_seq
+                self._fell_behind(seq - self.next_seq)
+                if missed is None and self.kinds.get(self.leading) is Kind.VIDEO:
+                    missed = Missed(reached)
+                elif missed is not None:
+                    missed.again()
                 self.next_seq = seq
                 continue
             change = self._change_in(events, self.next_seq)
@@ -240,6 +251,11 @@ class JobRun(Run):
             if events:
                 samples = [e for e in events if type(e) is Sample and e.track in self.kinds]
                 if samples:
+                    if missed is not None:
+                        pictures = missed.count(s.dts_ticks for s in samples if s.track == self.leading)
+                        if pictures is not None:
+                            self._owner.passed_over(self, pictures)
+                            missed = None
                     await stream.send(Batch(samples, sequence))
                     reached = next((s.dts_ticks for s in reversed(samples) if s.track == self.leading), reached)
                     sequence += len(samples)
@@ -257,6 +273,18 @@ class JobRun(Run):
             await feed.changed.wait()
             if not feed.full_speed and (pause := sent_at + feed.batch_age_s - loop.time()) > 0:
                 await asyncio.sleep(pause)
+
+    def _fell_behind(self, samples: int) -> None:
+        self.lost_samples += samples
+        now = time.monotonic()
+        if now >= self._tell_again_at:
+            self._tell_again_at = now + TELL_AGAIN_S
+            log.warning(
+                "%s: %s, or the network to it, takes less than comes: %d samples so far were gone before their turn",
+                self.name,
+                self.daemon_name,
+                self.lost_samples,
+            )
 
     def _change_in(self, events: Sequence[Event], seq: int) -> int | None:
         """Index of the first change of tracks that this job can't follow: its successor begins there.

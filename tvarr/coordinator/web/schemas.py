@@ -239,7 +239,7 @@ class VariantView(_Shape):
     takeovers: int = Field(description="how often a lost job went on elsewhere")
     moves: int = Field(description="how often the job was moved while it ran")
     move_refused: str = Field(description="why the latest move came to nothing")
-    lost_pictures: int = Field(description="that no takeover could make again")
+    lost_pictures: int = Field(description="that no job could make, as the source was not kept for so long")
     job: JobView | None
     successor: JobView | None = Field(description="the job that takes over, while one is moved")
     placement: PlacementView | None
