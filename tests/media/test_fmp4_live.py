@@ -78,7 +78,7 @@ def test_heavy_pictures_that_nobody_can_decode_do_not_end_the_wait_for_a_keyfram
     fragments = made(BOTH, mixed(sounds(SECOND, 4 * SECOND), heavy, pictures(50, 50)))
     assert {tracks_of(fragment.init) for fragment in fragments} == {2}
     shown = [run for fragment in fragments for run in runs(fragment.data) if run.track == VIDEO.id]
-    assert shown[0].decode_time == 50 * 3600, "from its first keyframe on"
+    assert 50 <= sum(len(run.payloads) for run in shown) < 50 + 17, "what fits, and all from the keyframe on"
 
 
 def test_samples_of_no_track_and_what_nothing_describes_are_left_out() -> None:

@@ -98,12 +98,16 @@ class Fragmenter:
         return sample.keyframe and entries.describe(self._tracks[sample.track], sample.data) is not None
 
     def _hold(self, sample: Sample) -> None:
-        """Pictures before the one that describes them only count as having come: nobody can decode them."""
         self._first_dts.setdefault(sample.track, sample.dts_ticks)
-        if sample.track not in self._described and self._tracks[sample.track].kind is Kind.VIDEO:
-            return
         self._pending.append(sample)
         self._pending_bytes += len(sample.data)
+        if self._muxer is None and self._pending_bytes > HELD_BYTES:
+            self._let_go_of_pictures()
+
+    def _let_go_of_pictures(self) -> None:
+        """Those before the one that describes them, which nobody can decode: their keyframe is waited for still."""
+        kept = [s for s in self._pending if s.track in self._described or self._tracks[s.track].kind is not Kind.VIDEO]
+        self._pending, self._pending_bytes = kept, sum([len(s.data) for s in kept])
 
     def _is_overdue(self, sample: Sample) -> bool:
         waited = sample.dts_ticks - self._first_dts[sample.track]
