@@ -65,6 +65,7 @@ class ThirdParty:
     treat: Treat
     jobs: list[str] = field(default_factory=list)  # ids of the jobs that it was given
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _telling: asyncio.Lock = field(default_factory=asyncio.Lock)  # gRPC takes one message of a call at a time
 
     async def __aenter__(self) -> Self:
         self._channel = grpc.aio.insecure_channel(self.target, options=NO_LIMITS)
@@ -94,7 +95,8 @@ class ThirdParty:
         task.add_done_callback(self._tasks.discard)
 
     async def _tell(self, item: DaemonItem) -> None:
-        await self._attach.write(encode_daemon(item))
+        async with self._telling:
+            await self._attach.write(encode_daemon(item))
 
     def _register(self) -> messages.Register:
         encoders = [
