@@ -44,7 +44,7 @@ class Pacer:
         self._skipped_s = 0.0  # the sum of the jumps, which take no media time
         self._origin_s: float | None = None  # the clock's time at media time zero, less the preroll
         self._taken_at = -inf
-        self._taken_to_s = -inf  # the media time of what was due then
+        self._late_before_s = -inf  # media times that were due a slice before that
         self._next_slice_at = 0.0
 
     def __len__(self) -> int:
@@ -74,9 +74,10 @@ class Pacer:
         taken = []
         while self._queue and self._queue[0][0] <= self._media_time(self._queue[0][0], now):
             taken.append(self._queue.popleft()[1])
+        pause_s = self._rhythm.pause_s(now)
         self._taken_at = now
-        self._taken_to_s = now - self._origin_s if self._origin_s is not None else -inf
-        self._next_slice_at = now + self._rhythm.pause_s(now)
+        self._late_before_s = now - self._origin_s - pause_s if self._origin_s is not None else -inf
+        self._next_slice_at = now + pause_s
         return taken
 
     def _media_time(self, head_s: float, now: float) -> float:
@@ -90,15 +91,15 @@ class Pacer:
     def deadline(self) -> float | None:
         """When `take` next has something to give, or None while nothing is held.
 
-        What was due at the last `take`, and had not been read by then, belongs to its slice: a slice of a heavy source
-        is more than one read.
+        What was due a slice before the last `take`, and had not been read by then, is given at once: a slice of a heavy
+        source is more than one read. What is less late waits for the next slice, which costs nobody a wake-up.
         """
         if not self._queue:
             return None
         due = self._next_slice_at
         if self._origin_s is not None:
             head_s = self._queue[0][0]
-            due = self._taken_at if head_s <= self._taken_to_s else max(due, head_s + self._origin_s)
+            due = self._taken_at if head_s <= self._late_before_s else max(due, head_s + self._origin_s)
         return due / self._rate
 
 
