@@ -60,6 +60,15 @@ def test_a_picture_goes_by_the_sps_that_its_pps_names() -> None:
     assert sizes == [(320, 240), (320, 240), (640, 480), (320, 240), (160, 160)]
 
 
+def test_sets_that_come_before_their_picture_are_one_change() -> None:
+    finder = H264Finder()
+    finder.pictures(h264_sps(0, 20, 15) + h264_pps(0, 0) + h264_idr(0), with_order=False)
+    finder.pictures(h264_sps(0, 40, 30), with_order=False)
+    said = finder.info
+    finder.pictures(h264_idr(0), with_order=False)
+    assert (said.width, finder.info is said) == (640, True)
+
+
 def test_a_second_sps_that_no_picture_uses_says_nothing() -> None:
     finder = H264Finder()
     finder.pictures(h264_sps(0, 20, 15) + h264_sps(1, 40, 30) + h264_pps(0, 0) + h264_idr(0), with_order=False)

@@ -20,8 +20,8 @@ from tvarr.cluster.state import NEVER, Cluster, Daemon, Job, PoolKey, Succession
 from tvarr.cluster.succession import succession_of
 
 MOVES_AT_ONCE = 2  # away from one draining daemon
-GONE_PAUSE_S = 1.0  # from the loss of a successor's daemon to the next try: by then everybody knows of it
 MOVES_IN_A_HURRY = 3  # the same where the daemon waits a few seconds and ends; more would slow each other down
+GONE_PAUSE_S = 1.0  # from the loss of a successor's daemon to the next try: by then everybody knows of it
 
 
 def at_once(daemon: Daemon) -> int:

@@ -187,7 +187,8 @@ class H264Finder:
         return self._active is not before
 
     def _describe(self) -> None:
-        sps = self._active or next(iter(self._sps.values()), None)
+        """By the SPS in use, or what has come in its place since: its picture may be in the next payload."""
+        sps = self._sps.get(self._active.id) if self._active else next(iter(self._sps.values()), None)
         if sps is not None:
             new = StreamInfo(Codec.H264, sps.width, sps.height, sps.fps, sps.interlaced, init=self._sets.annexb())
             self.info = self.info if new == self.info else new
