@@ -27,7 +27,7 @@ user without privileges gets 64 MiB for all pipes together)."""
 SMALL_PIPE_BYTES = 64 * 1024  # what one holds otherwise, at most (pipe(7))
 MAX_LINE_BYTES = 1000  # of a line of stderr; the rest of it is cut off
 READ_BYTES = 1024 * 1024  # at most for one read of stdout
-FIRST_NAP_S, LONGEST_NAP_S = 0.004, 0.1  # while ffmpeg empties a pipe that was full
+FIRST_NAP_S, LONGEST_NAP_S = 0.004, 0.4  # while ffmpeg empties a pipe that was full
 TERMINATE_S = 1.0  # from SIGTERM to SIGKILL
 _ON_LINUX = sys.platform.startswith("linux")
 
