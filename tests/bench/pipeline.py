@@ -1,9 +1,9 @@
 """A file through coordinator and daemon, and through the same ffmpeg command alone, in turns.
 
 `python -m tests.bench pipeline`. Each pair runs one right after the other, so that what else the machine does weighs on
-both, and every other pair the other way round; the ratio is the median of the pairs' ratios. Our wall time has the viewer in it, and all that comes before the
-first picture. CPU time is that of our processes and their ffmpeg, without the viewer or client; a busy machine changes
-it less.
+both, and every other pair the other way round; the ratio is the median of the pairs' ratios. Our wall time has the
+viewer in it, and all that comes before the first picture. CPU time is that of our processes and their ffmpeg, without
+the viewer or client; a busy machine changes it less.
 """
 
 from __future__ import annotations
