@@ -1,7 +1,8 @@
 """CPU that our own Python takes for live streams of 8 Mb/s: `python -m tests.bench cpu`. ffmpeg's is not ours.
 
 A core that sleeps between two pieces of one stream wakes with cold caches, which in a virtual machine can double what
-the same work costs; where it does is seen beside the same stream with cores that never sleep.
+the same work costs; where it does is seen beside the same stream with cores that never sleep, and how quick the machine
+was meanwhile by a fixed piece of Python beside it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import psutil
 from tests.bench.bench import SETTLED_S, Bench, cluster
 from tests.bench.cost import each_round
 from tests.bench.measure import CpuMeter
+from tests.bench.reference import WORDS, reference
 from tests.bench.report import ROOT, Aim, at_most
 from tests.bench.viewing import swallow
 from tests.conftest import media_is_compiled
@@ -29,6 +31,7 @@ AIM_PERCENT = 1.5  # of a core
 ROUNDS = 3  # in the full form: each shape once in each of them, and the least counts
 WINDOW_S = 10.0, 13.0  # quick, full
 SEVERAL = 3  # at once; ffmpeg keeps up with so many on two cores
+REFERENCE = "reference"  # beside our processes' names
 
 
 def run(bench: Bench) -> None:
@@ -37,10 +40,8 @@ def run(bench: Bench) -> None:
     if media_is_compiled():
         with from_source(), channels(bench) as (running, slugs):
             urls = [running.stream_url(slug, "h264-low") for slug in slugs]
-            rounds = []
-            for _ in range(bench.pick(1, ROUNDS)):
-                percent = asyncio.run(busy(pids_of(running), urls, bench.pick(*WINDOW_S)))
-                rounds.append({name: value / SEVERAL for name, value in percent.items()})
+            seconds = bench.pick(*WINDOW_S)
+            rounds = [asyncio.run(busy(pids_of(running), urls, seconds)) for _ in range(bench.pick(1, ROUNDS))]
         tell(bench, f"each of {SEVERAL} transcoded, tvarr.media as source", rounds)
 
 
@@ -88,8 +89,8 @@ async def measure(bench: Bench, running: Cluster, slugs: Sequence[str]) -> None:
         for what, (profile, count, around, _) in shapes.items():
             await asyncio.to_thread(eventually, lambda: not running.relays(), "the relays before are over")
             with around():
-                percent = await busy(pids, [running.stream_url(slug, profile) for slug in slugs[:count]], seconds)
-            rounds[what].append({name: value / count for name, value in percent.items()})
+                urls = [running.stream_url(slug, profile) for slug in slugs[:count]]
+                rounds[what].append(await busy(pids, urls, seconds))
     for what, (_, _, _, aim) in shapes.items():
         percent = quietest(rounds[what])
         for name in pids:
@@ -99,28 +100,34 @@ async def measure(bench: Bench, running: Cluster, slugs: Sequence[str]) -> None:
 
 
 def tell(bench: Bench, what: str, rounds: Sequence[Mapping[str, float]], aim: Aim | None = None) -> None:
-    together, more = sum(quietest(rounds).values()), each_round([sum(made.values()) for made in rounds])
-    bench.report.add(f"{what}: own CPU together", together, "% of a core", aim=aim, more=more)
+    least = quietest(rounds)
+    against, more = (WORDS, least[REFERENCE]), each_round([own(percent) for percent in rounds])
+    bench.report.add(f"{what}: own CPU together", own(least), "% of a core", against=against, aim=aim, more=more)
 
 
 def quietest(rounds: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
     """The round in which all together took least: what else the machine does only adds."""
-    return min(rounds, key=lambda percent: sum(percent.values()))
+    return min(rounds, key=own)
+
+
+def own(percent: Mapping[str, float]) -> float:
+    return sum(value for name, value in percent.items() if name != REFERENCE)
 
 
 async def busy(pids: Mapping[str, int], urls: Sequence[str], seconds: float) -> dict[str, float]:
-    """The CPU of each process while one viewer watches each of these, once they have settled."""
+    """The CPU of each process for each of these, with one viewer each, once they have settled, and the reference's."""
     async with AsyncExitStack() as stack:
+        beside = stack.enter_context(reference())
         responses = [await stack.enter_async_context(watching(url, timeout_s=300)) for url in urls]
         readers = [asyncio.create_task(swallow(response)) for response in responses]
         await asyncio.sleep(SETTLED_S)
-        meter = CpuMeter(pids)
+        meter = CpuMeter({**pids, REFERENCE: beside})
         await asyncio.sleep(seconds)
         percent = meter.percent()
         assert not any(reader.done() for reader in readers), "a stream ended"
         for reader in readers:
             reader.cancel()
-    return percent
+    return {name: value if name == REFERENCE else value / len(urls) for name, value in percent.items()}
 
 
 @contextmanager
