@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from tests.media.test_fmp4_demux import HEVC_SETS, PPS, SLICE, SPS, VIDEO, lengths
+from tests.media.mp4_subjects import HEVC_SETS, PPS, SLICE, SPS, VIDEO, lengths
 from tvarr.errors import MediaError
 from tvarr.media.codecs.annexb import joined
 from tvarr.media.fmp4.boxes import box, children, full_box
