@@ -96,6 +96,17 @@ async def test_nothing_is_wider_than_the_terminal_and_numbers_stay_whole(tmp_pat
         assert text.count(number) >= 3
 
 
+async def test_words_stay_whole_beside_long_names(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (_, services):
+        services.add_samples()
+        services.daemons[0]["state"] = "disconnected"
+        services.running[0]["channel"]["name"] = "A channel with quite a long name " * 4
+        services.running[0]["source"]["state"] = "reconnecting"
+        text = "\n".join(shown(services, 80))
+    for word in ("disconnected", "reconnecting", "running", "h264_nvenc"):
+        assert word in text
+
+
 async def test_what_failed_lately(tmp_path: Path) -> None:
     async with serving(tmp_path) as (_, services):
         services.failed = [{**FAILURE, "status": None, "count": 1}, *[{**FAILURE, "reasons": ["attic: no"]}] * 5]

@@ -38,6 +38,7 @@ LISTS = ("transcoders", "relays", "groups", "failures")
 
 MAX_VIEWERS, MAX_PLAYER = 50, 40  # rows of viewers, and characters of what a player calls itself
 MAX_FAILURES = 5  # rows
+WHOLE = frozenset({"State", "Source", "Encoder", "As"})  # columns of single words, which names leave room for
 
 View = dict[str, Any]
 
@@ -439,8 +440,9 @@ def _table(title: str, *columns: str) -> Table:
         padding=(0, 1, 0, 0),
     )
     for column in columns:
-        right = column.startswith(">")
-        table.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold")
+        right, name = column.startswith(">"), column.lstrip(">")
+        whole = right or name in WHOLE
+        table.add_column(name, justify="right" if right else "left", no_wrap=whole, overflow="fold")
     return table
 
 
