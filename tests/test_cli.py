@@ -171,6 +171,15 @@ def test_help_shows_flag_variable_and_default(
         assert f"{item.help} [env: {variables}; default: {item.shown_default}]" in text
 
 
+def test_the_list_of_commands_cuts_no_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = run(capsys, "--help")[1].partition("Commands:")[2]
+    assert "ffmpegd" in commands
+    assert "..." not in commands
+
+
 def test_the_alias_is_the_same_command(capsys: pytest.CaptureFixture[str]) -> None:
     whole = run(capsys, "ffmpegd", "--help")[1]
     assert run(capsys, "--help", alias=True)[1] == whole.replace("tvarr ffmpegd", "tvarr-ffmpegd")

@@ -155,7 +155,7 @@ FFMPEGD_HELP = "Transcode what a coordinator, or with --listen anybody, sends."
 app.command("coordinator", help="Relay channels to viewers and hand transcode jobs to daemons.")(
     _command(CoordinatorConfig, _coordinator)
 )
-app.command("ffmpegd", help=FFMPEGD_HELP)(_command(FfmpegdConfig, _ffmpegd))
+app.command("ffmpegd", help=FFMPEGD_HELP, short_help="Transcode what others send.")(_command(FfmpegdConfig, _ffmpegd))
 app.command("probe", help="Show what this machine can encode with.")(_command(ProbeConfig, _probe))
 app.command("status", help="Show what a coordinator does now.")(_command(StatusConfig, _status))
 app.command("health", help="Say by the exit code whether the roles here are ready.")(_command(HealthConfig, _health))
