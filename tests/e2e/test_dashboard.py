@@ -366,6 +366,13 @@ def test_on_a_phone(browser: Browser, tvarr: Cluster) -> None:
             tab.shot(f"phone{path.replace('/', '-')}")
 
 
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_login_page_fits_its_window(browser: Browser, tvarr: Cluster, width: int) -> None:
+    with visit(browser, tvarr, login=False, viewport={"width": width, "height": 740}) as tab:
+        page = tab.open("/login")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_nothing_comes_from_elsewhere(tab: Visit) -> None:
     asked: list[str] = []
     tab.page.on("request", lambda request: asked.append(request.url))
