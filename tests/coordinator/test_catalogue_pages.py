@@ -50,6 +50,25 @@ async def test_adding_a_channel(served: Served) -> None:
     assert 'value="kept"' in text
 
 
+async def test_a_page_that_is_missing_is_a_page(served: Served) -> None:
+    client, _ = served
+    for path, words in (
+        ("/channels/gone", "there is no channel 'gone'"),
+        ("/profiles/gone", "there is no profile 'gone'"),
+        ("/nowhere", "there is no such page"),
+    ):
+        async with client.get(path, headers={"Accept": "text/html,*/*;q=0.8"}) as answer:
+            text = unescape(await answer.text())
+            assert (answer.status, answer.content_type) == (404, "text/html"), text
+        assert words in text
+        assert 'href="/channels"' in text
+    for path in ("/api/v1/channels/gone", "/stream/gone.ts", "/hdhr/gone"):
+        async with client.get(path, headers={"Accept": "text/html,*/*;q=0.8"}) as answer:
+            assert (answer.status, answer.content_type) == (404, "application/problem+json")
+    async with client.get("/channels/gone") as answer:
+        assert (answer.status, answer.content_type) == (404, "application/problem+json")
+
+
 async def test_editing_a_channel(served: Served) -> None:
     key = await add(served, user_agent="x")
     form = fields(await page(served, f"/channels/{key}"))

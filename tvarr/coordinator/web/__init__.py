@@ -55,7 +55,8 @@ def make_web(
     described = (*ROUTES, *streams)
     silence = Silence()
     application = web.Application(
-        middlewares=[silence.listen, problems, SLASHES, guard, bounded_body], client_max_size=MAX_BODY_BYTES
+        middlewares=[silence.listen, problems, SLASHES, guard, bounded_body, pages.missing_page],
+        client_max_size=MAX_BODY_BYTES,
     )
     application[SILENCE] = silence
     folder = resources.path("templates")

@@ -11,15 +11,28 @@ from tvarr.coordinator.auth import SESSION_S, TooManyFailures
 from tvarr.coordinator.web.boards import RELAYS, TRANSCODERS
 from tvarr.coordinator.web.cluster import KEEPALIVE_S, MAX_LISTENERS, send_events
 from tvarr.coordinator.web.denials import note
-from tvarr.coordinator.web.guard import COOKIE
+from tvarr.coordinator.web.guard import COOKIE, is_open
 from tvarr.coordinator.web.live import Boards
-from tvarr.coordinator.web.problems import answer_for
+from tvarr.coordinator.web.problems import Handler, answer_for
 from tvarr.coordinator.web.rendering import form_of, render
 from tvarr.coordinator.web.services import services_of
-from tvarr.errors import NoPlacement, TvarrError
+from tvarr.errors import NoPlacement, NotFound, TvarrError
 
 BOARDS = web.AppKey("boards", Boards)
 BOARD_INTERVAL_S = 0.5
+
+
+@web.middleware
+async def missing_page(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What a browser finds nothing under is a page, with the way to the others; programs get the problem as it is."""
+    try:
+        return await handler(request)
+    except (NotFound, web.HTTPNotFound) as error:
+        path, accepted = request.path, request.headers.get("Accept", "")
+        if "text/html" not in accepted or path.startswith("/api/") or is_open(path):
+            raise
+        words = str(error) if isinstance(error, NotFound) else "there is no such page"
+        return render(request, "missing.html", {"words": words}, HTTPStatus.NOT_FOUND)
 
 
 async def home(_request: web.Request) -> web.Response:
