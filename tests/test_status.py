@@ -96,6 +96,15 @@ async def test_nothing_is_wider_than_the_terminal_and_numbers_stay_whole(tmp_pat
         assert text.count(number) >= 3
 
 
+async def test_a_daemon_that_left_has_no_present_figures(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (_, services):
+        services.add_samples()
+        services.daemons[0]["state"] = "disconnected"
+        lines = shown(services, 120)
+    (row,) = (line.split() for line in lines if "disconnected" in line)
+    assert row[4:8] == ["–"] * 4, row
+
+
 async def test_words_stay_whole_beside_long_names(tmp_path: Path) -> None:
     async with serving(tmp_path) as (_, services):
         services.add_samples()

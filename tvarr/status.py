@@ -230,7 +230,8 @@ def _daemons(daemons: Sequence[View]) -> RenderableType:
         return Text("No daemon is connected: nothing can be transcoded.", style="yellow")
     table = _table("Daemons", "Name", "State", "Version", ">Up", ">CPU", ">Memory", ">Load", ">Jobs")
     for daemon in daemons:
-        system, most = daemon["system"], daemon["capabilities"]["max_jobs"]
+        system = {} if daemon["state"] == "disconnected" else daemon["system"]
+        most = daemon["capabilities"]["max_jobs"]
         _row(
             table,
             daemon["name"],

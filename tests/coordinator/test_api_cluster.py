@@ -265,6 +265,13 @@ async def test_pages_show_what_is(served: Served, path: str, words: list[str]) -
     assert "<script>" not in page.replace('<script src="/static/live.js" defer></script>', "")
 
 
+async def test_a_daemon_that_left_has_no_present_figures(served: Served) -> None:
+    client, services = served
+    services.daemons[0]["state"] = "disconnected"
+    figures = re.findall(r"<dt>(CPU|Load)</dt><dd>(.*?)</dd>", await get(client, "/transcoders/d1"))
+    assert figures[:2] == [("CPU", "–"), ("Load", "–")]
+
+
 async def test_pages_before_anything_has_happened(tmp_path: Path) -> None:
     async with serving(tmp_path) as (client, services):
         page = await get(client, "/transcoders")
