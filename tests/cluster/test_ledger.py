@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,6 +122,14 @@ def test_a_draining_daemon_gets_nothing_new() -> None:
     assert "j" in ledger.jobs
     assert starts(play(ledger, JobWanted("k", NEED))) == [("k", "b")]
     assert starts(play(ledger, DrainAsked("a", draining=False), JobWanted("l", NEED))) == [("l", "a")]
+
+
+def test_a_daemon_that_was_drained_before_gets_nothing_new() -> None:
+    ledger = Ledger()
+    assert not starts(play(ledger, replace(attached("a"), draining=True), JobWanted("j", NEED)))
+    assert starts(play(ledger, DrainAsked("a", draining=False), JobWanted("k", NEED))) == [("k", "a")]
+    play(ledger, DaemonDetached("a", "1", "gone"), replace(attached("a"), draining=True))
+    assert not ledger.daemons["a"].draining
 
 
 def test_a_daemon_long_gone_is_forgotten() -> None:

@@ -104,6 +104,18 @@ async def test_viewers_notice_nothing(
         assert two.roles[first["daemon_name"]].process.wait(timeout=10) == 0
 
 
+def test_a_drained_daemon_stays_so_when_the_coordinator_starts_again(tmp_path: Path) -> None:
+    with cluster(tmp_path) as running:
+        running.start_daemon("one")
+        for what, state in (("drain", "draining"), ("activate", "connected")):
+            path = f"/api/v1/transcoders/{daemon_id(running, 'one')}/{what}"
+            assert running.request("POST", path)[0] == 200
+            running.roles["coordinator"].stop()
+            running.start_coordinator()
+            eventually(lambda: running.daemon_state("one"), "the daemon is back")
+            assert running.daemon_state("one") == state
+
+
 def encoder(running: Cluster, slug: str) -> str:
     return str(variant(running, slug)["job"]["encoder"])
 

@@ -30,7 +30,10 @@ from tvarr.errors import ErrorCode
 
 @dataclass(frozen=True, slots=True)
 class DaemonAttached:
-    """A daemon's stream is open. `jobs` are those that it says it still runs."""
+    """A daemon's stream is open. `jobs` are those that it says it still runs.
+
+    `draining`: it was drained before this ledger knew it; one that the ledger knows stays as it is.
+    """
 
     id: str
     instance: str
@@ -39,6 +42,7 @@ class DaemonAttached:
     version: str
     capabilities: Capabilities
     jobs: frozenset[str] = frozenset()
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ class Presence:
             event.capabilities,
             connected_at=now,
             heard_at=now,
+            draining=event.draining,
         )
         if before is not None:
             daemon.last_used = before.last_used

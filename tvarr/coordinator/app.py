@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import logging
 import secrets
 import socket
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ log = logging.getLogger(__name__)
 
 EVERY_INTERFACE = frozenset({"0.0.0.0", "::"})
 DEVICE_ID_SETTING = "hdhomerun_device_id"
+DRAINED_SETTING = "drained_daemons"
 ACK_WITHIN_S = 120.0  # jobs watch their own start while input flows; without input no encoder opens
 HTTP_BACKLOG = 1024  # connections that wait to be accepted; the kernel's own limit is 4096
 HTTP_SHUTDOWN_S = 2.0  # open streams are given this long when the coordinator ends
@@ -102,6 +104,7 @@ class Coordinator:
         auth: Auth,
         token: DaemonToken,
         device_id: str,
+        drained: Sequence[str],
         session: aiohttp.ClientSession,
         limits: IngestLimits,
     ) -> None:
@@ -122,6 +125,7 @@ class Coordinator:
                 promote=not options.no_promotion,
                 ack_within_s=ACK_WITHIN_S,
             ),
+            drained=drained,
         )
         self.relays_running = Relays(
             daemons=self.daemons,
@@ -204,10 +208,15 @@ class Coordinator:
         self.relays_running.follow(profile)
 
     async def drain(self, daemon_id: str) -> None:
-        self.daemons.drain(daemon_id, draining=True)
+        await self._drain(daemon_id, draining=True)
 
     async def activate(self, daemon_id: str) -> None:
-        self.daemons.drain(daemon_id, draining=False)
+        await self._drain(daemon_id, draining=False)
+
+    async def _drain(self, daemon_id: str, *, draining: bool) -> None:
+        """Also for a coordinator that starts again while this daemon goes on."""
+        self.daemons.drain(daemon_id, draining=draining)
+        await self.store.set_setting(DRAINED_SETTING, json.dumps(self.daemons.drained))
 
     def registration(self) -> dict[str, Any]:
         """What a new worker has to be told."""
@@ -285,6 +294,7 @@ async def run(options: CoordinatorOptions, *, limits: IngestLimits | None = None
             auth=auth,
             token=token,
             device_id=await _stored_device_id(store),
+            drained=json.loads(await store.setting(DRAINED_SETTING) or "[]"),
             session=session,
             limits=limits or IngestLimits(settled_slice_s=options.batch_time_s),
         )

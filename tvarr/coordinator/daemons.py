@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 WORK_WITHIN_S = 10.0  # a daemon that was told to start a job dials `Work` in this time, or loses the job
 WATCHED_PACE_S, WATCHED_BEATS_PER_S = 2.0, 50  # heartbeats while somebody looks: so often, and so many of all daemons
+MAX_DRAINED = 1_000  # remembered over a restart
 MAX_QUEUED = 1_000  # messages to one daemon; a daemon that does not read them is cut off
 
 ToDaemon = events.Instruction | messages.Drain | messages.Activate | messages.SetPace
@@ -86,10 +87,17 @@ class Daemons:
     """
 
     def __init__(
-        self, *, heartbeat_interval_s: float, unhealthy_after_s: float, settings: Settings | None = None
+        self,
+        *,
+        heartbeat_interval_s: float,
+        unhealthy_after_s: float,
+        settings: Settings | None = None,
+        drained: Iterable[str] = (),
     ) -> None:
+        """`drained`: what the attribute of that name was when the coordinator ended."""
         self.ledger = Ledger(unhealthy_after_s=unhealthy_after_s, settings=settings or Settings())
         self.links: dict[str, DaemonLink] = {}
+        self.drained = list(drained)  # by the operator: instances of daemons, those of the latest last
         self._heartbeat_interval_s = heartbeat_interval_s
         self._watched = False
         self._slots: dict[str, JobSlot] = {}
@@ -126,6 +134,7 @@ class Daemons:
                 register.version,
                 capabilities,
                 frozenset(job.job_id for job in register.jobs),
+                draining=register.instance_id in self.drained,
             )
         )
         await stream.send(
@@ -362,6 +371,9 @@ class Daemons:
         log.info("daemon %s %s", self.name_of(daemon_id), "drains" if draining else "takes jobs again")
         self._post(daemon_id, messages.Drain(reason="asked by the operator") if draining else messages.Activate())
         self._handle(events.DrainAsked(daemon_id, draining))
+        instance = self.ledger.daemons[daemon_id].instance
+        others = [other for other in self.drained if other != instance]
+        self.drained = [*others, instance][-MAX_DRAINED:] if draining else others
 
     @property
     def pace_s(self) -> float:
