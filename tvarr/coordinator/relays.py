@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from tvarr import memory
 from tvarr.background import log_ids
@@ -145,7 +145,8 @@ class Relays:
         if self.running.get(relay.channel.id) is relay:
             del self.running[relay.channel.id]
         await relay.close(reason)
-        await asyncio.to_thread(memory.give_back)
+        with suppress(RuntimeError):  # the user or the container may have no more threads
+            await asyncio.to_thread(memory.give_back)
 
     async def stop_channel(self, channel_id: str, reason: str) -> None:
         """Ends a channel's relay, if it runs: the channel was changed or deleted."""
