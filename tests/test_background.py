@@ -108,7 +108,7 @@ class TestFormats:
 
 
 PROGRAM = """
-import asyncio, sys, threading, time
+import asyncio, contextlib, sys, threading, time
 from tvarr import background
 
 background.STOP_LIMIT_S = float(sys.argv[2])
@@ -129,6 +129,8 @@ async def main() -> int:
         if sys.argv[1].startswith("blocks"):
             time.sleep(3600)
         await asyncio.sleep(0.05)
+        with contextlib.suppress(RuntimeError):
+            await asyncio.to_thread(int)
         print("clean", flush=True)
 
 background.setup_logging()
@@ -231,7 +233,7 @@ class TestSignals:
         assert err.endswith("ending at once\n")
 
     def test_it_ends_where_no_more_threads_can_be_had(self, start: Start) -> None:
-        """Whoever watches over the time is one."""
+        """Whoever watches over the time is one, and who ends the event loop's own another."""
         process = start("sleeps without threads")
         process.terminate()
         code, out, err = ending(process)

@@ -118,8 +118,12 @@ def run(main: Callable[[], Awaitable[int]]) -> int:
     _want_files()
     memory.want_few_heaps()
     memory.keep_what_was_loaded()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    try:
         return runner.run(run_until_signalled(main))
+    finally:
+        with suppress(RuntimeError):  # the loop ends its threads by one more, which may not be had
+            runner.close()
 
 
 def _want_files() -> None:
