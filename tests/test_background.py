@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -105,6 +106,14 @@ class TestFormats:
         assert entry["names"] == "['***', 'b']"
         assert "ValueError: *** inside" in entry["traceback"]
         assert "json-secret" not in stream.getvalue()
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+    def test_json_is_json_whatever_the_terminal_writes(self, encoding: str) -> None:
+        code = "import logging; from tvarr import background; background.setup_logging(log_format='json')"
+        code += "; logging.warning('caf\\xe9 \\u4e2d \\U0001f600')"
+        environ = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, timeout=20, check=True)
+        assert json.loads(done.stderr)["message"] == "caf\xe9 \u4e2d \U0001f600"
 
 
 PROGRAM = """

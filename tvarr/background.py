@@ -85,6 +85,11 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: `time`, `level`, `logger`, `message`, `traceback`, and numbers or text from `extra`."""
 
+    def __init__(self, *, ascii_only: bool = False) -> None:
+        """`ascii_only`: for a stream that is not UTF-8, which alone is JSON (RFC 8259, 8.1)."""
+        super().__init__()
+        self._ascii_only = ascii_only
+
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, object] = {
             "time": when(record.created),
@@ -96,7 +101,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         clean = {k: v if isinstance(v, int | float | None) else redact(str(v)) for k, v in entry.items()}
-        return json.dumps(clean, ensure_ascii=False)
+        return json.dumps(clean, ensure_ascii=self._ascii_only)
 
 
 def setup_logging(level: str = "info", log_format: str = "text", secrets: Iterable[str] = ()) -> None:
@@ -107,7 +112,8 @@ def setup_logging(level: str = "info", log_format: str = "text", secrets: Iterab
     """
     redact.add(*secrets)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    as_json = JsonFormatter(ascii_only=sys.stderr.encoding.lower() != "utf-8")
+    handler.setFormatter(as_json if log_format == "json" else TextFormatter())
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
     for chatty in ("aiohttp.access", "asyncio"):
         logging.getLogger(chatty).setLevel(max(_LEVELS[level], logging.WARNING))
