@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -110,11 +111,44 @@ def test_a_user_without_a_home_and_a_host_without_a_folder_to_write_in(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert load(FfmpegdConfig, {}, {}).work_dir == tmp_path / f"tvarr-{os.getuid()}"
 
-    def full() -> NoReturn:
+    def full(*_: object, **__: object) -> NoReturn:
         raise FileNotFoundError("No usable temporary directory found")
 
     monkeypatch.setattr(tempfile, "gettempdir", full)
+    monkeypatch.setattr(Path, "mkdir", full)
     assert load(FfmpegdConfig, {}, {}).work_dir == Path(f"/tmp/tvarr-{os.getuid()}")
+
+
+def test_a_user_without_a_home_gets_a_folder_that_nobody_else_can_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for _ in range(2):
+        assert stat.S_IMODE(load(CoordinatorConfig, {}, {}).data_dir.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("how", ["a link", "a file", "open to others", "another user's"])
+def test_nor_one_that_somebody_else_made_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Who can write in it would know the token and the passwords."""
+    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"tvarr-{os.getuid()}"
+    match how:
+        case "a link":
+            folder.symlink_to(tmp_path)
+        case "a file":
+            folder.touch()
+        case "open to others":
+            folder.mkdir()
+            folder.chmod(0o770)
+        case _:
+            other = os.getuid() + 1
+            (tmp_path / f"tvarr-{other}").mkdir(0o700)
+            monkeypatch.setattr(os, "getuid", lambda: other)
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}/tvarr-\d+ is .*: give --data-dir or HOME"):
+        load(CoordinatorConfig, {}, {})
+    assert load(CoordinatorConfig, {"data_dir": str(tmp_path)}, {}).data_dir == tmp_path
 
 
 def test_names_of_fields_flags_and_variables() -> None:

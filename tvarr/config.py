@@ -13,6 +13,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, TypeVar, get_type_hints
@@ -266,8 +267,11 @@ SWITCH = Takes("", "true or false", _boolean)
 # --------------------------------------------------------------------------------- defaults that the machine decides
 
 
-def _xdg(variable: str, otherwise: str) -> Callable[[Environment], Path]:
-    """tvarr's folder by the XDG Base Directory Specification; for a user without a home, one in /tmp."""
+def _xdg(variable: str, otherwise: str, flag: str) -> Callable[[Environment], Path]:
+    """tvarr's folder by the XDG Base Directory Specification; for a user without a home, one in /tmp.
+
+    `flag`: what names another.
+    """
 
     def default(environ: Environment) -> Path:
         given = environ.get(variable, "")
@@ -276,9 +280,28 @@ def _xdg(variable: str, otherwise: str) -> Callable[[Environment], Path]:
         try:
             return Path(environ.get("HOME") or Path.home()) / otherwise / "tvarr"
         except RuntimeError:  # a container's user number without an entry in passwd
-            return Path(_temporary_folder()) / f"tvarr-{os.getuid()}"
+            return _own_folder(Path(_temporary_folder()) / f"tvarr-{os.getuid()}", flag)
 
     return default
+
+
+def _own_folder(path: Path, flag: str) -> Path:
+    """A folder where everybody may make some, made here. Raises ConfigError where others could read or change it."""
+    try:
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        found = path.lstat()
+    except OSError:  # which whoever wants to write there says
+        return path
+    if not stat.S_ISDIR(found.st_mode):
+        trouble = "is no folder"
+    elif found.st_uid != os.getuid():
+        trouble = f"is another user's ({found.st_uid})"
+    elif found.st_mode & 0o077:
+        trouble = f"is open to others (mode {stat.S_IMODE(found.st_mode):o}, not 700)"
+    else:
+        return path
+    raise ConfigError(f"{path} {trouble}: give {flag} or HOME another folder")
 
 
 def _temporary_folder() -> str:
@@ -323,7 +346,7 @@ class CoordinatorConfig:
         Setting(
             FOLDER,
             "Where channels, profiles and credentials are kept",
-            _xdg("XDG_DATA_HOME", ".local/share"),
+            _xdg("XDG_DATA_HOME", ".local/share", "--data-dir"),
             "$XDG_DATA_HOME/tvarr",
         ),
     ]
@@ -431,7 +454,7 @@ class FfmpegdConfig:
         Setting(
             FOLDER,
             "Where the daemon's identity and probe results are kept",
-            _xdg("XDG_STATE_HOME", ".local/state"),
+            _xdg("XDG_STATE_HOME", ".local/state", "--work-dir"),
             "$XDG_STATE_HOME/tvarr",
         ),
     ]
