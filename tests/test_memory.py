@@ -7,6 +7,7 @@ import errno
 import subprocess
 import sys
 import textwrap
+import threading
 
 import psutil
 import pytest
@@ -110,6 +111,18 @@ def a_thread_without_room() -> RuntimeError:
     return RuntimeError(done.stdout.strip())
 
 
+def a_thread_too_many() -> RuntimeError:
+    """The same error where there is memory: its stack is larger than any address space."""
+    before = threading.stack_size(1 << 46)
+    try:
+        threading.Thread(target=print).start()
+    except RuntimeError as error:
+        return error
+    finally:
+        threading.stack_size(before)
+    raise AssertionError("it was started")
+
+
 def caused_by(cause: Exception) -> Exception:
     error = SourceError("it can't be read")
     error.__cause__ = cause
@@ -132,3 +145,10 @@ def caused_by(cause: Exception) -> Exception:
 )
 def test_what_says_that_there_is_no_memory(error: Exception, short: bool) -> None:
     assert memory.is_short(error) is short
+
+
+def test_threads_that_cannot_be_had_are_told_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = a_thread_too_many()
+    assert memory.what_lacks(error) == memory.what_lacks(caused_by(error)) == "threads"
+    monkeypatch.setattr(memory, "SPARE_BYTES", 1 << 50)
+    assert memory.what_lacks(error) == memory.what_lacks(MemoryError()) == "memory"

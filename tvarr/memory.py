@@ -53,6 +53,13 @@ def is_short(error: BaseException) -> bool:
     return error.__cause__ is not None and is_short(error.__cause__)
 
 
+def what_lacks(error: BaseException) -> str:
+    """What an error that `is_short` says there is no more of: threads, where memory for one can be had; else memory."""
+    while not isinstance(error, MemoryError | RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__
+    return "threads" if isinstance(error, RuntimeError) and _has_memory() else "memory"
+
+
 async def watch() -> None:
     """Ends a process that would go on by failing at whatever it is asked for, so that it is started anew."""
     short_s = 0.0

@@ -153,7 +153,7 @@ class Relay:
 
     def _how_it_failed(self, error: Exception) -> tuple[Ending, TvarrError]:
         if memory.is_short(error):
-            words = "the coordinator has no memory left for it"
+            words = f"the coordinator has no {memory.what_lacks(error)} left for it"
             return Ending("out_of_memory", words), JobError(ErrorCode.OUT_OF_MEMORY, words)
         if isinstance(error, TvarrError):
             return Ending("source", str(error)), error

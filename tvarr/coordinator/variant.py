@@ -295,7 +295,8 @@ class Variant:
             self._finish(error)
         except Exception as error:
             if memory.is_short(error):
-                self._finish(JobError(ErrorCode.OUT_OF_MEMORY, "the coordinator has no memory left for it"))
+                words = f"the coordinator has no {memory.what_lacks(error)} left for it"
+                self._finish(JobError(ErrorCode.OUT_OF_MEMORY, words))
                 return
             log.exception("%s: the variant ended by a defect", self.name)
             self._finish(JobError(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}"))

@@ -262,6 +262,6 @@ class Jobs:
 
 def _how_it_failed(error: Exception) -> JobError:
     if memory.is_short(error):
-        return JobError(ErrorCode.OUT_OF_MEMORY, "the daemon has no memory left for it")
+        return JobError(ErrorCode.OUT_OF_MEMORY, f"the daemon has no {memory.what_lacks(error)} left for it")
     log.error("job failed by a defect", exc_info=error)
     return JobError(ErrorCode.INTERNAL, f"{type(error).__name__} in the daemon: {error}")

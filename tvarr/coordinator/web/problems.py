@@ -132,8 +132,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except Exception as error:
         _end_what_began(request)
         if memory.is_short(error):
-            log.error("%s %s failed: no memory is left", request.method, request.path)
+            words = f"the coordinator has no {memory.what_lacks(error)} left"
+            log.error("%s %s failed: %s", request.method, request.path, words)
             headers = {"Retry-After": str(RETRY_AFTER_S)}
-            return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the coordinator has no memory left", headers=headers)
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, words, headers=headers)
         log.exception("%s %s failed", request.method, request.path)
         return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "a defect of the coordinator; its log has the details")
