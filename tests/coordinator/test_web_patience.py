@@ -107,8 +107,11 @@ async def test_a_full_house_says_so(
         ask = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
         first, asking = await send(port, ask)
         assert (await first.readline()).startswith(b"HTTP/1.1 200")
-        for _ in range(3):
-            turned_away, _ = await send(port)
+        alive, _ = await send(port, ask)
+        assert (await alive.read()).startswith(b"HTTP/1.1 200"), "who looks after the process would end it"
+        silent = [await send(port) for _ in range(12)]
+        asks_more = await send(port, ask.replace(b"livez", b"readyz"))
+        for turned_away, _ in (*silent, asks_more):
             assert (await turned_away.read()).startswith(b"HTTP/1.1 503")
         (line,) = [record.getMessage() for record in caplog.records if record.name == patience.__name__]
         assert line.startswith("all 1 connections that `ulimit -n`")

@@ -30,6 +30,9 @@ MAX_OPEN_BODY_BYTES = 16 * 1024  # of a request by somebody who isn't known: a l
 
 
 TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+ALIVE = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\nok\n"
+MAX_HEARD = 8  # connections too many that may say at the same time what they want, and for how long:
+HEARD_FOR_S = 1.0
 
 
 class Connection(Hashable, Protocol):
@@ -39,12 +42,34 @@ class Connection(Hashable, Protocol):
 
 
 class _Full(asyncio.Protocol):
-    """Answers one connection too many."""
+    """Answers one connection too many: who asks for `/livez` would end a process that is merely full."""
+
+    def __init__(self, heard: set[_Full]) -> None:
+        """`heard`: all that are open and may say what they want."""
+        self._heard = heard
+        self._timer: asyncio.TimerHandle | None = None
+        self._stream: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        stream = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
-        stream.write(TOO_MANY)
-        stream.close()
+        self._stream = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        if len(self._heard) >= MAX_HEARD:
+            self._answer(TOO_MANY)
+            return
+        self._heard.add(self)
+        self._timer = asyncio.get_running_loop().call_later(HEARD_FOR_S, self._answer, TOO_MANY)
+
+    def data_received(self, data: bytes) -> None:
+        self._answer(ALIVE if data.startswith(b"GET /livez ") else TOO_MANY)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._heard.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _answer(self, words: bytes) -> None:
+        if not self._stream.is_closing():
+            self._stream.write(words)
+            self._stream.close()
 
 
 def within_limit(server: web.Server) -> Callable[[], asyncio.BaseProtocol]:
@@ -52,6 +77,7 @@ def within_limit(server: web.Server) -> Callable[[], asyncio.BaseProtocol]:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     most = limit - min(OWN_FILES, limit // 4) - len(os.listdir("/proc/self/fd"))
     loop, told_at = asyncio.get_running_loop(), -TELL_AGAIN_S
+    heard: set[_Full] = set()
 
     def accept() -> asyncio.BaseProtocol:
         nonlocal told_at
@@ -62,7 +88,7 @@ def within_limit(server: web.Server) -> Callable[[], asyncio.BaseProtocol]:
             log.warning(
                 "all %d connections that `ulimit -n` (%d) leaves to clients are taken: others get 503", most, limit
             )
-        return _Full()
+        return _Full(heard)
 
     return accept
 
