@@ -305,6 +305,7 @@ async def test_a_job_whose_successor_comes_to_a_change_of_the_source_first_ends_
         await until(lambda: channel.got[-1].pts_ticks > changed_at)
         assert [ending.code for ending in channel.keeper.endings] == ["finished"]
         assert (channel.keeper.moves, channel.keeper.takeovers) == (0, 0)
+        assert channel.keeper.move_refused == ""
 
 
 async def test_an_edited_profile_brings_a_job_of_its_own_on_the_same_daemon(site: Site) -> None:

@@ -172,6 +172,7 @@ class Keeper:
                 await self._until_somebody_comes(run, error)
                 continue
             self._output.release(self.splice.finish())
+            self.move_refused = ""
             self.endings.append(Ending("finished", "its input was used up", job_id=run.id, daemon_name=run.daemon_name))
             if self._feed.ended() and run.next_seq >= self._feed.source.next_seq:
                 return
