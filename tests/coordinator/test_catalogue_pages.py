@@ -208,6 +208,6 @@ async def test_limits_of_groups(served: Served) -> None:
     assert (fields(text)["name"], fields(text)["max_connections"]) == (BAD_NAME, "0")
     text = await page(served, "/channels/groups", name=BAD_NAME, max_connections="3")
     assert fields(text)["max_connections"] == "3"
-    assert await store.max_connections(BAD_NAME) == 3
+    assert (await store.group(BAD_NAME)).max_connections == 3
     assert "max_connections" in await page(served, "/channels/groups", 400, name=BAD_NAME, max_connections="many")
-    assert await store.max_connections(BAD_NAME) == 3
+    assert (await store.group(BAD_NAME)).max_connections == 3

@@ -130,7 +130,7 @@ class Coordinator:
         self.relays_running = Relays(
             daemons=self.daemons,
             make_ingest=self._make_ingest,
-            max_connections=store.max_connections,
+            as_stored=store.channel_and_limit,
             max_relays=options.max_relays,
             retention_bytes=options.retention_mb * 1024 * 1024,
             retention_s=options.retention_time_s,

@@ -41,7 +41,7 @@ class Relays:
         *,
         daemons: Daemons,
         make_ingest: Callable[[Channel], Ingest],
-        max_connections: Callable[[str], Awaitable[int]],
+        as_stored: Callable[[str], Awaitable[tuple[Channel, int]]],
         max_relays: int,
         retention_bytes: int,
         retention_s: float,
@@ -51,7 +51,7 @@ class Relays:
         self.running: dict[str, Relay] = {}  # by channel id
         self._daemons = daemons
         self._make_ingest = make_ingest
-        self._max_connections = max_connections
+        self._as_stored = as_stored  # by its id: a channel as it is now, and how many connections its group may have
         self._max_relays = max_relays
         self._open: set[Relay] = set()  # those whose source may be connected still, also when they run no more
         self._stopping: set[asyncio.Task[None]] = set()
@@ -165,12 +165,12 @@ class Relays:
         await asyncio.gather(*self._stopping)
 
     async def _relay(self, channel: Channel) -> Relay:
-        """The channel's relay, started where none runs. Raises `ConnectionsTaken`."""
+        """The channel's relay, started where none runs. Raises `ConnectionsTaken`, and `NotFound` of a deleted one."""
         while True:
             relay = self.running.get(channel.id)
             if relay is not None and not relay.ended:
                 return relay
-            limit = await self._max_connections(channel.group) if channel.group else 0
+            channel, limit = await self._as_stored(channel.id)
             if channel.id not in self.running or self.running[channel.id].ended:
                 if (leaving := self._in_the_way(channel, limit)) is None:
                     return self._start(channel)

@@ -134,10 +134,15 @@ class Store:
         """Raises `NotFound` where it has no settings and no channel."""
         return await self._run(lambda: self._group(name))
 
-    async def max_connections(self, name: str) -> int:
-        """What the group's channels may have at once; 0: no limit."""
-        group = await self._run(lambda: self._stored_group(name))
-        return group.max_connections if group else 0
+    async def channel_and_limit(self, key: str) -> tuple[Channel, int]:
+        """A channel, and how many connections those of its group may have at once; 0: no limit. Raises `NotFound`."""
+
+        def read() -> tuple[Channel, int]:
+            channel = self._channel(key)
+            group = self._stored_group(channel.group) if channel.group else None
+            return channel, group.max_connections if group else 0
+
+        return await self._run(read)
 
     async def set_group(self, name: str, fields: GroupFields, versions: Versions = None) -> Group:
         """Makes the group or replaces its settings. Raises `InvalidRequest` for what is no name."""
