@@ -117,6 +117,20 @@ def test_sound_that_waits_in_vain_for_pictures_is_shown_alone_until_they_come() 
     assert sum(len(cut.samples) for cut in cuts) == 100 + len(alone) + len(sounds(5 * SECOND, 9 * SECOND))
 
 
+@pytest.mark.parametrize("gop", [1, 2])
+@pytest.mark.parametrize(("behind_s", "leading"), [(1.5, 1), (3.0, 2)], ids=["pictures lead", "sound leads"])
+def test_a_picture_a_second_that_comes_behind_its_sound_makes_no_empty_segments(
+    behind_s: float, leading: int, gop: int
+) -> None:
+    """A radio station with a still: an encoder gives each picture when the next one or two have come."""
+    events = mixed(pictures(0, 20, gop, SECOND), sounds(SECOND, 21 * SECOND), behind_ticks=-round(behind_s * SECOND))
+    cuts = cuts_of(BOTH, *events)
+    assert min(lengths(cuts)) > 0.9
+    assert lengths(cuts)[2:9] == pytest.approx([2] * 7, abs=SOUND / SECOND)
+    assert all(any(s.track == leading and s.pts_ticks == cut.start_ticks for s in cut.samples) for cut in cuts[2:9])
+    assert sorted(s for cut in cuts for s in cut.samples) == sorted(events)  # type: ignore[type-var]
+
+
 def test_pictures_before_the_first_keyframe_are_left_out() -> None:
     cuts = cuts_of(BOTH, *mixed(pictures(5, 70), sounds(SECOND, 4 * SECOND)))
     seen = [sample for cut in cuts for sample in cut.samples if sample.track == 1]

@@ -13,7 +13,7 @@ TARGET_TICKS = 2 * TICKS_PER_SECOND
 LATE_TICKS = TICKS_PER_SECOND  # a segment waits this long for sound that a multiplex carries behind its pictures
 PATIENCE_TICKS = TICKS_PER_SECOND  # sound alone begins a segment where no picture came for so long
 PICTURE_PATIENCE_TICKS = 10 * TICKS_PER_SECOND  # so long pictures wait for their first keyframe, as those of MP4 do
-SILENT_TICKS = 2 * TICKS_PER_SECOND  # a track this far behind another one has stopped
+SILENT_TICKS = 2 * TICKS_PER_SECOND  # a track this far behind another one has stopped; pictures, a frame more
 GAP_TICKS = TICKS_PER_SECOND  # a segment is not lengthened over a hole that is longer
 MAX_SEGMENT_TICKS = 20 * TICKS_PER_SECOND  # then it is cut without a keyframe
 LONGER_TICKS = 2 * TICKS_PER_SECOND // 5  # so much over whole seconds is rounded away, a frame of sound more too
@@ -76,8 +76,9 @@ class Segmenter:
     * A segment ends at the first keyframe of the first video track that is `TARGET_TICKS` or more (by less than half a
       frame less) behind its start; without pictures, or while they have stopped, at the first frame of the first sound.
       Where tracks change, or a keyframe's configuration, it ends at that keyframe whatever its length, and so it does
-      where it had to begin without one. The one behind such a change ends early where it would get longer than all
-      before it until the next keyframe: the target duration of a playlist must not change (RFC 8216, 6.2.1).
+      where it had to begin without one, once a keyframe is shown behind its start. The one behind such a change ends
+      early where it would get longer than all before it until the next keyframe: the target duration of a playlist must
+      not change (RFC 8216, 6.2.1).
     * Other samples belong to the segment in whose time they are shown, however a multiplex mixes them. For those that
       come late a segment is held back, `LATE_TICKS` at most.
     * Pictures before the first keyframe are left out, for `PICTURE_PATIENCE_TICKS` at most; sound is not.
@@ -155,7 +156,7 @@ class Segmenter:
         before = self._last.get(sample.track)
         if before is not None:
             ticks = sample.dts_ticks - before.dts_ticks
-            if 0 < ticks < GAP_TICKS:
+            if 0 < ticks <= GAP_TICKS:
                 self._frame_ticks[sample.track] = ticks
         self._last[sample.track] = sample
         if self._comes_early(track, sample):
@@ -216,7 +217,8 @@ class Segmenter:
         video = self._first_video
         if video is not None:
             last = self._last.get(video.id)
-            if last is not None and sample.dts_ticks - last.dts_ticks < SILENT_TICKS:
+            silent_ticks = SILENT_TICKS + self._frame_ticks.get(video.id, 0)
+            if last is not None and sample.dts_ticks - last.dts_ticks < silent_ticks:
                 return video.id
         alive = (
             track.id
@@ -235,7 +237,7 @@ class Segmenter:
         if not sample.keyframe:
             return over
         reconfigured = track.kind is Kind.VIDEO and self._is_reconfigured(track, sample)
-        back = track.kind is Kind.VIDEO and opened.leader != track.id
+        back = track.kind is Kind.VIDEO and opened.leader != track.id and length > 0
         if reconfigured or self._changed or back or over or not opened.independent:
             self._changed = self._changed or reconfigured
             return True
