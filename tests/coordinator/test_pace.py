@@ -64,6 +64,17 @@ def test_a_job_that_falls_behind_for_ten_seconds_is_slow() -> None:
     assert run(live(), 1.0, 60) is None
 
 
+def test_a_job_with_a_picture_a_second_is_not_slow_before_one_that_comes_a_little_later() -> None:
+    pace = live()
+    for now in range(2, 12):
+        pace.output_came(now, (now - 2) * TICKS, now * TICKS)
+        assert pace.slow_at(now, now * TICKS) is None
+    assert pace.slow_at(12.04, round(12.04 * TICKS)) is None
+    for now in range(13, 60):
+        pace.output_came(now, (6 + now // 3) * TICKS, now * TICKS)
+    assert pace.slow_at(60.0, 60 * TICKS) is not None
+
+
 def test_a_source_that_is_slow_itself_makes_no_slow_job() -> None:
     assert run(live(), 0.8, 60, source_speed=0.8) is None
 

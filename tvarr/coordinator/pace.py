@@ -28,6 +28,7 @@ class Pace:
         self._newest_then = newest_ticks
         self._start_ticks = start_ticks
         self._out_ticks = start_ticks
+        self._step_ticks = 0  # from the last output but one to the last one
         self._looks: deque[tuple[float, int, int]] = deque()  # when, the output's DTS, the source's
 
     @property
@@ -36,6 +37,8 @@ class Pace:
         return max(0, self._newest_then - self._out_ticks)
 
     def output_came(self, now: float, dts_ticks: int, newest_ticks: int) -> None:
+        if self._begun:
+            self._step_ticks = dts_ticks - self._out_ticks
         self._begun = True
         self._heard_at = now
         self._newest_then = newest_ticks
@@ -81,8 +84,8 @@ class Pace:
             or newest_ticks - self._out_ticks < BEHIND_TICKS
         ):
             return None
-        speed = (self._out_ticks - out) / elapsed
-        return speed if speed < SLOW_SPEED else None
+        given = self._out_ticks - out
+        return given / elapsed if given + self._step_ticks < SLOW_SPEED * elapsed else None  # the next may be due
 
     @property
     def _limit_s(self) -> float:
