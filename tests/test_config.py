@@ -125,10 +125,12 @@ def test_a_user_without_a_home_gets_a_folder_that_nobody_else_can_read(
     monkeypatch.setattr(Path, "home", nowhere)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for _ in range(2):
-        assert stat.S_IMODE(load(CoordinatorConfig, {}, {}).data_dir.stat().st_mode) == 0o700
+        folder = load(CoordinatorConfig, {}, {}).data_dir
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        folder.chmod(0o755)  # as others could once read it
 
 
-@pytest.mark.parametrize("how", ["a link", "a file", "open to others", "another user's"])
+@pytest.mark.parametrize("how", ["a link", "a file", "written by others", "another user's"])
 def test_nor_one_that_somebody_else_made_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """Who can write in it would know the token and the passwords."""
     monkeypatch.setattr(Path, "home", nowhere)
@@ -139,7 +141,7 @@ def test_nor_one_that_somebody_else_made_first(tmp_path: Path, monkeypatch: pyte
             folder.symlink_to(tmp_path)
         case "a file":
             folder.touch()
-        case "open to others":
+        case "written by others":
             folder.mkdir()
             folder.chmod(0o770)
         case _:

@@ -286,7 +286,9 @@ def _xdg(variable: str, otherwise: str, flag: str) -> Callable[[Environment], Pa
 
 
 def _own_folder(path: Path, flag: str) -> Path:
-    """A folder where everybody may make some, made here. Raises ConfigError where others could read or change it."""
+    """A folder where everybody may make some, made here for its owner alone. Raises ConfigError where others could have
+    changed what is in it.
+    """
     try:
         with suppress(FileExistsError):
             path.mkdir(mode=0o700)
@@ -297,9 +299,10 @@ def _own_folder(path: Path, flag: str) -> Path:
         trouble = "is no folder"
     elif found.st_uid != os.getuid():
         trouble = f"is another user's ({found.st_uid})"
-    elif found.st_mode & 0o077:
-        trouble = f"is open to others (mode {stat.S_IMODE(found.st_mode):o}, not 700)"
+    elif found.st_mode & 0o022:
+        trouble = f"is open to changes by others (mode {stat.S_IMODE(found.st_mode):o})"
     else:
+        path.chmod(0o700)
         return path
     raise ConfigError(f"{path} {trouble}: give {flag} or HOME another folder")
 
