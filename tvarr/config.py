@@ -302,7 +302,8 @@ def _own_folder(path: Path, flag: str) -> Path:
     elif found.st_mode & 0o022:
         trouble = f"is open to changes by others (mode {stat.S_IMODE(found.st_mode):o})"
     else:
-        path.chmod(0o700)
+        with suppress(OSError):  # which whoever wants to write there says
+            path.chmod(0o700)
         return path
     raise ConfigError(f"{path} {trouble}: give {flag} or HOME another folder")
 

@@ -54,6 +54,7 @@ async def test_a_full_disk_refuses_edits_until_there_is_room(tmp_path: Path, cli
 
 async def test_a_disk_that_breaks_refuses_edits_and_the_next_start(tmp_path: Path, clips: Path) -> None:
     with ext4_disk(tmp_path / "data") as disk, stored_on(disk, clips) as running:
+        running.start_daemon("worker")
         running.add_channel("clip", "file:clip.ts", loop=True)
         async with recorded(running.stream_url("clip")) as data:
             disk.break_down()
@@ -61,6 +62,9 @@ async def test_a_disk_that_breaks_refuses_edits_and_the_next_start(tmp_path: Pat
             seen = len(data)
             await asyncio.to_thread(eventually, lambda: len(data) > seen, "the viewer gets more")
 
+        (worker,) = running.get("/api/v1/transcoders")
+        assert running.request("POST", f"/api/v1/transcoders/{worker['id']}/drain")[0] == 200
+        assert running.daemon_state("worker") == "draining"
         assert running.roles["coordinator"].stop() == 0
         assert "Traceback" not in running.roles["coordinator"].text()
         again = running.run("coordinator", "coordinator", "--data-dir", str(disk.folder), "--http-port", "0")

@@ -45,7 +45,7 @@ from tvarr.coordinator.variant import VariantLimits
 from tvarr.coordinator.web import make_web
 from tvarr.coordinator.web.patience import KEEP_ALIVE_S, REQUEST_WITHIN_S, SILENCE, within_limit
 from tvarr.coordinator.web.problems import status_of
-from tvarr.errors import NotFound, StartError
+from tvarr.errors import NotFound, StartError, StoreError
 from tvarr.listening import every_address
 from tvarr.tls import ServerCertificate, server_certificate
 from tvarr.wire.server import serve_coordinator
@@ -214,9 +214,12 @@ class Coordinator:
         await self._drain(daemon_id, draining=False)
 
     async def _drain(self, daemon_id: str, *, draining: bool) -> None:
-        """Also for a coordinator that starts again while this daemon goes on."""
+        """Also for a coordinator that starts again while this daemon goes on, where the store takes it."""
         self.daemons.drain(daemon_id, draining=draining)
-        await self.store.set_setting(DRAINED_SETTING, json.dumps(self.daemons.drained))
+        try:
+            await self.store.set_setting(DRAINED_SETTING, json.dumps(self.daemons.drained))
+        except StoreError as error:
+            log.warning("which daemons are drained is forgotten when the coordinator ends: %s", error)
 
     def registration(self) -> dict[str, Any]:
         """What a new worker has to be told."""
