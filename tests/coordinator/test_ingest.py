@@ -485,6 +485,17 @@ class TestNetwork:
         assert len(server.requests) == 1 if requests == 1 else len(server.requests) >= requests
         assert time.monotonic() - began < 2.0
 
+    async def test_silence_is_called_so_within_a_picture_too(
+        self, data: bytes, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        packets = pieces_of(data, 188)
+        begin, rest = packets[: len(packets) // 2], packets[len(packets) // 2 :]
+        picture = next(at for at, packet in enumerate(rest) if packet[1] & 0x40)  # a PES packet begins
+        limits = replace(LIMITS, stall_s=0.5, first_media_s=0.5)
+        in_a_picture = endless([b"".join(begin + rest[:picture]), rest[picture]], pause_s=0.1, then=hang)
+        await take_from(session, in_a_picture, answer(data), limits=limits)
+        assert "the source sent nothing for 0.5 s; connecting again" in caplog.text
+
     @pytest.mark.parametrize("ahead_s", [1.0, 4.0])
     async def test_one_that_sends_all_at_once_is_held_back(
         self, ahead_s: float, tmp_path: Path, session: aiohttp.ClientSession

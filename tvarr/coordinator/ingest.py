@@ -365,15 +365,19 @@ class Ingest:
 
     async def _read(self, stream: Stream) -> bytes:
         """The next bytes, within the limits on silence and on data without media."""
+        intake = self._intake
         left_s = self._limits.first_media_s - self._quiet_s
+        if left_s <= 0.0:
+            raise intake.trouble()
+        stall_s = self._limits.stall_s
         began_at = time.monotonic()
         try:
-            async with asyncio.timeout(min(left_s, self._limits.stall_s)):
+            async with asyncio.timeout(stall_s if intake.has_media else min(left_s, stall_s)):
                 data = await stream.read()
         except TimeoutError:
-            if left_s < self._limits.stall_s or (self._intake.received_bytes and not self._intake.has_media):
-                raise self._intake.trouble() from None
-            raise SourceFailure(f"the source sent nothing for {self._limits.stall_s:g} s", passing=True) from None
+            if not intake.has_media and (intake.received_bytes or left_s < stall_s):
+                raise intake.trouble() from None
+            raise SourceFailure(f"the source sent nothing for {stall_s:g} s", passing=True) from None
         self._quiet_s += time.monotonic() - began_at
         if data:
             self._count(len(data))
